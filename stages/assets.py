@@ -1,0 +1,91 @@
+"""assets: fixes every model that the run uses, by revision and by the hash of each of its files."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stages import params, provenance
+from stages.locks import FOLDER, Lock
+from stages.params import ParamsError, Section
+from stages.provenance import say
+from stages.tables import whole_folder, write_json
+
+WEIGHTS = (".safetensors", ".json", ".txt", ".jinja", ".model")
+
+
+@dataclass(frozen=True)
+class Model(Section):
+    """A model by path or hub id; ``revision`` pins a hub id and is null for a path."""
+
+    id: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Assets(Section):
+    """The roles that are not teachers. ``base`` becomes the students, ``scorer`` gives perplexity."""
+
+    base: Model
+    scorer: Model
+    embedder: Model
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lock_path(role: str, model: Model) -> Lock:
+    """Locks a model folder by the hashes of its files."""
+    folder = Path(model.id)
+    files = {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.suffix in WEIGHTS}
+    if not any(name.endswith(".safetensors") for name in files):
+        raise ParamsError(f"{model.id}: role {role}: no .safetensors file there; only safetensors weights are used")
+    digest = hashlib.sha256("".join(f"{name} {sha}\n" for name, sha in files.items()).encode()).hexdigest()
+    return Lock(role, model.id, digest[:16], True, files)
+
+
+def lock_hub(role: str, model: Model) -> Lock:
+    """Locks a hub model by its commit; hashes come from the hub, nothing is downloaded yet."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        info = HfApi().model_info(model.id, revision=model.revision, files_metadata=True)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise ParamsError(f"role {role}: {model.id}: neither a folder nor to be had from the hub: {error}") from None
+    files = {f.rfilename: f.lfs.sha256 if f.lfs else f.blob_id or "" for f in info.siblings or []}
+    return Lock(role, model.id, str(info.sha), False, {k: v for k, v in files.items() if k.endswith(WEIGHTS)})
+
+
+def lock(role: str, model: Model) -> Lock:
+    return lock_path(role, model) if Path(model.id).is_dir() else lock_hub(role, model)
+
+
+def check_listed(teachers: list[str], pipeline: str) -> None:
+    """DVC cannot list one path a teacher by itself: every teacher needs its lines in dvc.yaml's joint stages."""
+    for i, teacher in enumerate(teachers):
+        if f"data/curated/${{teachers[{i}]}}" not in pipeline:
+            raise ParamsError(
+                f"dvc.yaml: teacher {teacher!r} is number {i + 1}, but the joint stages list fewer: "
+                f"add lines with ${{teachers[{i}]}} beside those with ${{teachers[{i - 1}]}}"
+            )
+
+
+def main() -> None:
+    assets, teachers = params.load(Assets, "assets"), params.load(list[str], "teachers")
+    check_listed(teachers, Path("dvc.yaml").read_text())
+    roles = {"base": assets.base, "scorer": assets.scorer, "embedder": assets.embedder}
+    for teacher in teachers:
+        roles[f"teacher-{teacher}"] = params.load(Model, f"teacher.{teacher}.model")
+    with provenance.record("metrics/assets.json", "huggingface_hub") as metrics:
+        locks = [lock(role, model) for role, model in roles.items()]
+        with whole_folder(FOLDER) as folder:
+            for each in locks:
+                write_json(asdict(each), folder / f"{each.role}.json")
+        metrics["models"] = len(locks)
+    say("assets", ", ".join(f"{each.role} {each.revision[:8]}" for each in locks))
+
+
+if __name__ == "__main__":
+    provenance.run(main)

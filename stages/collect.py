@@ -1,0 +1,132 @@
+"""collect: brings every query source into one table; nothing is judged here except whether a row can be read."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stages import params, provenance
+from stages.params import Section
+from stages.provenance import say
+from stages.tables import CATEGORIES, QUERY, DataError, read_json_lines, write
+
+RAW = Path("data/raw")
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Source(Section):
+    """One source: a JSON-lines path, or a hub id with a pinned revision. ``columns`` maps our names to the source's."""
+
+    source: str
+    revision: str | None
+    split: str
+    category: str | None
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Collect(Section):
+    """``malformed`` says whether a row that cannot be read stops the run or is skipped and counted."""
+
+    malformed: Literal["stop", "skip"]
+    sources: dict[str, Source]
+
+
+def canonical(messages: Messages) -> str:
+    """The text that a query is known by: Unicode NFC, runs of white space as one space."""
+    turns = [[m["role"], re.sub(r"\s+", " ", unicodedata.normalize("NFC", m["content"])).strip()] for m in messages]
+    return json.dumps(turns, ensure_ascii=True)
+
+
+def identify(messages: Messages) -> str:
+    """A query's id: the hash of its canonical messages, 32 hexadecimal digits."""
+    return hashlib.sha256(canonical(messages).encode()).hexdigest()[:32]
+
+
+def numbered(source: Source) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
+    """Yields (where it stands, row) for every row of a source."""
+    if Path(source.source).suffix == ".jsonl":
+        for number, row in read_json_lines(source.source):
+            yield f"{source.source}:{number}", row
+        return
+    from datasets import load_dataset
+
+    rows = load_dataset(source.source, split=source.split, revision=source.revision, streaming=True)
+    for number, row in enumerate(rows, 1):
+        yield f"{source.source}@{source.revision}:{number}", row
+
+
+def as_messages(value: Any) -> Messages:
+    """A prompt or a list of messages as messages. Raises ValueError where it is neither."""
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list) or not value:
+        raise ValueError("messages must be a text or a list that is not empty")
+    for message in value:
+        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+            raise ValueError("every message needs a role and a content, both text")
+    return [{"role": message["role"], "content": message["content"]} for message in value]
+
+
+def as_text(value: Any) -> str | None:
+    """Free-form fields as text: a string as it is, anything else as JSON."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def as_query(row: dict[str, Any], name: str, source: Source) -> dict[str, Any]:
+    """One row in the QUERY schema. Raises ValueError saying what is wrong with it."""
+    get = lambda field: row.get(source.columns.get(field, field))  # noqa: E731
+    if "\x00" in json.dumps(row, ensure_ascii=False) or re.search("[\ud800-\udfff]", json.dumps(row, ensure_ascii=False)):
+        raise ValueError("null byte or lone surrogate in the text")
+    messages = as_messages(get("messages"))
+    category = source.category or get("category")
+    if category not in CATEGORIES:
+        raise ValueError(f"category {category!r} is none of {', '.join(CATEGORIES)}")
+    fields = {field: as_text(get(field)) for field in ("difficulty", "ground_truth", "test_cases", "constraints")}
+    query = {"id": identify(messages), "messages": messages, "category": category, "source": get("source") or name}
+    return query | fields
+
+
+def collect(sources: dict[str, Source], malformed: str) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """All queries in the order of their sources, and counts; a bad row raises DataError unless it may be skipped."""
+    queries: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    for name, source in sources.items():
+        for where, row in numbered(source):
+            try:
+                queries.append(as_query(_whole(row), name, source))
+                counts[name] += 1
+            except ValueError as error:
+                problem = str(error) if isinstance(row, DataError) else f"{where}: {error}"
+                if malformed == "stop":
+                    raise DataError(f"{problem}; mend it, or set collect.malformed to skip") from None
+                say("collect", f"skipped {problem}")
+                counts["malformed"] += 1
+    return queries, counts
+
+
+def _whole(row: dict[str, Any] | DataError) -> dict[str, Any]:
+    if isinstance(row, DataError):
+        raise row
+    return row
+
+
+def main() -> None:
+    settings = params.load(Collect, "collect")
+    with provenance.record("metrics/collect.json", "datasets", "pyarrow") as metrics:
+        queries, counts = collect(settings.sources, settings.malformed)
+        write(queries, RAW, QUERY)
+        metrics["queries"] = len(queries)
+        metrics["sources"] = {name: counts[name] for name in settings.sources}
+        metrics["malformed"] = counts["malformed"]
+    say("collect", f"{len(queries)} queries, {counts['malformed']} rows could not be read")
+
+
+if __name__ == "__main__":
+    provenance.run(main)

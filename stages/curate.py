@@ -1,0 +1,121 @@
+"""curate: keeps a teacher's verified traces that are sound in structure, fluent and not repeated. Rejects say why."""
+
+from collections import Counter
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages import params, provenance
+from stages.params import Section
+from stages.provenance import say
+from stages.tables import CURATED, QUERY, TRACE, read, write
+from stages.verifiers import PASS, UNKNOWN
+
+REJECTED = CURATED.append(pa.field("rejected_for", pa.string()))
+
+
+@dataclass(frozen=True)
+class Curate(Section):
+    """A trace goes if one of its ``ngram``-token sequences occurs more than ``max_repeats`` times in the data set."""
+
+    ngram: int
+    max_repeats: int
+
+
+def repeated(responses: list[np.ndarray], n: int, most: int) -> np.ndarray:
+    """Which responses hold an n-gram that occurs more than ``most`` times over all of them; bool, (responses,)."""
+    windows = [np.lib.stride_tricks.sliding_window_view(ids, n) for ids in responses if len(ids) >= n]
+    owners = np.repeat(np.arange(len(responses)), [max(len(ids) - n + 1, 0) for ids in responses])
+    guilty = np.zeros(len(responses), bool)
+    if windows:
+        _, inverse, counts = np.unique(np.concatenate(windows), axis=0, return_inverse=True, return_counts=True)
+        guilty[owners[counts[inverse.ravel()] > most]] = True
+    return guilty
+
+
+def malformed(query: dict[str, Any], trace: dict[str, Any]) -> bool:
+    """Whether turns do not alternate from user to user, or the think or the answer part is missing or empty."""
+    roles = [message["role"] for message in query["messages"] if message["role"] != "system"]
+    alternate = len(roles) % 2 == 1 and all(role == ("user", "assistant")[i % 2] for i, role in enumerate(roles))
+    return not (alternate and trace["think"] and trace["answer"] and trace["finish_reason"] == "stop")
+
+
+def judge(query: dict[str, Any], trace: dict[str, Any], repeats: bool, max_perplexity: float) -> str | None:
+    """Why a trace is rejected, or None."""
+    if malformed(query, trace):
+        return "structure"
+    if not trace["perplexity"] <= max_perplexity:
+        return "perplexity"
+    return "ngram" if repeats else None
+
+
+def responses_of(folder: str) -> list[np.ndarray]:
+    """The response tokens of every verified trace, in the order of query ids."""
+    ids = np.load(f"{folder}/ids.npy", mmap_mode="r")
+    offsets, prompts = np.load(f"{folder}/offsets.npy"), np.load(f"{folder}/prompts.npy")
+    return [ids[a + p : b] for a, b, p in zip(offsets[:-1], offsets[1:], prompts, strict=True)]
+
+
+def share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def distillation(traces: list[dict[str, Any]], queries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How the teacher fared: pass rates by category, difficulty and attempt, attempts, cuts and unknowns."""
+    passed = {row["query_id"]: row for row in traces if row["verdict"] == PASS}
+
+    def first_attempt(field: str) -> dict[str, float]:
+        groups: dict[str, list[bool]] = {}
+        for row in traces:
+            if row["attempt"] == 1:
+                groups.setdefault(queries[row["query_id"]][field] or "none", []).append(row["verdict"] == PASS)
+        return {name: share(sum(group), len(group)) for name, group in sorted(groups.items())}
+
+    by_attempt: dict[str, list[bool]] = {}
+    for row in traces:
+        by_attempt.setdefault(str(row["attempt"]), []).append(row["verdict"] == PASS)
+    return {
+        "queries": len(queries),
+        "verified": len(passed),
+        "verified_share": share(len(passed), len(queries)),
+        "pass_rate": share(sum(row["verdict"] == PASS for row in traces), len(traces)),
+        "first_attempt_by_category": first_attempt("category"),
+        "first_attempt_by_difficulty": first_attempt("difficulty"),
+        "by_attempt": {name: share(sum(group), len(group)) for name, group in sorted(by_attempt.items())},
+        "attempts_a_query": round(len(traces) / max(len(queries), 1), 3),
+        "truncated_share": share(sum(row["finish_reason"] == "length" for row in traces), len(traces)),
+        "unknown_share": share(sum(row["verdict"] == UNKNOWN for row in traces), len(traces)),
+        "tokens_a_verified_trace": round(sum(row["completion_tokens"] for row in traces) / max(len(passed), 1), 1),
+    }
+
+
+def main(teacher: str) -> None:
+    settings = params.load(Curate, "curate")
+    max_perplexity = params.load(float, f"teacher.{teacher}.max_perplexity")
+    with provenance.record(f"metrics/teachers/{teacher}.json", "numpy", "pyarrow") as metrics:
+        queries = {query["id"]: query for query in read("data/queries", QUERY).to_pylist()}
+        traces = read(f"data/traces/{teacher}", TRACE).to_pylist()
+        scores = {(r["query_id"], r["attempt"]): r["perplexity"] for r in read(f"data/perplexity/{teacher}").to_pylist()}
+        chosen = [row for row in traces if row["verdict"] == PASS]
+        responses = responses_of(f"data/tokens/{teacher}")
+        guilty = repeated(responses, settings.ngram, settings.max_repeats)
+        kept, rejected = [], []
+        for row, response, repeats in zip(chosen, responses, guilty, strict=True):
+            row |= {"perplexity": scores[row["query_id"], row["attempt"]], "response_tokens": len(response)}
+            why = judge(queries[row["query_id"]], row, bool(repeats), max_perplexity)
+            (rejected if why else kept).append(row | {"rejected_for": why})
+        write([{k: v for k, v in row.items() if k != "rejected_for"} for row in kept], f"data/curated/{teacher}", CURATED)
+        write(rejected, f"data/rejected/curate/{teacher}", REJECTED)
+        reasons = dict(sorted(Counter(row["rejected_for"] for row in rejected).items()))
+        metrics["distill"] = distillation(traces, queries)
+        metrics["curate"] = {"kept": len(kept), "rejected": reasons}
+        metrics["mean_perplexity"] = round(fmean(row["perplexity"] for row in kept), 4) if kept else None
+        metrics["mean_response_tokens"] = round(fmean(row["response_tokens"] for row in kept), 2) if kept else None
+    say(f"curate@{teacher}", f"kept {len(kept)} of {len(chosen)} verified traces; dropped {reasons}")
+
+
+if __name__ == "__main__":
+    provenance.run(main)

@@ -1,0 +1,83 @@
+"""Engines: what turns requests into completions. One interface, so that no stage knows what generates.
+
+An engine is asked with ``submit`` and answers through ``poll``, in any order, so that a caller can verify what has
+come while the rest is still being generated.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from stages.params import Section
+
+
+@dataclass(frozen=True)
+class Sampling(Section):
+    """How to sample: ``max_tokens`` counts new tokens only."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class EngineSettings(Section):
+    """How to run a model in process: ``max_model_len`` in tokens, ``max_num_seqs`` requests in one batch."""
+
+    dtype: str
+    max_model_len: int
+    max_num_seqs: int
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    gpu_memory_utilization: float
+    enforce_eager: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """One chat to complete by one model, for the ``attempt``-th time (from 1)."""
+
+    messages: tuple[dict[str, str], ...]
+    revision: str
+    sampling: Sampling
+    attempt: int
+
+    @cached_property
+    def key(self) -> str:
+        """The fingerprint of what is asked, 32 hexadecimal digits.
+
+        ``max_tokens`` is not part of it: what ended by itself under one limit stays true under a larger one.
+        """
+        asked = [self.messages, self.revision, self.sampling.temperature, self.sampling.top_p, self.attempt]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def seed(self) -> int:
+        """A seed of the request's own: the same on every machine, another for every query, model and attempt."""
+        return int(self.key[:15], 16) % 2**31
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came back; ``finish_reason`` is ``stop``, or ``length`` where ``max_tokens`` (as asked) or the context cut it."""
+
+    key: str
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    max_tokens: int
+
+
+class Engine(Protocol):
+    """Generates. ``name`` says what with, version included."""
+
+    name: str
+
+    def submit(self, request: Request) -> None: ...
+
+    def poll(self) -> list[Completion]:
+        """Works for a moment and returns what is done; an empty list is no sign of the end."""
+        ...

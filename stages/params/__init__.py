@@ -1,0 +1,94 @@
+"""Settings: each section of params.yaml becomes a frozen dataclass, and anything unexpected in it is an error.
+
+The error names the file and the key: ``params.yaml: train.learning_rte: unknown key (did you mean learning_rate?)``.
+"""
+
+import difflib
+import json
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+PARAMS = Path("params.yaml")
+STAGES = Path(__file__).resolve().parent.parent
+SHARED = {"seed", "world", "system_prompt", "teachers", "teacher", "verify", "generation", "price"}
+T = TypeVar("T")
+
+
+class ParamsError(ValueError):
+    """A setting that is missing, unknown or of the wrong type."""
+
+
+class Section:
+    """Base of every section's dataclass: strict types, no unknown keys."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+
+def load(kind: type[T], section: str, path: Path = PARAMS) -> T:
+    """Reads one section, given by its dotted name, as ``kind``: a Section dataclass or a plain type.
+
+    Raises ParamsError with one line a mistake, each naming file and key.
+    """
+    return parse(kind, _find(read(path), section, path), section, path)
+
+
+def parse(kind: type[T], value: Any, section: str, path: Path = PARAMS) -> T:
+    """Checks a value that was read from ``section`` of ``path`` against ``kind``."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value))
+    except ValidationError as error:
+        lines = [_explain(kind, section, path, mistake) for mistake in error.errors()]
+        raise ParamsError("\n".join(lines)) from None
+
+
+def read(path: Path = PARAMS) -> dict[str, Any]:
+    """The whole file; every section must belong to a stage or be one that stages share."""
+    if not path.exists():
+        raise ParamsError(f"{path}: no such file; write it with `python -m stages.profile mini`")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if path.name == PARAMS.name and path.resolve().parent == Path.cwd():
+        known = SHARED | {stage.stem for stage in STAGES.glob("*.py")}
+        for section in content:
+            if section not in known:
+                raise ParamsError(f"{path}: {section}: unknown section{_suggest(section, known)}")
+    return content
+
+
+def _find(content: Any, section: str, path: Path) -> Any:
+    walked = []
+    for key in section.split("."):
+        walked.append(key)
+        if not isinstance(content, dict) or key not in content:
+            raise ParamsError(f"{path}: {'.'.join(walked)}: missing")
+        content = content[key]
+    return content
+
+
+def _explain(kind: type, section: str, path: Path, mistake: Any) -> str:
+    key = ".".join([section, *map(str, mistake["loc"])])
+    if mistake["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{path}: {key}: unknown key{_suggest(str(mistake['loc'][-1]), _names(kind, mistake['loc'][:-1]))}"
+    if mistake["type"] in ("missing", "missing_argument"):
+        return f"{path}: {key}: missing"
+    return f"{path}: {key}: {mistake['msg']}, got {mistake['input']!r}"
+
+
+def _names(kind: Any, location: tuple) -> set[str]:
+    """The field names of the dataclass that a location inside ``kind`` leads to, or nothing."""
+    for step in location:
+        if not is_dataclass(kind):
+            return set()
+        kind = {field.name: field.type for field in fields(kind)}.get(step)
+    return {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+
+
+def _suggest(word: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,82 @@
+"""perplexity: how surprised the scorer is by each verified trace, over query and response. Decides nothing."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from stages import locks, params, provenance
+from stages.params import Section
+from stages.provenance import device, say
+from stages.tables import QUERY, TRACE, read, write
+from stages.verifiers import PASS
+
+PERPLEXITY = pa.schema([("query_id", pa.string()), ("attempt", pa.int32()), ("perplexity", pa.float64())])
+
+
+@dataclass(frozen=True)
+class Perplexity(Section):
+    """``batch_tokens`` a forward pass, padding included; texts are cut to ``max_tokens``."""
+
+    batch_tokens: int
+    max_tokens: int
+    dtype: str
+
+
+def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
+    """Indices grouped by similar length, each group's padded size within ``batch_tokens`` (or a single text)."""
+    groups: list[list[int]] = [[]]
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if groups[-1] and (len(groups[-1]) + 1) * lengths[i] > batch_tokens:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
+
+
+def score(model: Any, rows: list[list[int]], pad: int) -> list[float]:
+    """Perplexity of each row of token ids under ``model``: exp of the mean loss over all but the first token."""
+    import torch
+
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=model.device)
+    with torch.inference_mode():
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none") * mask[:, 1:]
+    return [math.exp(x) for x in (losses.sum(1) / mask[:, 1:].sum(1).clamp(min=1)).tolist()]
+
+
+def main(teacher: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    settings = params.load(Perplexity, "perplexity")
+    lock = locks.read("scorer")
+    with provenance.record(f"metrics/perplexity/{teacher}.json", "torch", "transformers", device=device()) as metrics:
+        tokenizer = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision)
+        model = AutoModelForCausalLM.from_pretrained(lock.id, revision=lock.hub_revision, dtype=settings.dtype)
+        model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        queries = {query["id"]: query["messages"] for query in read("data/queries", QUERY).to_pylist()}
+        traces = [row for row in read(f"data/traces/{teacher}", TRACE).to_pylist() if row["verdict"] == PASS]
+        texts = [[*queries[row["query_id"]], {"role": "assistant", "content": row["text"]}] for row in traces]
+        ids = [tokenizer.apply_chat_template(text, return_dict=False)[: settings.max_tokens] for text in texts]
+        found, last = [math.nan] * len(ids), time.monotonic()
+        for done, group in enumerate(batches(list(map(len, ids)), settings.batch_tokens) if ids else [], 1):
+            for i, value in zip(group, score(model, [ids[i] for i in group], tokenizer.pad_token_id or 0), strict=True):
+                found[i] = round(value, 4)
+            if time.monotonic() - last > 5:
+                last = time.monotonic()
+                say(f"perplexity@{teacher}", f"{done} batches done")
+        rows = [
+            {"query_id": row["query_id"], "attempt": row["attempt"], "perplexity": value}
+            for row, value in zip(traces, found, strict=True)
+        ]
+        write(rows, f"data/perplexity/{teacher}", PERPLEXITY)
+        metrics.update(traces=len(rows), tokens=sum(map(len, ids)), provenance={"models": locks.brief(lock)})
+    say(f"perplexity@{teacher}", f"{len(rows)} traces, {metrics['tokens']} tokens")
+
+
+if __name__ == "__main__":
+    provenance.run(main)

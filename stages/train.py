@@ -1,0 +1,220 @@
+"""train: one student a teacher. transformers' Trainer over DeepSpeed, packed windows, loss on the last response only.
+
+Started plainly it launches itself under torchrun with ``processes`` ranks. Checkpoints stand outside the stage's
+outputs, named by what is trained, so that a killed run goes on from the last whole one.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import locks, params, provenance
+from stages.params import Section
+from stages.provenance import device, say
+from stages.tables import DataError, read_json, whole_folder, write_json
+
+CHECKPOINTS = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".checkpoints"
+WHOLE = "whole"
+
+
+@dataclass(frozen=True)
+class Train(Section):
+    """``global_batch`` in windows, whatever the ranks; ``micro_batch`` windows a rank a pass; ``warmup`` share of steps."""
+
+    processes: int
+    deepspeed: str
+    dtype: str
+    learning_rate: float
+    warmup: float
+    epochs: int
+    global_batch: int
+    micro_batch: int
+    weight_decay: float
+    gradient_checkpointing: bool
+    checkpoint_every: int
+    attention: str
+
+
+class Windows:
+    """Packed windows as the Trainer wants them. No attention mask: with restarting positions, that is what keeps documents apart."""
+
+    def __init__(self, folder: Path):
+        self.arrays = {
+            name: np.load(folder / f"{file}.npy", mmap_mode="r")
+            for name, file in (("input_ids", "ids"), ("labels", "labels"), ("position_ids", "positions"))
+        }
+
+    def __len__(self) -> int:
+        return len(self.arrays["input_ids"])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {name: array[index] for name, array in self.arrays.items()}
+
+
+def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows]).astype(np.int64)) for name in rows[0]}
+
+
+def accumulation(settings: Train, ranks: int) -> int:
+    """Passes a step, so that the global batch is the same whatever the ranks. Raises where it cannot be."""
+    a_pass = settings.micro_batch * ranks
+    if settings.global_batch % a_pass:
+        raise params.ParamsError(
+            f"params.yaml: train.global_batch: {settings.global_batch} is no multiple of "
+            f"micro_batch x processes = {settings.micro_batch} x {ranks}"
+        )
+    return settings.global_batch // a_pass
+
+
+def job(teacher: str, settings: Train, lock: locks.Lock, seed: int) -> str:
+    """A name for exactly this training: its data, base and settings."""
+    digest = hashlib.sha256(json.dumps([asdict(settings), lock.revision, seed], sort_keys=True).encode())
+    for path in sorted(Path(f"data/packed/{teacher}").glob("*.npy")):
+        digest.update(path.read_bytes())
+    return f"{teacher}-{digest.hexdigest()[:16]}"
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+    steps = [path for path in folder.glob("checkpoint-*") if (path / WHOLE).exists()]
+    return max(steps, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def arguments(settings: Train, output: Path, ranks: int, seed: int) -> Any:
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(output),
+        per_device_train_batch_size=settings.micro_batch,
+        gradient_accumulation_steps=accumulation(settings, ranks),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        bf16=settings.dtype == "bfloat16",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        deepspeed=settings.deepspeed,
+        save_steps=settings.checkpoint_every,
+        save_total_limit=2,
+        logging_steps=1,
+        dataloader_drop_last=False,
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=on_cpu(),
+    )
+
+
+def on_cpu() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def watcher(teacher: str) -> Any:
+    """Prints progress and marks each checkpoint whole once everything of it is on disk."""
+    from transformers import TrainerCallback
+
+    class Watcher(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if state.is_world_process_zero and "loss" in (logs or {}):
+                say(f"train@{teacher}", f"step {state.global_step}/{state.max_steps}, loss {float(logs['loss']):.4f}")
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+    return Watcher()
+
+
+def fit(teacher: str, settings: Train) -> None:
+    """Runs in every rank: trains, and in the first rank saves the student and its loss curve."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
+
+    seed, lock, ranks = params.load(int, "seed"), locks.read("base"), int(os.environ["WORLD_SIZE"])
+    output = CHECKPOINTS / job(teacher, settings, lock, seed)
+    set_seed(seed)
+    chosen = arguments(settings, output, ranks, seed)
+    model = AutoModelForCausalLM.from_pretrained(
+        lock.id, revision=lock.hub_revision, dtype=settings.dtype, attn_implementation=settings.attention
+    )
+    model.config.use_cache = False
+    windows = Windows(Path(f"data/packed/{teacher}"))
+    trainer = Trainer(
+        model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=[watcher(teacher)]
+    )
+    with provenance.record(
+        output / "run.json", "torch", "transformers", "deepspeed", "accelerate", device=device()
+    ) as metrics:
+        resume = last_whole(output)
+        if resume and trainer.is_world_process_zero():
+            say(f"train@{teacher}", f"going on from {resume.name}")
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        metrics.update(steps=trainer.state.global_step, ranks=ranks, resumed=bool(resume), windows=len(windows))
+        metrics["tokens"] = int(windows.arrays["input_ids"].size) * settings.epochs
+        metrics["provenance"] = {"models": locks.brief(lock)}
+    model.config.use_cache = True
+    trainer.save_model(str(output / "student"))
+    if trainer.is_world_process_zero():
+        AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision).save_pretrained(output / "student")
+        write_curve(trainer.state.log_history, output / "loss.csv")
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def write_curve(history: list[dict[str, Any]], path: Path) -> None:
+    """The loss curve: step, epoch, loss and learning rate, a line a step."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["step", "epoch", "loss", "learning_rate"])
+        for row in history:
+            if "loss" in row:
+                table.writerow([row["step"], round(row["epoch"], 4), row["loss"], row["learning_rate"]])
+
+
+def launch(teacher: str, settings: Train) -> None:
+    """Runs this file under torchrun and moves what it made into place."""
+    accumulation(settings, settings.processes)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.processes}"]
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    if on_cpu():
+        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // settings.processes))}
+    done = subprocess.run([*command, "-m", "stages.train", teacher], env=environment)
+    if done.returncode:
+        raise DataError(f"training of {teacher} ended with exit code {done.returncode}; its checkpoints are kept in {CHECKPOINTS}")
+    output = CHECKPOINTS / job(teacher, settings, locks.read("base"), params.load(int, "seed"))
+    with whole_folder(f"models/students/{teacher}") as folder:
+        shutil.copytree(output / "student", folder, dirs_exist_ok=True)
+    with whole_folder(f"data/training/{teacher}") as folder:
+        shutil.copy(output / "loss.csv", folder)
+    write_json(read_json(output / "run.json"), f"metrics/train/{teacher}.json")
+    shutil.rmtree(output)
+
+
+def main(teacher: str) -> None:
+    settings = params.load(Train, "train")
+    if "RANK" in os.environ:
+        fit(teacher, settings)
+    else:
+        launch(teacher, settings)
+        say(f"train@{teacher}", f"student in models/students/{teacher}")
+
+
+if __name__ == "__main__":
+    provenance.run(main)

@@ -1,0 +1,71 @@
+"""Mathematics by Math-Verify, which decides whether two expressions are the same.
+
+Two shortcuts are taken first, and only where they are sound: both sides plain rational numbers (compared exactly), or
+both sides the same text. Everything else goes to Math-Verify in processes of its own: it needs their main thread, its
+own time-outs read as "wrong", and some expressions never end, so that only killing the process helps.
+"""
+
+import re
+from fractions import Fraction
+
+from stages.verifiers import FAIL, PASS, UNKNOWN, Verdict
+
+NAME = "math"
+LONGEST = 20_000
+_RATIONAL = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40}|/[1-9]\d{0,39})?")
+_FRACTION = re.compile(r"([+-]?)\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\}")
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last ``\boxed{...}``, braces balanced, or None."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for i in range(start + 6, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if depth == 0:
+            return text[start + 7 : i].strip()
+    return None
+
+
+def rational(text: str) -> Fraction | None:
+    """The value of a plain integer, decimal or fraction; None for everything else."""
+    text = text.strip().removeprefix("$").removesuffix("$").strip()
+    latex = _FRACTION.fullmatch(text)
+    if latex:
+        text = f"{latex[1]}{latex[2]}/{latex[3]}"
+    return Fraction(text) if _RATIONAL.fullmatch(text) else None
+
+
+def shortcut(gold: str, answer: str) -> Verdict | None:
+    """The verdict where it can be had soundly without Math-Verify, else None."""
+    candidate = boxed(answer) or answer.strip()
+    expected = boxed(gold) or gold.strip()
+    left, right = rational(expected), rational(candidate)
+    if left is not None and right is not None:
+        return judge(left == right, "equal numbers" if left == right else f"{candidate} is not {expected}")
+    if candidate == expected and candidate:
+        return judge(True, "same text")
+    return None
+
+
+def judge(passed: bool, reason: str) -> Verdict:
+    return Verdict(float(passed), PASS if passed else FAIL, reason[:200], NAME)
+
+
+def unknown(reason: str, hopeless: bool = False) -> Verdict:
+    return Verdict(None, UNKNOWN, reason[:200], NAME, hopeless)
+
+
+def compare(gold: str, answer: str) -> Verdict:
+    """Asks Math-Verify, gold first. Runs in a process of the pool: it may take for ever there, or kill it."""
+    from math_verify import parse, verify
+
+    expected = parse(gold if "\\boxed" in gold or "$" in gold else f"${gold}$", parsing_timeout=None)
+    if not expected:
+        return unknown(f"reference does not parse: {gold}", hopeless=True)
+    found = parse(answer, parsing_timeout=None)
+    if not found:
+        return judge(False, "no answer found in the response")
+    return judge(verify(expected, found, timeout_seconds=None), "Math-Verify compared them")
