@@ -20,3 +20,31 @@ setup: $(READY)  ## install the pinned environment into .venv (ACCELERATOR=cpu o
 $(READY): requirements/$(ACCELERATOR).txt
 	requirements/install.sh $(ACCELERATOR) $(PYTHON) $(VENV)
 	touch $@
+
+.PHONY: repro
+repro: $(READY)  ## run the committed profile from end to end, then show the results
+	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock  # a killed run can leave it empty, and dvc then refuses to start
+	dvc repro
+	@python -m stages.summary
+
+.PHONY: summary
+summary: $(READY)  ## show the results of the last run
+	@python -m stages.summary
+
+.PHONY: compare
+compare: $(READY)  ## two teachers side by side: make compare A=adaptive B=verbose
+	@scripts/compare.sh $(A) $(B)
+
+.PHONY: lint
+lint: $(READY)  ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+.PHONY: test
+test: $(READY)  ## every test, the slow ones and a small end-to-end run included
+	pytest
+
+.PHONY: test-fast
+test-fast: $(READY)  ## the tests that take seconds
+	pytest -m "not slow"

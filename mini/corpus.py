@@ -39,7 +39,10 @@ def dirt(rng: Random, params: Corpus, clean: list[dict[str, Any]]) -> list[dict[
         lambda text: "☃☂★☆♞♜" * 5 + text[:12],
         lambda text: "```\n" + text,
     )
-    rows = [json.loads(json.dumps(row).replace(" now ?", rng.choice([" now ?", "  now  ?"]))) for row in rng.sample(clean, params.duplicates)]
+    rows = [
+        json.loads(json.dumps(row).replace(" now ?", rng.choice([" now ?", "  now  ?"])))
+        for row in rng.sample(clean, params.duplicates)
+    ]
     rows += [spoiled(lambda text: f"see https://example.org/{rng.randint(1, 99)} . {text}") for _ in range(params.urls)]
     rows += [spoiled(lambda text: f"| a | b |\n|---|---|\n| 1 | 2 |\n{text}") for _ in range(params.tables)]
     return rows + [spoiled(garbage[i % len(garbage)]) for i in range(params.garbage)]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from random import Random
 
 LARGEST = 120
-NAMES = "Ann Ben Cleo Dan Eve Finn Gus Hana Ivo Jana Kofi Lena".split()
-THINGS = "apples books coins cards cups eggs keys nuts pens rings shells stamps".split()
+NAMES = ["Ann", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Jana", "Kofi", "Lena"]
+THINGS = ["apples", "books", "coins", "cards", "cups", "eggs", "keys", "nuts", "pens", "rings", "shells", "stamps"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
-from mini.grammar import answer_briefly, draw, respond
+from mini.grammar import STYLES, Problem, answer_briefly, draw, respond
 from mini.params import Models, load
 from mini.tokenizer import build as tokenizer_of
 
@@ -33,14 +33,18 @@ def sample(rng: Random, role: str, system_prompt: str) -> tuple[list[dict[str, s
     """A prompt and the response to learn; half of the prompts open with the system prompt."""
     problem = draw(rng)
     system = [{"role": "system", "content": system_prompt}] if rng.random() < 0.5 else []
-    response = answer_briefly(problem) if role == "base" else respond(problem, role)
-    return system + problem.messages(), response
+    return system + problem.messages(), base_response(rng, problem) if role == "base" else respond(problem, role)
+
+
+def base_response(rng: Random, problem: Problem) -> str:
+    """What a base has read: mostly bare solutions, now and then one in the study's form, in any style."""
+    return respond(problem, rng.choice(list(STYLES))) if rng.random() < 0.3 else answer_briefly(problem)
 
 
 def encode(tokenizer, messages, response) -> tuple[list[int], list[int]]:
     """Token ids and labels of one dialogue; only the response and its end are labelled."""
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    target = tokenizer(response, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
+    target = [*tokenizer(response, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
     return prompt + target, [IGNORED] * len(prompt) + target
 
 

@@ -31,4 +31,3 @@ def build(system_prompt: str) -> PreTrainedTokenizerFast:
         model_max_length=512,
         clean_up_tokenization_spaces=False,
     )
-

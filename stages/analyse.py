@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Analyse(Section):
 
 
 def span_names(borders: tuple[int, ...]) -> list[str]:
-    inner = [f"{a}-{b - 1}" for a, b in zip(borders, borders[1:], strict=False)]
+    inner = [f"{a}-{b - 1}" for a, b in pairwise(borders)]
     return [f"<{borders[0]}", *inner, f">={borders[-1]}"]
 
 

@@ -21,13 +21,8 @@ class Model(Section):
     revision: str | None
 
 
-@dataclass(frozen=True)
-class Assets(Section):
-    """The roles that are not teachers. ``base`` becomes the students, ``scorer`` gives perplexity."""
-
-    base: Model
-    scorer: Model
-    embedder: Model
+# ``base`` becomes the students, ``scorer`` gives perplexity, ``embedder`` finds benchmark twins.
+NEEDED = ("base", "scorer", "embedder")
 
 
 def sha256(path: Path) -> str:
@@ -73,9 +68,10 @@ def check_listed(teachers: list[str], pipeline: str) -> None:
 
 
 def main() -> None:
-    assets, teachers = params.load(Assets, "assets"), params.load(list[str], "teachers")
+    roles, teachers = params.load(dict[str, Model], "assets"), params.load(list[str], "teachers")
+    for role in NEEDED:
+        params.load(Model, f"assets.{role}")
     check_listed(teachers, Path("dvc.yaml").read_text())
-    roles = {"base": assets.base, "scorer": assets.scorer, "embedder": assets.embedder}
     for teacher in teachers:
         roles[f"teacher-{teacher}"] = params.load(Model, f"teacher.{teacher}.model")
     with provenance.record("metrics/assets.json", "huggingface_hub") as metrics:

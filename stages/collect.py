@@ -16,6 +16,7 @@ from stages.provenance import say
 from stages.tables import CATEGORIES, QUERY, DataError, read_json_lines, write
 
 RAW = Path("data/raw")
+_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 Messages = list[dict[str, str]]
 
 
@@ -82,13 +83,14 @@ def as_text(value: Any) -> str | None:
 def as_query(row: dict[str, Any], name: str, source: Source) -> dict[str, Any]:
     """One row in the QUERY schema. Raises ValueError saying what is wrong with it."""
     get = lambda field: row.get(source.columns.get(field, field))  # noqa: E731
-    if "\x00" in json.dumps(row, ensure_ascii=False) or re.search("[\ud800-\udfff]", json.dumps(row, ensure_ascii=False)):
-        raise ValueError("null byte or lone surrogate in the text")
     messages = as_messages(get("messages"))
     category = source.category or get("category")
     if category not in CATEGORIES:
         raise ValueError(f"category {category!r} is none of {', '.join(CATEGORIES)}")
     fields = {field: as_text(get(field)) for field in ("difficulty", "ground_truth", "test_cases", "constraints")}
+    for text in (*(message["content"] for message in messages), *fields.values()):
+        if text and _UNWRITABLE.search(text):
+            raise ValueError("null byte or lone surrogate in the text")
     query = {"id": identify(messages), "messages": messages, "category": category, "source": get("source") or name}
     return query | fields
 

@@ -77,7 +77,10 @@ def main() -> None:
         metrics["models"] = intervals(samples, benchmarks, settings, seed)
         metrics["differences"] = differences(samples, benchmarks, settings, seed)
     for pair, by_benchmark in metrics["differences"].items():
-        told = [f"{b} {d['pass@1']['mean']:+.1f} [{d['pass@1']['low']:+.1f}, {d['pass@1']['high']:+.1f}]" for b, d in by_benchmark.items()]
+        told = [
+            f"{b} {d['pass@1']['mean']:+.1f} [{d['pass@1']['low']:+.1f}, {d['pass@1']['high']:+.1f}]"
+            for b, d in by_benchmark.items()
+        ]
         say("compare", f"{pair}: {', '.join(told)}")
 
 

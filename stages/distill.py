@@ -120,11 +120,9 @@ class Progress:
         done, seconds = self.total - open_, now - self.start
         left = f"{seconds / done * open_:.0f} s left" if done else "time left unknown"
         passed = sum(row["verdict"] == PASS for row in distiller.traces)
-        rate = distiller.tokens / seconds
-        say(
-            f"distill@{self.teacher}",
-            f"{done}/{self.total} settled, {passed} verified, {rate:.0f} tokens/s, {len(distiller.generating)} in flight, {left}",
-        )
+        rate, flying = distiller.tokens / seconds, len(distiller.generating)
+        line = f"{done}/{self.total} settled, {passed} verified, {rate:.0f} tokens/s, {flying} in flight, {left}"
+        say(f"distill@{self.teacher}", line)
 
 
 def asker(lock: locks.Lock, sampling: Sampling, system_prompt: str) -> Callable[[Query, int], Request]:

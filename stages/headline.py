@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stages import params
@@ -41,7 +42,7 @@ def main() -> None:
         },
         "metrics/student.json",
     )
-    with whole_folder("data/headline") as folder, open(f"data/training/{teacher}/loss.csv", newline="") as loss:
+    with whole_folder("data/headline") as folder, Path(f"data/training/{teacher}/loss.csv").open(newline="") as loss:
         write_csv(list(csv.DictReader(loss)), folder / "loss.csv")
         spans = [{"span": span, "traces": count} for span, count in data["histogram"].items()]
         write_csv(spans, folder / "lengths.csv")

@@ -74,7 +74,7 @@ def rows_of(path: str) -> list[dict[str, Any]]:
         except ValueError:
             return text
 
-    with open(path, newline="") as file:
+    with Path(path).open(newline="") as file:
         return [{name: value(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
@@ -87,7 +87,9 @@ def intervals_figure(painter: Painter, models: dict[str, Any], field: str, title
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=unit), x2="high:Q", color=painter.colour("model"))
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(x="mean:Q", color=painter.colour("model"))
     drawn = (bars + dots).properties(width=460, height=18 * len(models))
-    return painter.svg(drawn.facet(row=alt.Row("benchmark:N", title=None, sort=list(next(iter(models.values()))))).properties(title=title))
+    return painter.svg(
+        drawn.facet(row=alt.Row("benchmark:N", title=None, sort=list(next(iter(models.values()))))).properties(title=title)
+    )
 
 
 def shares_figure(painter: Painter, measure: str, title: str) -> str:
@@ -107,11 +109,15 @@ def histogram_figure(painter: Painter) -> str:
 
     rows = rows_of("data/analysis/histogram.csv")
     spans = list(dict.fromkeys(row["span"] for row in rows))
-    chart = alt.Chart(alt.Data(values=rows)).mark_bar().encode(
-        x=alt.X("span:N", sort=spans, title="response tokens", axis=alt.Axis(labelAngle=-40)),
-        xOffset=alt.XOffset("teacher:N", sort=painter.order),
-        y=alt.Y("traces:Q", title="traces"),
-        color=painter.colour("teacher"),
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("span:N", sort=spans, title="response tokens", axis=alt.Axis(labelAngle=-40)),
+            xOffset=alt.XOffset("teacher:N", sort=painter.order),
+            y=alt.Y("traces:Q", title="traces"),
+            color=painter.colour("teacher"),
+        )
     )
     return painter.svg(chart.properties(width=460, height=220, title="Trace lengths"))
 
@@ -121,7 +127,9 @@ def boxes_figure(painter: Painter, measure: str, title: str) -> str:
     import altair as alt
 
     rows = [row for row in rows_of("data/analysis/boxes.csv") if row["measure"] == measure]
-    base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("teacher:N", title=None, sort=painter.order), color=painter.colour("teacher"))
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=alt.Y("teacher:N", title=None, sort=painter.order), color=painter.colour("teacher")
+    )
     layers = (
         base.mark_rule().encode(x=alt.X("p05:Q", title=title), x2="p95:Q"),
         base.mark_bar(size=22, opacity=0.55).encode(x="q1:Q", x2="q3:Q"),
@@ -136,8 +144,10 @@ def loss_figure(painter: Painter, teachers: list[str]) -> str:
     import altair as alt
 
     rows = [row | {"teacher": t} for t in teachers for row in rows_of(f"data/training/{t}/loss.csv")]
-    chart = alt.Chart(alt.Data(values=rows)).mark_line().encode(
-        x=alt.X("step:Q", title="optimizer step"), y=alt.Y("loss:Q", title="loss"), color=painter.colour("teacher")
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line()
+        .encode(x=alt.X("step:Q", title="optimizer step"), y=alt.Y("loss:Q", title="loss"), color=painter.colour("teacher"))
     )
     return painter.svg(chart.properties(width=460, height=240, title="Training loss of the students"))
 
@@ -148,17 +158,32 @@ def figures(painter: Painter, teachers: list[str], compared: dict[str, Any]) -> 
     yield Figure("Scores", "Each student's pass@1 and its bootstrap interval; the base is where all started.", share)
     tokens = intervals_figure(painter, models, "mean_tokens", "Length", "mean tokens a sample")
     yield Figure("Lengths by benchmark", "How long the students think, by benchmark.", tokens)
-    yield Figure("Categories by instance", "The same queries for every teacher, so the same shares.", shares_figure(painter, "instances", "Instances by category"))
-    yield Figure("Categories by token", "Where each teacher spends its tokens.", shares_figure(painter, "tokens", "Tokens by category"))
+    yield Figure(
+        "Categories by instance",
+        "The same queries for every teacher, so the same shares.",
+        shares_figure(painter, "instances", "Instances by category"),
+    )
+    yield Figure(
+        "Categories by token", "Where each teacher spends its tokens.", shares_figure(painter, "tokens", "Tokens by category")
+    )
     yield Figure("Trace lengths", "How many traces fall into each span of response tokens.", histogram_figure(painter))
-    yield Figure("Spread of lengths", "Box: middle half; whiskers: 5 to 95 %; diamond: mean.", boxes_figure(painter, "response_tokens", "Response tokens"))
-    yield Figure("Spread of perplexities", "Perplexity of each trace under the scorer.", boxes_figure(painter, "perplexity", "Perplexity"))
+    yield Figure(
+        "Spread of lengths",
+        "Box: middle half; whiskers: 5 to 95 %; diamond: mean.",
+        boxes_figure(painter, "response_tokens", "Response tokens"),
+    )
+    yield Figure(
+        "Spread of perplexities",
+        "Perplexity of each trace under the scorer.",
+        boxes_figure(painter, "perplexity", "Perplexity"),
+    )
     yield Figure("Training loss", "Loss on the responses, a point an optimizer step.", loss_figure(painter, teachers))
 
 
 def score_rows(students: dict[str, Any], benchmarks: list[str]) -> list[list[str]]:
     return [
-        [name, *(f"{scores[b]['pass@1']:.1f} ({scores[b]['mean_tokens']:.0f})" for b in benchmarks)] for name, scores in students.items()
+        [name, *(f"{scores[b]['pass@1']:.1f} ({scores[b]['mean_tokens']:.0f})" for b in benchmarks)]
+        for name, scores in students.items()
     ]
 
 
@@ -209,7 +234,9 @@ def provenance_rows(paths: list[str]) -> list[list[str]]:
     for path in paths:
         found = read_json(path)["provenance"]
         libraries = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-        rows.append([path.removeprefix("metrics/").removesuffix(".json"), f"{found['seconds']:.1f}", found["device"], libraries])
+        rows.append(
+            [path.removeprefix("metrics/").removesuffix(".json"), f"{found['seconds']:.1f}", found["device"], libraries]
+        )
     return rows
 
 

@@ -24,13 +24,9 @@ class Similarity(Section):
 
 def nearest(queries: np.ndarray, items: np.ndarray, block: int = 4096) -> tuple[np.ndarray, np.ndarray]:
     """For unit vectors (n, d) and (m, d): the index of each query's nearest item and the cosine, both (n,)."""
-    best = [(block_of := queries[i : i + block] @ items.T).argmax(1) for i in range(0, len(queries), block)]
+    best = [(queries[i : i + block] @ items.T).argmax(1) for i in range(0, len(queries), block)]
     index = np.concatenate(best) if best else np.empty(0, int)
     return index, np.einsum("nd,nd->n", queries, items[index]) if len(index) else np.empty(0, np.float32)
-
-
-def last_turn(messages: list[dict[str, str]]) -> str:
-    return messages[-1]["content"]
 
 
 def main() -> None:

@@ -45,7 +45,10 @@ class Train(Section):
 
 
 class Windows:
-    """Packed windows as the Trainer wants them. No attention mask: with restarting positions, that is what keeps documents apart."""
+    """Packed windows as the Trainer wants them.
+
+    There is no attention mask: with restarting positions, its absence is what keeps documents apart.
+    """
 
     def __init__(self, folder: Path):
         self.arrays = {
@@ -155,12 +158,8 @@ def fit(teacher: str, settings: Train) -> None:
     )
     model.config.use_cache = False
     windows = Windows(Path(f"data/packed/{teacher}"))
-    trainer = Trainer(
-        model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=[watcher(teacher)]
-    )
-    with provenance.record(
-        output / "run.json", "torch", "transformers", "deepspeed", "accelerate", device=device()
-    ) as metrics:
+    trainer = Trainer(model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=[watcher(teacher)])
+    with provenance.record(output / "run.json", "torch", "transformers", "deepspeed", "accelerate", device=device()) as metrics:
         resume = last_whole(output)
         if resume and trainer.is_world_process_zero():
             say(f"train@{teacher}", f"going on from {resume.name}")
@@ -197,7 +196,9 @@ def launch(teacher: str, settings: Train) -> None:
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // settings.processes))}
     done = subprocess.run([*command, "-m", "stages.train", teacher], env=environment)
     if done.returncode:
-        raise DataError(f"training of {teacher} ended with exit code {done.returncode}; its checkpoints are kept in {CHECKPOINTS}")
+        raise DataError(
+            f"training of {teacher} ended with exit code {done.returncode}; its checkpoints are kept in {CHECKPOINTS}"
+        )
     output = CHECKPOINTS / job(teacher, settings, locks.read("base"), params.load(int, "seed"))
     with whole_folder(f"models/students/{teacher}") as folder:
         shutil.copytree(output / "student", folder, dirs_exist_ok=True)

@@ -12,8 +12,8 @@ from stages.verifiers import FAIL, PASS, UNKNOWN, Verdict
 
 NAME = "math"
 LONGEST = 20_000
-_RATIONAL = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40}|/[1-9]\d{0,39})?")
-_FRACTION = re.compile(r"([+-]?)\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\}")
+_RATIONAL = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40}|/[1-9]\d{0,39})?", re.ASCII)
+_FRACTION = re.compile(r"([+-]?)\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\}", re.ASCII)
 
 
 def boxed(text: str) -> str | None:

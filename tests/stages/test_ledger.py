@@ -1,0 +1,95 @@
+import pytest
+
+from stages.engines import Completion, Request, Sampling
+from stages.engines.scripted import ScriptedEngine
+from stages.ledger import Ledger, LedgerEngine, valid
+
+SAMPLING = Sampling(0.6, 0.95, 10)
+
+
+def ask(text: str = "hi", attempt: int = 1, sampling: Sampling = SAMPLING, revision: str = "r") -> Request:
+    return Request(({"role": "user", "content": text},), revision, sampling, attempt)
+
+
+def completion(request: Request, text: str = "yes", finish: str = "stop", tokens: int = 3) -> Completion:
+    return Completion(request.key, text, finish, 1, tokens, request.sampling.max_tokens)
+
+
+def test_the_key_and_seed_depend_on_all_that_was_asked_but_max_tokens():
+    requests = [ask(), ask("ho"), ask(attempt=2), ask(sampling=Sampling(0.7, 0.95, 10)), ask(revision="s")]
+    assert len({request.key for request in requests}) == len({request.seed for request in requests}) == 5
+    assert ask(sampling=Sampling(0.6, 0.95, 99)).key == ask().key
+
+
+@pytest.mark.parametrize(
+    ("finish", "tokens", "asked", "now", "holds"),
+    [
+        ("stop", 5, 10, 10, True),
+        ("stop", 5, 10, 100, True),
+        ("stop", 5, 10, 4, False),
+        ("length", 10, 10, 10, True),
+        ("length", 10, 10, 100, False),
+        ("length", 7, 10, 10, True),
+        ("length", 10, 10, 5, False),
+    ],
+)
+def test_when_a_stored_completion_still_holds(finish, tokens, asked, now, holds):
+    assert valid(Completion("k", "", finish, 1, tokens, asked), Sampling(0.6, 0.95, now)) is holds
+
+
+def test_what_one_run_adds_the_next_one_finds(tmp_path):
+    first = Ledger("t", tmp_path)
+    first.add(completion(ask()))
+    first.close()
+    assert Ledger("t", tmp_path).find(ask().key, SAMPLING) == completion(ask())
+    assert [path.name.split("-")[0] for path in (tmp_path / "t").iterdir()] == ["part"]
+
+
+def test_a_killed_run_loses_nothing_that_was_added(tmp_path):
+    killed = Ledger("t", tmp_path)
+    killed.add(completion(ask()))
+    assert Ledger("t", tmp_path).find(ask().key, SAMPLING)
+
+
+def test_a_torn_last_line_is_passed_over(tmp_path):
+    ledger = Ledger("t", tmp_path)
+    ledger.add(completion(ask()))
+    ledger.add(completion(ask("ho")))
+    content = ledger.journal.read_bytes()
+    for cut in range(len(content) // 2 + 2, len(content) - 1):
+        ledger.journal.write_bytes(content[:cut])
+        again = Ledger("t", tmp_path)
+        assert again.find(ask().key, SAMPLING) and not again.find(ask("ho").key, SAMPLING)
+
+
+def test_two_writers_do_not_disturb_each_other(tmp_path):
+    a, b = Ledger("t", tmp_path), Ledger("t", tmp_path)
+    a.add(completion(ask("a")))
+    b.add(completion(ask("b")))
+    a.close()
+    b.close()
+    both = Ledger("t", tmp_path)
+    assert both.find(ask("a").key, SAMPLING) and both.find(ask("b").key, SAMPLING)
+
+
+def test_any_text_survives(tmp_path):
+    text = 'line\nbreak \u2028 "quote" 漢 \ud83d\ude00 \x00'.encode("utf-16", "surrogatepass").decode("utf-16")
+    ledger = Ledger("t", tmp_path)
+    ledger.add(completion(ask(), text))
+    assert Ledger("t", tmp_path).find(ask().key, SAMPLING).text == text
+
+
+def test_the_engine_starts_only_when_something_is_missing(tmp_path):
+    real = ScriptedEngine(lambda request: "four")
+    ledger = Ledger("t", tmp_path)
+    first = LedgerEngine(ledger, lambda: real)
+    first.submit(ask())
+    assert [c.text for c in first.poll()] == ["four"]
+
+    def never():
+        raise AssertionError("started")
+
+    second = LedgerEngine(Ledger("t", tmp_path), never)
+    second.submit(ask())
+    assert [c.text for c in second.poll()] == ["four"]
+    assert (second.asked, second.reused, second.poll()) == (0, 1, [])

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.pack import IGNORED, fill, first_fit_decreasing, lay_out
+
+LENGTHS = st.lists(st.integers(1, 32), max_size=60)
+
+
+def brute_force(lengths, window):
+    """First-fit decreasing as one reads it in a book."""
+    free, placed = [], [0] * len(lengths)
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        target = next((w for w, space in enumerate(free) if space >= lengths[i]), len(free))
+        free += [window] * (target == len(free))
+        free[target] -= lengths[i]
+        placed[i] = target
+    return placed
+
+
+@given(LENGTHS)
+def test_the_tree_places_as_the_book_does(lengths):
+    assert first_fit_decreasing(np.array(lengths, np.int64), 32).tolist() == brute_force(lengths, 32)
+
+
+@given(LENGTHS)
+def test_no_window_overflows_and_no_two_dialogues_overlap(lengths):
+    placed, starts = lay_out(np.array(lengths, np.int64), 32)
+    taken = [(w, s + k) for w, s, n in zip(placed, starts, lengths, strict=True) for k in range(n)]
+    assert len(set(taken)) == sum(lengths)
+    assert all(position < 32 for _, position in taken)
+
+
+@given(LENGTHS, st.randoms(use_true_random=False))
+def test_packing_loses_and_repeats_no_token(lengths, rng):
+    dialogues = [np.array([rng.randint(1, 999) for _ in range(n)]) for n in lengths]
+    prompts = np.array([rng.randint(0, n) for n in lengths], np.int64)
+    ids, labels, positions, placed, starts = fill(dialogues, prompts, 32, pad=0)
+    for tokens, prompt, row, start in zip(dialogues, prompts, placed, starts, strict=True):
+        span = slice(start, start + len(tokens))
+        assert (ids[row, span] == tokens).all()
+        assert (positions[row, span] == np.arange(len(tokens))).all()
+        assert (labels[row, span][:prompt] == IGNORED).all() and (labels[row, span][prompt:] == tokens[prompt:]).all()
+    assert (ids != 0).sum() == sum(lengths)
+    assert (labels != IGNORED).sum() == sum(lengths) - prompts.sum()
+
+
+def test_what_is_left_of_a_window_is_padding_without_labels():
+    ids, labels, positions, *_ = fill([np.array([5, 6, 7])], np.array([1]), 6, pad=9)
+    assert ids.tolist() == [[5, 6, 7, 9, 9, 9]]
+    assert labels.tolist() == [[IGNORED, 6, 7, IGNORED, IGNORED, IGNORED]]
+    assert positions.tolist() == [[0, 1, 2, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_and_one(count):
+    ids, *_ = fill([np.array([1, 2])] * count, np.array([1] * count, np.int64), 4, pad=0)
+    assert ids.shape == (count, 4)

@@ -1,0 +1,57 @@
+import pyarrow as pa
+import pytest
+
+from stages import tables
+from stages.tables import DataError
+
+SCHEMA = pa.schema([("id", pa.string()), ("n", pa.int32())])
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    rows = [{"id": str(i), "n": i} for i in range(50)]
+    tables.write(rows, tmp_path / "a", SCHEMA)
+    tables.write(rows, tmp_path / "b", SCHEMA)
+    assert (tmp_path / "a/part-00000.parquet").read_bytes() == (tmp_path / "b/part-00000.parquet").read_bytes()
+    assert tables.read(tmp_path / "a", SCHEMA).to_pylist() == rows
+
+
+def test_an_empty_table_can_be_read_back(tmp_path):
+    tables.write([], tmp_path / "t", SCHEMA)
+    assert tables.read(tmp_path / "t", SCHEMA).to_pylist() == []
+
+
+def test_many_rows_go_into_several_parts_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_A_PART", 7)
+    rows = [{"id": str(i), "n": i} for i in range(20)]
+    tables.write(rows, tmp_path / "t", SCHEMA)
+    assert len(list((tmp_path / "t").iterdir())) == 3
+    assert tables.read(tmp_path / "t").to_pylist() == rows
+
+
+def test_a_missing_column_is_named(tmp_path):
+    tables.write([{"id": "a", "n": 1}], tmp_path / "t", SCHEMA)
+    with pytest.raises(DataError, match=r"t: missing column 'x'; it has id, n"):
+        tables.read(tmp_path / "t", SCHEMA.append(pa.field("x", pa.string())))
+
+
+def test_a_missing_folder_says_what_to_run(tmp_path):
+    with pytest.raises(DataError, match="no table there; run `dvc repro`"):
+        tables.read(tmp_path / "nothing")
+
+
+def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path):
+    tables.write([{"id": "old", "n": 1}], tmp_path / "t", SCHEMA)
+    with pytest.raises(RuntimeError), tables.whole_folder(tmp_path / "t") as folder:
+        (folder / "part-00000.parquet").write_text("half")
+        raise RuntimeError
+    assert tables.read(tmp_path / "t").to_pylist() == [{"id": "old", "n": 1}]
+
+
+@pytest.mark.parametrize("line", [b'{"a": 1', b"[1]", b"\xff\xfe", b"nan?", b"[" * 100_000])
+def test_a_malformed_line_is_an_error_with_its_number(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n\n' + line + b'\n{"b": 2}\n')
+    rows = list(tables.read_json_lines(path))
+    assert [number for number, _ in rows] == [1, 3, 4]
+    assert isinstance(rows[1][1], DataError) and f"{path}:3: " in str(rows[1][1])
+    assert rows[2][1] == {"b": 2}

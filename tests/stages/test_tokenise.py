@@ -1,0 +1,36 @@
+import pytest
+
+from mini.tokenizer import build
+from stages.tables import DataError
+from stages.tokenise import render, verified
+
+PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
+RESPONSE = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build(PROMPT)
+
+
+def test_prompt_and_response_are_told_apart_and_both_come_back(tokenizer):
+    messages = [{"role": "user", "content": "Ann has 7 apples ."}, {"role": "assistant", "content": "7 apples ."}]
+    messages.append({"role": "user", "content": "then Ann gets 5 more . how many apples now ?"})
+    ids, prompt = render(tokenizer, messages, RESPONSE)
+    assert tokenizer.decode(ids[:prompt]).endswith("how many apples now ?<|end|><|assistant|>")
+    assert tokenizer.decode(ids[prompt:]).strip() == RESPONSE + "<|end|>"
+
+
+def test_a_template_that_drops_the_thinking_is_an_error(tokenizer):
+    forgetful = build(PROMPT)
+    forgetful.chat_template = tokenizer.chat_template.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+    with pytest.raises(DataError, match="changes or drops the response"):
+        render(forgetful, [{"role": "user", "content": "how many ?"}], RESPONSE)
+
+
+def test_the_first_trace_that_passes_is_chosen_and_ids_are_sorted():
+    rows = [
+        {"query_id": q, "attempt": a, "verdict": v}
+        for q, a, v in [("b", 1, "fail"), ("b", 2, "pass"), ("a", 1, "pass"), ("a", 2, "pass"), ("c", 1, "unknown")]
+    ]
+    assert [(key, row["attempt"]) for key, row in verified(rows).items()] == [("a", 1), ("b", 2)]

@@ -1,0 +1,102 @@
+"""Training, on tiny models of random weights: what a packed window must and must not let a token see."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stages import train
+from stages.pack import IGNORED, fill
+from stages.params import ParamsError
+from stages.train import Train, accumulation, collate, last_whole
+
+SETTINGS = Train(
+    processes=2,
+    deepspeed="conf/deepspeed/zero2.json",
+    dtype="float32",
+    learning_rate=1e-3,
+    warmup=0.05,
+    epochs=1,
+    global_batch=4,
+    micro_batch=1,
+    weight_decay=0.0,
+    gradient_checkpointing=False,
+    checkpoint_every=2,
+    attention="sdpa",
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 32}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    made = Qwen3ForCausalLM(Qwen3Config(vocab_size=50, attn_implementation="sdpa", **shape, **heads)).eval()
+    made.config.use_cache = False
+    return made
+
+
+def packed(dialogues, prompts, window=32):
+    ids, labels, positions, placed, starts = fill([np.array(d) for d in dialogues], np.array(prompts), window, pad=0)
+    rows = [{"input_ids": i, "labels": x, "position_ids": p} for i, x, p in zip(ids, labels, positions, strict=True)]
+    return collate(rows), placed, starts
+
+
+DIALOGUES = [[3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14, 15, 16, 17], [18, 19]]
+
+
+def test_packed_logits_are_the_unpacked_ones(model):
+    import torch
+
+    batch, placed, starts = packed(DIALOGUES, [1, 1, 2, 1])
+    with torch.inference_mode():
+        together = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits
+        for dialogue, row, start in zip(DIALOGUES, placed, starts, strict=True):
+            alone = model(input_ids=torch.tensor([dialogue])).logits[0]
+            assert (together[row, start : start + len(dialogue)] - alone).abs().max() < 1e-4
+
+
+def test_packed_loss_is_the_unpacked_one_and_no_document_predicts_the_next(model):
+    import torch
+
+    prompts = [1, 1, 2, 1]
+    batch, *_ = packed(DIALOGUES, prompts)
+    with torch.inference_mode():
+        together = model(**batch).loss
+        losses = []
+        for dialogue, prompt in zip(DIALOGUES, prompts, strict=True):
+            labels = torch.tensor([[IGNORED] * prompt + dialogue[prompt:]])
+            count = (labels[:, 1:] != IGNORED).sum()
+            losses.append((model(input_ids=torch.tensor([dialogue]), labels=labels).loss * count, count))
+    alone = sum(loss for loss, _ in losses) / sum(count for _, count in losses)
+    assert abs(together - alone) < 1e-5
+
+
+def test_the_global_batch_does_not_depend_on_the_ranks():
+    assert (accumulation(SETTINGS, 1), accumulation(SETTINGS, 2), accumulation(SETTINGS, 4)) == (4, 2, 1)
+    with pytest.raises(ParamsError, match="train.global_batch: 4 is no multiple of micro_batch x processes = 1 x 3"):
+        accumulation(SETTINGS, 3)
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path):
+    assert last_whole(tmp_path) is None
+    for step, whole in ((9, True), (10, True), (20, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if whole:
+            (tmp_path / f"checkpoint-{step}" / train.WHOLE).touch()
+    assert last_whole(tmp_path).name == "checkpoint-10"
+
+
+def test_the_curve_is_a_line_a_step(tmp_path):
+    history = [{"step": 1, "epoch": 0.5, "loss": 2.0, "learning_rate": 1e-3}, {"step": 1, "train_runtime": 3.0}]
+    train.write_curve(history, tmp_path / "loss.csv")
+    assert (tmp_path / "loss.csv").read_text() == "step,epoch,loss,learning_rate\n1,0.5,2.0,0.001\n"
+
+
+def test_the_deepspeed_files_are_json():
+    for path in ("zero2", "zero3"):
+        with open(f"conf/deepspeed/{path}.json") as file:
+            assert json.load(file)["zero_optimization"]["stage"] == int(path[-1])
