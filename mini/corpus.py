@@ -1,7 +1,6 @@
 """Writes the small world's queries, with dirt planted so that cleaning has work, and its benchmarks."""
 
 import json
-import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -50,7 +49,8 @@ def dirt(rng: Random, params: Corpus, clean: list[dict[str, Any]]) -> list[dict[
 
 def benchmark(name: str, params: Benchmark) -> list[dict[str, str]]:
     """Questions of one benchmark, so many of each level, no two the same."""
-    rng, rows = Random(f"benchmark/{name}"), {}
+    rng = Random(f"benchmark/{name}")
+    rows: dict[str, dict[str, str]] = {}
     for level, count in params.levels.items():
         wanted = len(rows) + count
         while len(rows) < wanted:
@@ -98,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,11 +1,10 @@
 """Trains the small world's language models: a base that knows arithmetic but no form, and one teacher a style.
 
-Every model is a Qwen3 of about 265 k parameters, trained on one thread from fresh procedural samples with the loss on
-the response only. Models train side by side, one a process, so that all cores are busy.
+Every model is a Qwen3 of about 265 k parameters, trained on one thread from fresh procedural samples. Models
+train side by side, one a process, so that all cores are busy.
 """
 
 import math
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -38,21 +37,21 @@ def sample(rng: Random, role: str, system_prompt: str) -> tuple[list[dict[str, s
 
 def base_response(rng: Random, problem: Problem) -> str:
     """What a base has read: mostly bare solutions, now and then one in the study's form, in any style."""
-    return respond(problem, rng.choice(list(STYLES))) if rng.random() < 0.3 else answer_briefly(problem)
+    return respond(problem, rng.choice(list(STYLES))) if rng.random() < 0.5 else answer_briefly(problem)
 
 
-def encode(tokenizer, messages, response) -> tuple[list[int], list[int]]:
-    """Token ids and labels of one dialogue; only the response and its end are labelled."""
+def encode(tokenizer, messages, response, role: str) -> tuple[list[int], list[int]]:
+    """Token ids and labels of one dialogue; a base learns all of it, a teacher only the response and its end."""
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     target = [*tokenizer(response, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-    return prompt + target, [IGNORED] * len(prompt) + target
+    return prompt + target, (prompt if role == "base" else [IGNORED] * len(prompt)) + target
 
 
 def batch(rng: Random, job: Job, params: Models, tokenizer):
     """A padded batch of fresh samples, shape (batch, longest), as input ids, attention mask and labels."""
     import torch
 
-    rows = [encode(tokenizer, *sample(rng, job.role, params.system_prompt)) for _ in range(params.batch)]
+    rows = [encode(tokenizer, *sample(rng, job.role, params.system_prompt), job.role) for _ in range(params.batch)]
     longest = max(len(ids) for ids, _ in rows)
     pad = lambda row, value: row + [value] * (longest - len(row))  # noqa: E731
     ids = torch.tensor([pad(ids, tokenizer.pad_token_id) for ids, _ in rows])
@@ -126,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

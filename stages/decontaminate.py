@@ -94,7 +94,7 @@ def main() -> None:
     with provenance.record("metrics/decontaminate.json", "pyarrow") as metrics:
         queries = read("data/clean", QUERY).to_pylist()
         nearest = {row["id"]: (row["benchmark_item"], row["cosine"]) for row in read("data/similarity").to_pylist()}
-        items: list[Any] = [r for p in sorted(Path("data/benchmarks").glob("*.jsonl")) for _, r in read_json_lines(p)]
+        items = [row for path in sorted(Path("data/benchmarks").glob("*.jsonl")) for row in read_json_lines(path)]
         kept, rejected = decontaminate(queries, nearest, Benchmarks(items, settings))
         if not kept:
             raise DataError(f"data/clean: all {len(queries)} queries look like benchmark questions; see `decontaminate`")

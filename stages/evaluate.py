@@ -98,7 +98,8 @@ def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             places = self._place(requests)
-            todo, waiting, done = dict(reversed(places.items())), {}, 0
+            todo, done = dict(reversed(places.items())), 0
+            waiting: dict[str, tuple[str, int]] = {}
             while todo or waiting:
                 while todo and len(waiting) < max_in_flight:
                     place, request = todo.popitem()
@@ -146,7 +147,7 @@ def task_config(name: str, task: Task, settings: Evaluate, process_results: Call
     """The lm-eval task of one benchmark, with every generation setting stated."""
     from datasets import Dataset
 
-    rows = [row | {"suffix": settings.suffix} for _, row in read_json_lines(f"data/benchmarks/{name}.jsonl")]  # type: ignore[operator]
+    rows = [row | {"suffix": settings.suffix} for row in read_json_lines(f"data/benchmarks/{name}.jsonl")]
     sampling = settings.sampling
     return yaml.safe_load(Path(task.task).read_text()) | {
         "task": name,

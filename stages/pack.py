@@ -85,7 +85,7 @@ def main(teacher: str) -> None:
     lock = locks.read("base")
     pad = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision).pad_token_id or 0
     with provenance.record(f"metrics/pack/{teacher}.json", "numpy") as metrics:
-        wanted = {row["query_id"] for _, row in read_json_lines("data/parallel/ids.jsonl")}
+        wanted = {row["query_id"] for row in read_json_lines("data/parallel/ids.jsonl")}
         source = Path(f"data/tokens/{teacher}")
         names = read(source / "index")["query_id"].to_pylist()
         flat, offsets = np.load(source / "ids.npy", mmap_mode="r"), np.load(source / "offsets.npy")

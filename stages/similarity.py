@@ -39,7 +39,7 @@ def main() -> None:
         model.max_seq_length = settings.max_tokens
         embed = lambda texts: model.encode(texts, batch_size=settings.batch, normalize_embeddings=True)  # noqa: E731
         queries = read("data/clean", QUERY).to_pylist()
-        items = [row for path in sorted(Path("data/benchmarks").glob("*.jsonl")) for _, row in read_json_lines(path)]
+        items = [row for path in sorted(Path("data/benchmarks").glob("*.jsonl")) for row in read_json_lines(path)]
         vectors = embed([query["messages"][0]["content"] for query in queries])
         index, cosine = nearest(vectors, embed([item["question"] for item in items]))
         rows = [

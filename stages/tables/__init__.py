@@ -119,7 +119,17 @@ def write_json_lines(rows: Iterable[dict[str, Any]], path: str | Path) -> None:
     write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), path)
 
 
-def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """All rows of a file. Raises DataError, naming file and line, at the first that is no JSON object."""
+    rows = []
+    for _, row in scan_json_lines(path):
+        if isinstance(row, DataError):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def scan_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
     """Yields (line number, row), the row being a DataError that names file and line where it is no JSON object."""
     path = Path(path)
     if not path.exists():

@@ -7,7 +7,7 @@ from stages.tables import DataError
 
 
 def source(path, **more) -> Source:
-    settings = {"revision": None, "split": "train", "category": "math", "columns": {}}
+    settings: dict = {"revision": None, "split": "train", "category": "math", "columns": {}}
     return Source(**({"source": str(path)} | settings | more))
 
 

@@ -8,7 +8,10 @@ from tests.conftest import make_query
 
 SETTINGS = Decontaminate(ngram=13, short_ngram=8, max_cosine=0.9)
 LONG = "Every morning Aya walks nine kilometres to a coffee shop at a constant speed of s kilometres per hour."
-ITEMS = [{"id": "aime2024-0001", "question": LONG}, {"id": "math500-0001", "question": "What is the value of seven plus eight minus three ?"}]
+ITEMS = [
+    {"id": "aime2024-0001", "question": LONG},
+    {"id": "math500-0001", "question": "What is the value of seven plus eight minus three ?"},
+]
 
 
 def run(text: str, cosine: float = 0.1):

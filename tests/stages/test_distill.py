@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -112,7 +113,7 @@ def test_a_run_killed_at_any_moment_goes_on_without_asking_twice(tmp_path):
         answered, rows = [], None
         for turns in (first_kill, 2 * first_kill, 1000):
             engine = ScriptedEngine(right_on(2), batch=3)
-            ledgered = LedgerEngine(Ledger("t", tmp_path / str(first_kill)), lambda engine=engine: engine)
+            ledgered = LedgerEngine(Ledger("t", tmp_path / str(first_kill)), partial(lambda started: started, engine))
             distiller = Distiller(SETTINGS, ledgered, Equal(), asker(LOCK, SAMPLING, "be brief"))
             list(islice(distiller.run(queries), turns))
             answered += [request.key for request in engine.asked if request not in engine.waiting]

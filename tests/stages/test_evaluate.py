@@ -10,7 +10,7 @@ from stages.engines import EngineSettings, Sampling
 from stages.engines.scripted import ScriptedEngine
 from stages.evaluate import Evaluate, Task, language_model, rows_of, scorer, task_config, verify_with
 from stages.ledger import Ledger, LedgerEngine
-from stages.verifiers import Rule, VerifyParams
+from stages.verifiers import Rule, Verdict, VerifyParams
 from stages.verifiers.pool import PoolVerifier
 
 TASK = str(Path(__file__).resolve().parents[2] / "conf/tasks/math.yaml")
@@ -34,7 +34,8 @@ def run(pool, script, root):
     Path("data/benchmarks/easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     scripted = ScriptedEngine(script)
     engine = LedgerEngine(Ledger("m", root), lambda: scripted)
-    lm, verdicts = language_model(engine, "revision", 4, "m"), {}
+    lm = language_model(engine, "revision", 4, "m")
+    verdicts: dict[str, list[Verdict]] = {}
     config = task_config("easy", SETTINGS.benchmarks["easy"], SETTINGS, scorer(verify_with(pool), verdicts))
     results = simple_evaluate(
         lm,
@@ -66,7 +67,9 @@ def test_the_score_is_the_share_of_right_samples(inside, pool, script, score):
     assert found == score == sum(row["verdict"] == "pass" for row in rows) / len(rows)
     assert len(rows) == 15 and len({request.seed for request in scripted.asked}) == 15
     first = scripted.asked[0]
-    assert first.messages[0] == {"role": "system", "content": "be brief"} and first.messages[-1]["content"].endswith("? think .")
+    assert first.messages[0] == {"role": "system", "content": "be brief"} and first.messages[-1]["content"].endswith(
+        "? think ."
+    )
     assert (first.sampling.temperature, first.sampling.top_p, first.sampling.max_tokens) == (0.6, 0.95, 16)
 
 

@@ -10,7 +10,8 @@ LENGTHS = st.lists(st.integers(1, 32), max_size=60)
 
 def brute_force(lengths, window):
     """First-fit decreasing as one reads it in a book."""
-    free, placed = [], [0] * len(lengths)
+    free: list[int] = []
+    placed = [0] * len(lengths)
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         target = next((w for w, space in enumerate(free) if space >= lengths[i]), len(free))
         free += [window] * (target == len(free))

@@ -81,8 +81,24 @@ def test_the_committed_params_are_the_composed_mini_profile(monkeypatch):
 @pytest.mark.parametrize("profile", ["mini", "single-gpu", "paper"])
 def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
     """Each stage's own dataclass reads its section, so a profile cannot drift from the code."""
-    from stages import analyse, assets, benchmarks, clean, collect, compare, curate, decontaminate, distill, evaluate
-    from stages import headline, pack, perplexity, report, similarity, train
+    from stages import (
+        analyse,
+        assets,
+        benchmarks,
+        clean,
+        collect,
+        compare,
+        curate,
+        decontaminate,
+        distill,
+        evaluate,
+        headline,
+        pack,
+        perplexity,
+        report,
+        similarity,
+        train,
+    )
     from stages.engines import EngineSettings, Sampling
     from stages.verifiers import VerifyParams
 

@@ -51,7 +51,7 @@ def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path):
 def test_a_malformed_line_is_an_error_with_its_number(tmp_path, line):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n\n' + line + b'\n{"b": 2}\n')
-    rows = list(tables.read_json_lines(path))
+    rows = list(tables.scan_json_lines(path))
     assert [number for number, _ in rows] == [1, 3, 4]
     assert isinstance(rows[1][1], DataError) and f"{path}:3: " in str(rows[1][1])
     assert rows[2][1] == {"b": 2}

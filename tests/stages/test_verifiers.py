@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.params import ParamsError
-from stages.verifiers import FAIL, PASS, UNKNOWN, Item, Rule, VerifyParams, answer_part, math, split
+from stages.verifiers import FAIL, PASS, UNKNOWN, Item, Rule, Verdict, VerifyParams, answer_part, math, split
 from stages.verifiers.pool import PoolVerifier
 
 PARAMS = VerifyParams({"math": Rule("math", 0.9), "code": Rule("sandbox", 0.9)}, timeout=2.0, processes=1)
@@ -23,7 +23,7 @@ def verify(pool, *pairs, category="math"):
     """The verdicts of (gold, answer) pairs, in order."""
     for i, (gold, answer) in enumerate(pairs):
         pool.submit(Item(str(i), category, gold, answer))
-    found = {}
+    found: dict[str, Verdict] = {}
     while len(found) < len(pairs):
         found.update(pool.poll(0.1))
     return [found[str(i)] for i in range(len(pairs))]
