@@ -15,6 +15,7 @@ from random import Random
 from mini.grammar import STYLES, Problem, answer_briefly, draw, respond
 from mini.params import Models, load
 from mini.tokenizer import build as tokenizer_of
+from stages.processes import die_with_parent
 
 WORLD = Path("mini/world")
 IGNORED = -100
@@ -119,7 +120,7 @@ def train(job: Job, params: Models) -> str:
 def main() -> None:
     params = load(Models, "models")
     jobs = [Job(role, steps) for role, steps in params.steps.items()]
-    with ProcessPoolExecutor(params.processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(params.processes, get_context("spawn"), initializer=die_with_parent) as pool:
         for line in pool.map(train, jobs, [params] * len(jobs)):
             print(line)
 

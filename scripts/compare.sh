@@ -3,12 +3,13 @@
 #
 # Each experiment runs only `headline`, in a folder of its own (--temp), so the workspace stays as it is. The same by hand:
 #   dvc exp run --temp -n A -S headline.teacher=A headline     (likewise B)
-#   dvc metrics diff A B ; dvc plots diff A B ; dvc exp show
+#   dvc metrics diff A B --all ; dvc plots diff A B ; dvc exp show
 set -euo pipefail
 a=${1:?which teachers? make compare A=adaptive B=verbose} b=${2:?which teachers? make compare A=adaptive B=verbose}
 for teacher in "$a" "$b"; do
-    dvc exp run --quiet --force --temp --name "$teacher" --set-param "headline.teacher=$teacher" headline
+    dvc exp remove --quiet "$teacher" 2>/dev/null || true  # an earlier comparison's
+    dvc exp run --quiet --temp --name "$teacher" --set-param "headline.teacher=$teacher" headline
 done
-dvc metrics diff "$a" "$b" --targets metrics/student.json
+dvc metrics diff "$a" "$b" --all --targets metrics/student.json
 dvc plots diff "$a" "$b" --targets data/headline/lengths.csv data/headline/loss.csv --out .dvc/tmp/compare
 echo "more: dvc exp show, or open the plots above; forget both with: dvc exp remove $a $b"

@@ -18,7 +18,15 @@ from stages.tables import read_json, whole_folder, write_text
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BASE_COLOUR = "#8A8A8A"
 INK = "#010203"
-BENCHMARK_FIELDS = ("pass@1", "mean_tokens")
+TEACHER_HEAD = [
+    "teacher",
+    "attempts verified",
+    "queries verified",
+    "attempts a query",
+    "tokens a verified trace",
+    "mean tokens kept",
+    "mean perplexity kept",
+]
 PAGE = Path(__file__).with_name("report.html")
 
 
@@ -261,6 +269,7 @@ def main() -> None:
             benchmarks=benchmarks,
             scores=score_rows(students, benchmarks),
             differences=difference_rows(compared["differences"]),
+            teacher_head=TEACHER_HEAD,
             teachers=teacher_rows(teachers),
             removed=removed_rows(teachers),
             provenance=provenance_rows(run_files(teachers)),

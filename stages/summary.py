@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stages import params, provenance
+from stages.report import TEACHER_HEAD, teacher_rows
 from stages.tables import read_json
 
 
@@ -25,27 +26,10 @@ def student_rows(models: list[str], benchmarks: list[str]) -> list[list[str]]:
     return rows
 
 
-def teacher_rows(teachers: list[str]) -> list[list[str]]:
-    rows = []
-    for teacher in teachers:
-        found = read_json(f"metrics/teachers/{teacher}.json")
-        distilled = found["distill"]
-        figures = (
-            f"{100 * distilled['pass_rate']:.1f} %",
-            f"{100 * distilled['verified_share']:.1f} %",
-            f"{distilled['attempts_a_query']:.2f}",
-            f"{found['mean_response_tokens']:.1f}",
-            f"{found['mean_perplexity']:.2f}",
-        )
-        rows.append([teacher, *figures])
-    return rows
-
-
 def main() -> None:
     teachers = params.load(list[str], "teachers")
     benchmarks = list(params.load(dict[str, Any], "evaluate.benchmarks"))
-    head = ["teacher", "attempts verified", "queries verified", "attempts a query", "mean tokens", "mean perplexity"]
-    print("\n".join(aligned(head, teacher_rows(teachers))))
+    print("\n".join(aligned(TEACHER_HEAD, teacher_rows(teachers))))
     print()
     print("\n".join(aligned(["student of (pass@1 / mean tokens)", *benchmarks], student_rows([*teachers, "base"], benchmarks))))
     print(f"\nThe same {read_json('metrics/parallel.json')['instances']} queries taught every student.")

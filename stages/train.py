@@ -5,13 +5,11 @@ outputs, named by what is trained, so that a killed run goes on from the last wh
 """
 
 import csv
-import ctypes
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,12 +22,12 @@ import numpy as np
 
 from stages import locks, params, provenance
 from stages.params import Section
+from stages.processes import die_with_parent
 from stages.provenance import device, say
 from stages.tables import DataError, read_json, whole_folder, write_json
 
 CHECKPOINTS = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".checkpoints"
 WHOLE = "whole"
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -191,12 +189,6 @@ def write_curve(history: list[dict[str, Any]], path: Path) -> None:
         for row in history:
             if "loss" in row:
                 table.writerow([row["step"], round(row["epoch"], 4), row["loss"], row["learning_rate"]])
-
-
-def die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent dies, so that a killed run leaves no rank behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager

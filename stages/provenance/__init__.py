@@ -66,5 +66,7 @@ def run(main: Callable[..., None]) -> None:
     except (ParamsError, DataError) as error:
         stage = Path(sys.argv[0]).stem
         sys.exit("\n".join(f"{stage}: {line}" for line in str(error).splitlines()))
+    except BrokenPipeError:
+        sys.exit(1)
     except OSError as error:
-        sys.exit(f"{Path(sys.argv[0]).stem}: {error.filename or 'disk'}: {error.strerror}; nothing was half-written")
+        sys.exit(f"{Path(sys.argv[0]).stem}: {error.filename or 'disk'}: {error.strerror}; outputs are written whole or not at all")

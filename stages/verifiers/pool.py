@@ -9,6 +9,7 @@ from threading import Lock
 from pebble import ProcessExpired, ProcessPool
 
 from stages.params import ParamsError
+from stages.processes import die_with_parent
 from stages.verifiers import FAIL, PASS, Item, Verdict, VerifyParams, math
 
 VERIFIERS = {math.NAME}
@@ -24,7 +25,9 @@ class PoolVerifier:
                 known = ", ".join(sorted(VERIFIERS | PLANNED))
                 raise ParamsError(f"params.yaml: verify.rules.{category}.verifier: {rule.verifier!r} is none of {known}")
         self.params = params
-        self.pool = ProcessPool(params.processes, max_tasks=2000, context=get_context("forkserver"))
+        self.pool = ProcessPool(
+            params.processes, max_tasks=2000, context=get_context("forkserver"), initializer=die_with_parent
+        )
         self.ready: SimpleQueue[tuple[str, Verdict]] = SimpleQueue()
         self.lock = Lock()
         self.waiting: dict[tuple[str, str], list[Item]] = defaultdict(list)

@@ -1,0 +1,295 @@
+"""The whole study on a world smaller still, with the real engines: run, killed, run again, shared, compared, broken.
+
+The tests build on one another in the order in which they stand: they are one person's day with the project.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+TEACHERS = ("adaptive", "verbose", "plain")
+
+pytestmark = pytest.mark.slow
+
+
+def run(folder: Path, *command: str, ok: bool = True) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode == 0) is ok, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+def dvc(folder: Path, *arguments: str, ok: bool = True) -> str:
+    return run(folder, "dvc", *arguments, ok=ok)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments)
+
+
+def edit(path: Path, change) -> None:
+    settings = yaml.safe_load(path.read_text())
+    change(settings)
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project in a repository of its own, with smaller numbers."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+    def small_world(settings):
+        settings["corpus"] = {"seed": 1, "queries": 150, "duplicates": 5, "urls": 2, "tables": 2, "garbage": 4, "twins": 6}
+        for benchmark in settings["benchmarks"].values():
+            benchmark["levels"] = dict.fromkeys(benchmark["levels"], 3)
+        settings["models"]["steps"] = {"verbose": 420, "adaptive": 420, "plain": 420, "base": 200}
+
+    def small_run(settings):
+        settings["distill"]["max_attempts"] = 6
+        settings["train"] |= {"epochs": 2, "checkpoint_every": 1, "global_batch": 2}
+        settings["compare"]["resamples"] = 200
+        for benchmark in settings["evaluate"]["benchmarks"].values():
+            benchmark["samples"] = 2
+
+    edit(folder / "mini/params.yaml", small_world)
+    edit(folder / "params.yaml", small_run)
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "small")
+    return folder
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """kill -9 for a process and all that it started."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+    psutil.wait_procs(family, timeout=10)
+
+
+def killed_when(folder: Path, stage: str, condition) -> None:
+    """Starts `dvc repro STAGE` and kills it as soon as ``condition`` holds."""
+    with subprocess.Popen(
+        ["dvc", "repro", stage], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    ) as process:
+        while not condition():
+            assert process.poll() is None, f"{stage} ended before it could be killed"
+            time.sleep(0.005)
+        kill_tree(process)
+
+
+def ledger_keys(folder: Path, owner: str) -> list[str]:
+    lines = b"".join(path.read_bytes() for path in (folder / ".ledger" / owner).glob("*.jsonl")).split(b"\n")
+    return [json.loads(line)["key"] for line in lines if line.endswith(b"}")]
+
+
+def metrics(folder: Path, name: str) -> dict:
+    return json.loads((folder / "metrics" / f"{name}.json").read_text())
+
+
+def unlock(folder: Path) -> None:
+    """What `make repro` does first: a killed DVC can leave an empty lock."""
+    lock = folder / ".dvc/tmp/rwlock"
+    if lock.exists() and not lock.stat().st_size:
+        lock.unlink()
+
+
+def test_distill_killed_asks_for_nothing_twice(project):
+    dvc(project, "repro", "decontaminate")
+    killed_when(project, "distill@adaptive", lambda: len(ledger_keys(project, "adaptive")) > 20)
+    before = ledger_keys(project, "adaptive")
+    unlock(project)
+    dvc(project, "repro", "distill@adaptive")
+    found, keys = metrics(project, "distill/adaptive"), ledger_keys(project, "adaptive")
+    assert len(before) >= 20 and found["reused"] == len(before)
+    assert len(keys) == len(set(keys)) == found["asked"] + found["reused"]
+
+
+def test_train_killed_goes_on_from_its_checkpoint(project):
+    dvc(project, "repro", "pack@adaptive")
+    killed_when(project, "train@adaptive", lambda: any((project / ".checkpoints").glob("*/checkpoint-*/whole")))
+    unlock(project)
+    assert "going on from checkpoint-" in dvc(project, "repro", "train@adaptive")
+    assert metrics(project, "train/adaptive")["resumed"] is True
+    assert not list((project / ".checkpoints").glob("*")), "checkpoints go once the student is in place"
+    steps = (project / "data/training/adaptive/loss.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[0]) for line in steps] == list(range(1, metrics(project, "train/adaptive")["steps"] + 1))
+
+
+def test_the_whole_study_runs(project):
+    dvc(project, "repro")
+    summary = run(project, sys.executable, "-m", "stages.summary")
+    assert all(name in summary for name in (*TEACHERS, "base", "aime2024", "livecodebench"))
+    page = (project / "data/report/index.html").read_text()
+    assert page.count("<svg") == 8 and "http://www.w3.org" in page and "<script" not in page
+
+
+def test_every_removed_row_has_a_reason_and_none_is_lost(project):
+    collected, cleaned, kept = (metrics(project, name) for name in ("collect", "clean", "decontaminate"))
+    assert collected["queries"] == cleaned["kept"] + sum(cleaned["rejected"].values())
+    away = sum(count for methods in kept["rejected"].values() for count in methods.values())
+    assert cleaned["kept"] == kept["kept"] + away
+    assert {"duplicate", "empty", "incomplete", "table", "unicode_ratio", "url"} <= set(cleaned["rejected"])
+    assert away >= 6
+
+
+def test_every_stage_says_what_it_ran_with(project):
+    missing = []
+    for path in (project / "metrics").rglob("*.json"):
+        found = json.loads(path.read_text())
+        if path.name != "student.json" and not {"seconds", "device", "versions"} <= set(found.get("provenance", {})):
+            missing.append(path)
+    assert not missing
+
+
+def test_data_sets_are_parallel_and_a_student_is_a_plain_checkpoint(project):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    prompts = []
+    for teacher in TEACHERS:
+        rows = [
+            json.loads(line) for path in sorted((project / "data/parallel" / teacher).glob("*.jsonl")) for line in path.open()
+        ]
+        assert len(rows) == metrics(project, "parallel")["instances"] > 10
+        assert all(row["conversations"][-1]["info"]["verify_score"] == 1.0 for row in rows)
+        prompts.append([[turn["value"] for turn in row["conversations"][:-1]] for row in rows])
+        student = project / "models/students" / teacher
+        assert AutoModelForCausalLM.from_pretrained(student).config.vocab_size == len(AutoTokenizer.from_pretrained(student))
+    assert prompts[0] == prompts[1] == prompts[2]
+
+
+def test_lm_eval_and_score_agree(project):
+    for name in (*TEACHERS, "base"):
+        ours = metrics(project, f"students/{name}")
+        for benchmark, value in metrics(project, f"evaluate/{name}")["lm_eval"].items():
+            assert ours[benchmark]["pass@1"] == pytest.approx(100 * value, abs=0.006)
+
+
+def test_again_nothing_runs(project):
+    start = time.monotonic()
+    output = dvc(project, "repro")
+    assert "Running stage" not in output and "up to date" in output
+    assert time.monotonic() - start < 30
+
+
+def test_a_new_query_asks_for_nothing_that_was_answered(project):
+    before = {teacher: len(ledger_keys(project, teacher)) for teacher in TEACHERS}
+    queries = project / "more.jsonl"
+    question = "Ann has 7 apples . then Ann gets 5 more . then the apples double . how many apples now ?"
+    fields = {"category": "math", "source": "more", "difficulty": "2", "ground_truth": "24"}
+    queries.write_text((project / "mini/world/queries.jsonl").read_text() + json.dumps(fields | {"messages": question}) + "\n")
+    params = project / "params.yaml"
+    old = params.read_text()
+    edit(params, lambda p: p["collect"]["sources"]["mini"].update(source="more.jsonl"))
+    for teacher in TEACHERS:
+        dvc(project, "repro", f"distill@{teacher}")
+        found = metrics(project, f"distill/{teacher}")
+        assert 1 <= found["asked"] <= 6 and found["reused"] == before[teacher]
+    params.write_text(old)
+    assert "Running stage 'distill" not in dvc(project, "repro"), "back again, DVC's run cache has it all"
+
+
+def test_teachers_compared_leave_the_workspace_clean(project):
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "results")
+    output = run(project, "scripts/compare.sh", "adaptive", "verbose")
+    for benchmark in ("aime2024", "aime2025", "math500", "livecodebench"):
+        assert f"{benchmark}.pass@1" in output and f"{benchmark}.mean_tokens" in output
+    assert git(project, "status", "--porcelain") == ""
+    shown = dvc(project, "exp", "show", "--no-pager", "--csv")
+    assert "adaptive" in shown and "verbose" in shown
+
+
+def test_shared_through_a_remote_nothing_is_computed_again(project, tmp_path):
+    from datasets import load_dataset
+
+    dvc(project, "remote", "add", "-d", "-f", "local", str(tmp_path / "remote"))
+    git(project, "commit", "-aqm", "remote")
+    dvc(project, "push")
+    second = tmp_path / "second"
+    git(tmp_path, "clone", "-q", str(project), str(second))
+    dvc(second, "pull")
+    assert "Running stage" not in dvc(second, "repro")
+    dvc(tmp_path, "get", str(project), "data/parallel/adaptive", "-o", str(tmp_path / "taken"))
+    taken = load_dataset(str(tmp_path / "taken"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(taken) == metrics(project, "parallel")["instances"]
+
+
+BROKEN = {
+    "an unknown key": (lambda p: p["clean"].update(min_charcters=1), "clean", "params.yaml: clean.min_charcters: unknown key"),
+    "no section": (lambda p: p["teachers"].append("ghost"), "assets", "teacher 'ghost' is number 4"),
+    "no model": (lambda p: p["teacher"].pop("plain"), "assets", "teacher.plain"),
+    "no source": (lambda p: p["collect"]["sources"]["mini"].update(source="gone.jsonl"), "collect", "gone.jsonl: no such file"),
+    "nothing left": (lambda p: p["clean"].update(min_characters=10**6), "clean", "no query is left after cleaning"),
+    "wrong type": (
+        lambda p: p["pack"].update(window="512"),
+        "pack@plain",
+        "params.yaml: pack.window: Input should be a valid integer",
+    ),
+    "no multiple": (lambda p: p["train"].update(global_batch=3), "train@plain", "train.global_batch: 3 is no multiple"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_params_are_one_clear_line_and_lose_nothing(project, name):
+    change, stage, line = BROKEN[name]
+    params = project / "params.yaml"
+    old = params.read_text()
+    edit(params, change)
+    try:
+        output = dvc(project, "repro", stage, ok=False)
+    finally:
+        params.write_text(old)
+    assert sum(line in each for each in output.splitlines()) == 1, output
+    assert "Traceback" not in output
+    assert not list(project.glob("data/**/*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [('{"messages": "what', "bad.jsonl:2: malformed JSON"), ('{"messages": 3}', "bad.jsonl:2: messages must be")],
+)
+def test_a_malformed_row_stops_the_run_unless_it_may_be_skipped(project, row, line):
+    good = (project / "mini/world/queries.jsonl").read_text().splitlines()[:5]
+    (project / "bad.jsonl").write_text("\n".join([good[0], row, *good[1:]]) + "\n")
+    params = project / "params.yaml"
+    old = params.read_text()
+    try:
+        edit(params, lambda p: p["collect"]["sources"]["mini"].update(source="bad.jsonl"))
+        output = dvc(project, "repro", "collect", ok=False)
+        assert line in output and "Traceback" not in output
+        edit(params, lambda p: p["collect"].update(malformed="skip"))
+        assert f"skipped {line}" in dvc(project, "repro", "collect")
+        assert metrics(project, "collect")["malformed"] == 1 and metrics(project, "collect")["queries"] == 5
+    finally:
+        params.write_text(old)
+
+
+def test_a_benchmark_without_answers_is_named(project):
+    (project / "unanswered.jsonl").write_text('{"question": "1 + 1 ?", "answer": "2"}\n{"question": "1 + 2 ?", "answer": ""}\n')
+    params = project / "params.yaml"
+    old = params.read_text()
+    try:
+        edit(params, lambda p: p["benchmarks"]["math500"].update(source="unanswered.jsonl"))
+        output = dvc(project, "repro", "benchmarks", ok=False)
+    finally:
+        params.write_text(old)
+    assert "benchmark math500: unanswered.jsonl:2: no 'answer'" in output and "Traceback" not in output
