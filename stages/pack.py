@@ -78,40 +78,48 @@ def fill(
     return ids, labels, positions, placed, starts
 
 
-def main(teacher: str) -> None:
+def dialogues_of(teacher: str) -> tuple[list[str], list[np.ndarray], np.ndarray]:
+    """Query ids, token ids and prompt lengths of the dialogues that every teacher has, in the order of ids."""
+    wanted = {row["query_id"] for row in read_json_lines("data/parallel/ids.jsonl")}
+    source = Path(f"data/tokens/{teacher}")
+    names = read(source / "index")["query_id"].to_pylist()
+    flat, offsets = np.load(source / "ids.npy", mmap_mode="r"), np.load(source / "offsets.npy")
+    chosen = [i for i, name in enumerate(names) if name in wanted]
+    dialogues = [flat[offsets[i] : offsets[i + 1]] for i in chosen]
+    return [names[i] for i in chosen], dialogues, np.load(source / "prompts.npy")[chosen]
+
+
+def pad_token() -> int:
     from transformers import AutoTokenizer
 
-    window = params.load(Pack, "pack").window
     lock = locks.read("base")
-    pad = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision).pad_token_id or 0
+    return AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision).pad_token_id or 0
+
+
+def main(teacher: str) -> None:
+    window = params.load(Pack, "pack").window
     with provenance.record(f"metrics/pack/{teacher}.json", "numpy") as metrics:
-        wanted = {row["query_id"] for row in read_json_lines("data/parallel/ids.jsonl")}
-        source = Path(f"data/tokens/{teacher}")
-        names = read(source / "index")["query_id"].to_pylist()
-        flat, offsets = np.load(source / "ids.npy", mmap_mode="r"), np.load(source / "offsets.npy")
-        prompts = np.load(source / "prompts.npy")
-        asked = [i for i, name in enumerate(names) if name in wanted]
-        chosen = [i for i in asked if offsets[i + 1] - offsets[i] <= window]
-        if not chosen:
+        names, dialogues, prompts = dialogues_of(teacher)
+        fits = [i for i, tokens in enumerate(dialogues) if len(tokens) <= window]
+        if not fits:
             raise DataError(f"data/tokens/{teacher}: no dialogue fits a window of {window} tokens; raise pack.window")
-        dialogues = [flat[offsets[i] : offsets[i + 1]] for i in chosen]
-        ids, labels, positions, placed, starts = fill(dialogues, prompts[chosen], window, pad)
+        kept = [dialogues[i] for i in fits]
+        ids, labels, positions, placed, starts = fill(kept, prompts[fits], window, pad_token())
+        plan = [
+            {"query_id": names[i], "window": int(row), "start": int(start), "tokens": len(tokens)}
+            for i, tokens, row, start in zip(fits, kept, placed, starts, strict=True)
+        ]
         with whole_folder(f"data/packed/{teacher}") as folder:
             for name, array in {"ids": ids, "labels": labels, "positions": positions}.items():
                 np.save(folder / f"{name}.npy", array)
-            places = zip(chosen, dialogues, placed, starts, strict=True)
-            plan = [
-                {"query_id": names[i], "window": int(row), "start": int(start), "tokens": len(tokens)}
-                for i, tokens, row, start in places
-            ]
             write(plan, folder / "plan", PLAN)
-        used = sum(map(len, dialogues))
-        metrics.update(dialogues=len(chosen), over_long=len(asked) - len(chosen), windows=len(ids), tokens=used)
+        used = sum(map(len, kept))
+        metrics.update(dialogues=len(kept), over_long=len(dialogues) - len(kept), windows=len(ids), tokens=used)
         metrics.update(full=round(used / ids.size, 5), target_tokens=int((labels != IGNORED).sum()))
+    full, left = 100 * metrics["full"], metrics["over_long"]
     say(
         f"pack@{teacher}",
-        f"{len(chosen)} dialogues in {len(ids)} windows of {window}, {100 * metrics['full']:.2f} % full, "
-        f"{metrics['over_long']} over-long left out",
+        f"{len(kept)} dialogues in {len(ids)} windows of {window}, {full:.2f} % full, {left} over-long left out",
     )
 
 

@@ -100,47 +100,55 @@ Every response in this data set verified. The same queries, answered by the othe
 """
 
 
+def facts(teacher: str, ids: list[str]) -> dict[str, Any]:
+    """What the card tells beside the counts: teachers, thresholds and provenance."""
+    lock = locks.read(f"teacher-{teacher}")
+    beside = [other for other in params.load(list[str], "teachers") if other != teacher]
+    return {
+        "teacher": f"{lock.id}, revision {lock.revision}",
+        "teachers beside it": ", ".join(beside),
+        "verified by": json.dumps(params.load(dict[str, Any], "verify.rules")),
+        "highest perplexity kept": params.load(float, f"teacher.{teacher}.max_perplexity"),
+        "sampling": json.dumps(params.load(dict[str, Any], f"teacher.{teacher}.sampling")),
+        "queries": f"hash of the ids {hashlib.sha256(''.join(ids).encode()).hexdigest()[:16]}",
+    }
+
+
+def by_category(queries: dict[str, Any], traces: list[dict[str, Any]], system_prompt: str) -> dict[str, list[dict[str, Any]]]:
+    """Released rows by category, every category present."""
+    rows: dict[str, list[dict[str, Any]]] = {category: [] for category in CATEGORIES}
+    for trace in traces:
+        query = queries[trace["query_id"]]
+        rows[query["category"]].append(released(query, trace, system_prompt))
+    return rows
+
+
+def write_all(folder: Path, curated: dict[str, list[dict[str, Any]]], ids: list[str], queries: dict[str, Any]) -> None:
+    """One folder a teacher with its categories and its card, and the ids that they share."""
+    system_prompt, wanted = params.load(str, "system_prompt"), set(ids)
+    write_json_lines(({"query_id": key} for key in ids), folder / "ids.jsonl")
+    for teacher, traces in curated.items():
+        rows = by_category(queries, [trace for trace in traces if trace["query_id"] in wanted], system_prompt)
+        for category, lines in rows.items():
+            write_json_lines(lines, folder / teacher / f"{category}.jsonl")
+        counts = {category: len(lines) for category, lines in rows.items()}
+        write_text(card(teacher, counts, facts(teacher, ids)), folder / teacher / "README.md")
+
+
 def main() -> None:
     teachers = params.load(list[str], "teachers")
-    system_prompt = params.load(str, "system_prompt")
-    rules: dict[str, Any] = params.load(dict[str, Any], "verify.rules")
     with provenance.record("metrics/parallel.json", "pyarrow") as metrics:
         queries = {query["id"]: query for query in read("data/queries", QUERY).to_pylist()}
         curated = {teacher: read(f"data/curated/{teacher}", CURATED).to_pylist() for teacher in teachers}
-        ids = set(shared(curated))
+        held = {teacher: len(rows) for teacher, rows in curated.items()}
+        ids = shared(curated)
         if not ids:
-            held = ", ".join(f"{teacher} {len(rows)}" for teacher, rows in curated.items())
             raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
-        counts = Counter(queries[key]["category"] for key in ids)
-        ordered = {category: counts[category] for category in CATEGORIES}
         with whole_folder(FOLDER) as folder:
-            write_json_lines(({"query_id": key} for key in sorted(ids)), folder / "ids.jsonl")
-            for teacher in teachers:
-                lock = locks.read(f"teacher-{teacher}")
-                facts = {
-                    "teacher": f"{lock.id}, revision {lock.revision}",
-                    "teachers beside it": ", ".join(t for t in teachers if t != teacher),
-                    "verified by": json.dumps(rules),
-                    "highest perplexity kept": params.load(float, f"teacher.{teacher}.max_perplexity"),
-                    "sampling": json.dumps(params.load(dict[str, Any], f"teacher.{teacher}.sampling")),
-                    "queries": f"hash of the ids {_digest(ids)}",
-                }
-                for category in CATEGORIES:
-                    rows = [r for r in curated[teacher] if r["query_id"] in ids and _category(queries, r) == category]
-                    lines = [released(queries[row["query_id"]], row, system_prompt) for row in rows]
-                    write_json_lines(lines, folder / teacher / f"{category}.jsonl")
-                write_text(card(teacher, ordered, facts), folder / teacher / "README.md")
-        metrics.update(instances=len(ids), categories=ordered)
-        metrics["curated"] = {teacher: len(rows) for teacher, rows in curated.items()}
+            write_all(folder, curated, ids, queries)
+        counts = Counter(queries[key]["category"] for key in ids)
+        metrics.update(instances=len(ids), categories={category: counts[category] for category in CATEGORIES}, curated=held)
     say("parallel", f"{len(ids)} queries answered by all of {', '.join(teachers)}: {dict(counts)}")
-
-
-def _digest(ids: set[str]) -> str:
-    return hashlib.sha256("".join(sorted(ids)).encode()).hexdigest()[:16]
-
-
-def _category(queries: dict[str, Any], row: dict[str, Any]) -> str:
-    return queries[row["query_id"]]["category"]
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ class Perplexity(Section):
 
 def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
     """Indices grouped by similar length, each group's padded size within ``batch_tokens`` (or a single text)."""
-    groups: list[list[int]] = [[]]
+    groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if groups[-1] and (len(groups[-1]) + 1) * lengths[i] > batch_tokens:
+        if not groups or (len(groups[-1]) + 1) * lengths[i] > batch_tokens:
             groups.append([])
         groups[-1].append(i)
     return groups
@@ -48,27 +48,39 @@ def score(model: Any, rows: list[list[int]], pad: int) -> list[float]:
     return [math.exp(x) for x in (losses.sum(1) / mask[:, 1:].sum(1).clamp(min=1)).tolist()]
 
 
-def main(teacher: str) -> None:
+def load(lock: locks.Lock, dtype: str) -> tuple[Any, Any]:
+    """The scorer and its tokenizer, on the accelerator where there is one."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    settings = params.load(Perplexity, "perplexity")
-    lock = locks.read("scorer")
+    model: Any = AutoModelForCausalLM.from_pretrained(lock.id, revision=lock.hub_revision, dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def score_all(model: Any, ids: list[list[int]], pad: int, batch_tokens: int, stage: str) -> list[float]:
+    """Perplexities in the order of ``ids``, with a line of progress now and then."""
+    found, start = [math.nan] * len(ids), time.monotonic()
+    last, done = start, 0
+    for group in batches(list(map(len, ids)), batch_tokens):
+        for i, value in zip(group, score(model, [ids[i] for i in group], pad), strict=True):
+            found[i] = round(value, 4)
+        done += len(group)
+        if time.monotonic() - last > 5:
+            last = time.monotonic()
+            say(stage, f"{done}/{len(ids)} traces, {(last - start) / done * (len(ids) - done):.0f} s left")
+    return found
+
+
+def main(teacher: str) -> None:
+    settings, lock = params.load(Perplexity, "perplexity"), locks.read("scorer")
     with provenance.record(f"metrics/perplexity/{teacher}.json", "torch", "transformers", device=device()) as metrics:
-        tokenizer = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision)
-        model = AutoModelForCausalLM.from_pretrained(lock.id, revision=lock.hub_revision, dtype=settings.dtype)
-        model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        model, tokenizer = load(lock, settings.dtype)
         queries = {query["id"]: query["messages"] for query in read("data/queries", QUERY).to_pylist()}
         traces = [row for row in read(f"data/traces/{teacher}", TRACE).to_pylist() if row["verdict"] == PASS]
         texts = [[*queries[row["query_id"]], {"role": "assistant", "content": row["text"]}] for row in traces]
         ids = [tokenizer.apply_chat_template(text, return_dict=False)[: settings.max_tokens] for text in texts]
-        found, last = [math.nan] * len(ids), time.monotonic()
-        for done, group in enumerate(batches(list(map(len, ids)), settings.batch_tokens) if ids else [], 1):
-            for i, value in zip(group, score(model, [ids[i] for i in group], tokenizer.pad_token_id or 0), strict=True):
-                found[i] = round(value, 4)
-            if time.monotonic() - last > 5:
-                last = time.monotonic()
-                say(f"perplexity@{teacher}", f"{done} batches done")
+        found = score_all(model, ids, tokenizer.pad_token_id or 0, settings.batch_tokens, f"perplexity@{teacher}")
         rows = [
             {"query_id": row["query_id"], "attempt": row["attempt"], "perplexity": value}
             for row, value in zip(traces, found, strict=True)

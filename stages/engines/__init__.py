@@ -61,7 +61,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What came back; ``finish_reason`` is ``stop``, or ``length`` where ``max_tokens`` (as asked) or the context cut it."""
+    """What came back, and from which engine, version included.
+
+    ``finish_reason`` is ``stop``, or ``length`` where ``max_tokens`` (as asked) or the context cut it.
+    """
 
     key: str
     text: str
@@ -69,13 +72,11 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     max_tokens: int
+    engine: str
 
 
 class Engine(Protocol):
-    """Generates. ``name`` says what with, version included."""
-
-    @property
-    def name(self) -> str: ...
+    """Generates."""
 
     def submit(self, request: Request) -> None: ...
 

@@ -9,8 +9,6 @@ from stages.engines import Completion, Request
 class ScriptedEngine:
     """Answers each request with ``script(request)``, ``batch`` requests a poll, and remembers what it was asked."""
 
-    name = "scripted"
-
     def __init__(self, script: Callable[[Request], str], batch: int = 8):
         self.script, self.batch = script, batch
         self.asked: list[Request] = []
@@ -27,4 +25,4 @@ class ScriptedEngine:
     def _complete(self, request: Request) -> Completion:
         words, limit = self.script(request).split(" "), request.sampling.max_tokens
         said, finish = words[:limit], "length" if len(words) > limit else "stop"
-        return Completion(request.key, " ".join(said), finish, len(request.messages), len(said), limit)
+        return Completion(request.key, " ".join(said), finish, len(request.messages), len(said), limit, "scripted")

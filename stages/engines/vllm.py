@@ -78,6 +78,7 @@ class VllmEngine:
                 prompt_tokens=len(output.prompt_token_ids),
                 completion_tokens=len(output.outputs[0].token_ids),
                 max_tokens=self.limits.pop(output.request_id),
+                engine=self.name,
             )
             for output in done
         ]

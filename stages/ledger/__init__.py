@@ -73,10 +73,6 @@ class LedgerEngine:
         self.asked = 0
         self.reused = 0
 
-    @property
-    def name(self) -> str:
-        return self.engine.name if self.engine else "ledger"
-
     def submit(self, request: Request) -> None:
         stored = self.ledger.find(request.key, request.sampling)
         if stored:

@@ -69,4 +69,6 @@ def run(main: Callable[..., None]) -> None:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
-        sys.exit(f"{Path(sys.argv[0]).stem}: {error.filename or 'disk'}: {error.strerror}; outputs are written whole or not at all")
+        sys.exit(
+            f"{Path(sys.argv[0]).stem}: {error.filename or 'disk'}: {error.strerror}; outputs are written whole or not at all"
+        )

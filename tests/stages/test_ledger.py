@@ -12,7 +12,7 @@ def ask(text: str = "hi", attempt: int = 1, sampling: Sampling = SAMPLING, revis
 
 
 def completion(request: Request, text: str = "yes", finish: str = "stop", tokens: int = 3) -> Completion:
-    return Completion(request.key, text, finish, 1, tokens, request.sampling.max_tokens)
+    return Completion(request.key, text, finish, 1, tokens, request.sampling.max_tokens, "test")
 
 
 def test_the_key_and_seed_depend_on_all_that_was_asked_but_max_tokens():
@@ -34,7 +34,7 @@ def test_the_key_and_seed_depend_on_all_that_was_asked_but_max_tokens():
     ],
 )
 def test_when_a_stored_completion_still_holds(finish, tokens, asked, now, holds):
-    assert valid(Completion("k", "", finish, 1, tokens, asked), Sampling(0.6, 0.95, now)) is holds
+    assert valid(Completion("k", "", finish, 1, tokens, asked, "test"), Sampling(0.6, 0.95, now)) is holds
 
 
 def test_what_one_run_adds_the_next_one_finds(tmp_path):
