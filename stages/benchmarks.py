@@ -7,7 +7,8 @@ from typing import Any
 from stages import params, provenance
 from stages.params import Section
 from stages.provenance import say
-from stages.tables import DataError, read_json_lines, whole_folder, write_json_lines
+from stages.sources import scan
+from stages.tables import DataError, whole_folder, write_json_lines
 
 FOLDER = Path("data/benchmarks")
 
@@ -24,13 +25,14 @@ class Source(Section):
     difficulty: str | None
 
 
-def rows_of(source: Source) -> list[dict[str, Any]]:
-    """The rows as they are, from a file or (through `datasets`) from the hub."""
-    if Path(source.source).suffix != ".jsonl":
-        from datasets import load_dataset
-
-        return list(load_dataset(source.source, split=source.split, revision=source.revision))
-    return read_json_lines(source.source)
+def rows_of(name: str, source: Source) -> list[dict[str, Any]]:
+    """The rows as they are. Raises DataError at the first that cannot be read."""
+    rows = []
+    for _, row in scan(source.source, source.split, source.revision, f"benchmarks.{name}.source"):
+        if isinstance(row, DataError):
+            raise row
+        rows.append(row)
+    return rows
 
 
 def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -52,7 +54,7 @@ def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[st
 def main() -> None:
     sources = params.load(dict[str, Source], "benchmarks")
     with provenance.record("metrics/benchmarks.json", "datasets") as metrics:
-        tables = {name: unify(name, source, rows_of(source)) for name, source in sources.items()}
+        tables = {name: unify(name, source, rows_of(name, source)) for name, source in sources.items()}
         with whole_folder(FOLDER) as folder:
             for name, rows in tables.items():
                 write_json_lines(rows, folder / f"{name}.jsonl")

@@ -5,7 +5,6 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,8 @@ from typing import Any, Literal
 from stages import params, provenance
 from stages.params import Section
 from stages.provenance import say
-from stages.tables import CATEGORIES, QUERY, DataError, scan_json_lines, write
+from stages.sources import scan
+from stages.tables import CATEGORIES, QUERY, DataError, write
 
 RAW = Path("data/raw")
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
@@ -48,19 +48,6 @@ def canonical(messages: Messages) -> str:
 def identify(messages: Messages) -> str:
     """A query's id: the hash of its canonical messages, 32 hexadecimal digits."""
     return hashlib.sha256(canonical(messages).encode()).hexdigest()[:32]
-
-
-def numbered(source: Source) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
-    """Yields (where it stands, row) for every row of a source."""
-    if Path(source.source).suffix == ".jsonl":
-        for number, row in scan_json_lines(source.source):
-            yield f"{source.source}:{number}", row
-        return
-    from datasets import load_dataset
-
-    rows = load_dataset(source.source, split=source.split, revision=source.revision, streaming=True)
-    for number, row in enumerate(rows, 1):
-        yield f"{source.source}@{source.revision}:{number}", row
 
 
 def as_messages(value: Any) -> Messages:
@@ -103,7 +90,7 @@ def collect(sources: dict[str, Source], malformed: str) -> tuple[list[dict[str, 
     queries: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     for name, source in sources.items():
-        for where, row in numbered(source):
+        for where, row in scan(source.source, source.split, source.revision, f"collect.sources.{name}.source"):
             try:
                 queries.append(as_query(_whole(row), name, source))
                 counts[name] += 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages import locks, params, provenance
+from stages import locks, provenance
 from stages.provenance import say
 from stages.tables import QUERY, TRACE, DataError, read, whole_folder, write
 from stages.verifiers import PASS
@@ -45,7 +45,6 @@ def main(teacher: str) -> None:
     from transformers import AutoTokenizer
 
     lock = locks.read("base")
-    params.load(list[str], "teachers")
     tokenizer = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision)
     with provenance.record(f"metrics/tokenise/{teacher}.json", "tokenizers", "transformers") as metrics:
         queries = {query["id"]: query for query in read("data/queries", QUERY).to_pylist()}

@@ -190,20 +190,19 @@ def test_again_nothing_runs(project):
     assert time.monotonic() - start < 30
 
 
-def test_a_new_query_asks_for_nothing_that_was_answered(project):
+def test_new_queries_ask_for_nothing_that_was_answered(project):
     before = {teacher: len(ledger_keys(project, teacher)) for teacher in TEACHERS}
-    queries = project / "more.jsonl"
-    question = "Ann has 7 apples . then Ann gets 5 more . then the apples double . how many apples now ?"
-    fields = {"category": "math", "source": "more", "difficulty": "2", "ground_truth": "24"}
-    queries.write_text((project / "mini/world/queries.jsonl").read_text() + json.dumps(fields | {"messages": question}) + "\n")
-    params = project / "params.yaml"
-    old = params.read_text()
-    edit(params, lambda p: p["collect"]["sources"]["mini"].update(source="more.jsonl"))
+    settings = project / "mini/params.yaml"
+    old = settings.read_text()
+    edit(settings, lambda p: p["corpus"].update(queries=p["corpus"]["queries"] + 5))
     for teacher in TEACHERS:
         dvc(project, "repro", f"distill@{teacher}")
         found = metrics(project, f"distill/{teacher}")
-        assert 1 <= found["asked"] <= 6 and found["reused"] == before[teacher]
-    params.write_text(old)
+        assert 1 <= found["asked"] <= 12 * 6, "five new queries, and those that other twins had hidden"
+        assert found["reused"] >= 0.8 * before[teacher]
+        keys = ledger_keys(project, teacher)
+        assert len(keys) == len(set(keys)) == before[teacher] + found["asked"]
+    settings.write_text(old)
     assert "Running stage 'distill" not in dvc(project, "repro"), "back again, DVC's run cache has it all"
 
 
@@ -238,6 +237,11 @@ BROKEN = {
     "no section": (lambda p: p["teachers"].append("ghost"), "assets", "teacher 'ghost' is number 4"),
     "no model": (lambda p: p["teacher"].pop("plain"), "assets", "teacher.plain"),
     "no source": (lambda p: p["collect"]["sources"]["mini"].update(source="gone.jsonl"), "collect", "gone.jsonl: no such file"),
+    "unwatched source": (
+        lambda p: p["collect"]["sources"]["mini"].update(source="README.jsonl"),
+        "collect",
+        "is no part of `world`",
+    ),
     "nothing left": (lambda p: p["clean"].update(min_characters=10**6), "clean", "no query is left after cleaning"),
     "wrong type": (
         lambda p: p["pack"].update(window="512"),
@@ -251,6 +255,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_bad_params_are_one_clear_line_and_lose_nothing(project, name):
     change, stage, line = BROKEN[name]
+    (project / "README.jsonl").write_text("{}")
     params = project / "params.yaml"
     old = params.read_text()
     edit(params, change)
@@ -273,7 +278,7 @@ def test_a_malformed_row_stops_the_run_unless_it_may_be_skipped(project, row, li
     params = project / "params.yaml"
     old = params.read_text()
     try:
-        edit(params, lambda p: p["collect"]["sources"]["mini"].update(source="bad.jsonl"))
+        edit(params, lambda p: p["collect"]["sources"]["mini"].update(source="bad.jsonl") or p.update(world="bad.jsonl"))
         output = dvc(project, "repro", "collect", ok=False)
         assert line in output and "Traceback" not in output
         edit(params, lambda p: p["collect"].update(malformed="skip"))
@@ -288,7 +293,10 @@ def test_a_benchmark_without_answers_is_named(project):
     params = project / "params.yaml"
     old = params.read_text()
     try:
-        edit(params, lambda p: p["benchmarks"]["math500"].update(source="unanswered.jsonl"))
+        edit(params, lambda p: p.update(benchmarks={"math500": p["benchmarks"]["math500"]}))
+        edit(
+            params, lambda p: p["benchmarks"]["math500"].update(source="unanswered.jsonl") or p.update(world="unanswered.jsonl")
+        )
         output = dvc(project, "repro", "benchmarks", ok=False)
     finally:
         params.write_text(old)

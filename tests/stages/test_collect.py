@@ -3,7 +3,14 @@ import json
 import pytest
 
 from stages.collect import Source, collect, identify
+from stages.params import ParamsError
 from stages.tables import DataError
+
+
+@pytest.fixture(autouse=True)
+def world(inside):
+    """The test's folder is the world that DVC watches."""
+    (inside / "params.yaml").write_text(f"world: {inside}\n")
 
 
 def source(path, **more) -> Source:
@@ -61,6 +68,19 @@ def test_an_unknown_category_is_an_error(tmp_path):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"gone.jsonl: no such file"):
         collect({"s": source(tmp_path / "gone.jsonl")}, "skip")
+
+
+def test_a_file_that_dvc_does_not_watch_is_an_error(tmp_path):
+    (tmp_path / "params.yaml").write_text("world: elsewhere\n")
+    with pytest.raises(ParamsError, match=r"collect.sources.s.source: .*q.jsonl is no part of `world` \(elsewhere\)"):
+        collect({"s": source(write(tmp_path, {"messages": "x"}))}, "stop")
+
+
+def test_a_manifest_watches_what_it_lists(inside):
+    write(inside, {"messages": "x"})
+    (inside / "params.yaml").write_text("world: world.json\n")
+    (inside / "world.json").write_text('{"q.jsonl": "hash"}')
+    assert collect({"s": source("q.jsonl")}, "stop")[1] == {"s": 1}
 
 
 def test_the_id_depends_on_roles_and_order():
