@@ -4,7 +4,8 @@
 # Two packages need care (docs/log.md has the measurements):
 #   torch      the CPU build is not on the main index; pip's configured links are tried first, then PyTorch's own index.
 #   deepspeed  its shared-memory operator is compiled here, once; left to the first run it takes minutes and a
-#              killed compile leaves a lock on which every later run waits for ever.
+#              killed compile leaves a lock on which every later run waits for ever. Pip's cache may hold a build
+#              without the operator, so it is passed over.
 set -euo pipefail
 accelerator=$1 python=$2 venv=$3
 lock=requirements/$accelerator.txt
@@ -14,7 +15,7 @@ lock=requirements/$accelerator.txt
     exit 1
 }
 [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
-pip=("$venv/bin/pip" --disable-pip-version-check install --quiet --no-deps)
+pip=("$venv/bin/pip" --disable-pip-version-check install --quiet --quiet --no-deps)
 
 torch=$(grep '^torch==' "$lock" | head -1 | cut -d' ' -f1)
 if [ "$accelerator" = cpu ]; then
@@ -27,7 +28,7 @@ deepspeed=$(grep '^deepspeed==' "$lock")
 if ! "$venv/bin/python" -c "import importlib.metadata as m; assert m.version('deepspeed') == '${deepspeed#*==}'" 2>/dev/null; then
     if [ "$accelerator" = cpu ]; then
         echo "setup: compiling $deepspeed with its CPU communication operator (about two minutes)"
-        DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation "$deepspeed"
+        DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation --no-cache-dir "$deepspeed"
     else
         PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation "$deepspeed"
     fi

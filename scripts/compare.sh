@@ -12,4 +12,5 @@ for teacher in "$a" "$b"; do
 done
 dvc metrics diff "$a" "$b" --all --targets metrics/student.json
 dvc plots diff "$a" "$b" --targets data/headline/lengths.csv data/headline/loss.csv --out .dvc/tmp/compare
-echo "more: dvc exp show, or open the plots above; forget both with: dvc exp remove $a $b"
+echo "more: open the plots above, or dvc exp show --drop '.*' --keep 'Experiment|.*student.json.*pass.*'"
+echo "forget both: dvc exp remove $a $b"

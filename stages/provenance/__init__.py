@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ def say(stage: str, line: str) -> None:
 
 def run(main: Callable[..., None]) -> None:
     """Runs a stage's ``main`` with the command line's arguments; a user's mistake ends as one clear line and exit code 1."""
+    stage, wanted = Path(sys.argv[0]).stem, list(signature(main).parameters)
+    if len(sys.argv) - 1 != len(wanted):
+        sys.exit(" ".join([f"usage: python -m stages.{stage}", *map(str.upper, wanted)]))
     try:
         main(*sys.argv[1:])
     except (ParamsError, DataError) as error:
-        stage = Path(sys.argv[0]).stem
         sys.exit("\n".join(f"{stage}: {line}" for line in str(error).splitlines()))
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
-        sys.exit(
-            f"{Path(sys.argv[0]).stem}: {error.filename or 'disk'}: {error.strerror}; outputs are written whole or not at all"
-        )
+        sys.exit(f"{stage}: {error.filename or 'disk'}: {error.strerror}; outputs are written whole or not at all")

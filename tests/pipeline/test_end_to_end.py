@@ -48,7 +48,7 @@ def project(tmp_path_factory):
     """A copy of the project in a repository of its own, with smaller numbers."""
     folder = tmp_path_factory.mktemp("project")
     for name in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+        if (ROOT / name).is_file() and not name.endswith("dvc.lock") and not name.startswith("metrics/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
 

@@ -37,7 +37,7 @@ def pipeline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     for name in ("stages", "mini", "conf"):
         shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("world", "world.json", "__pycache__", ".gitignore")
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("world", "world.json", "dvc.lock", "__pycache__")
         )
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder)

@@ -1,0 +1,37 @@
+from collections import Counter
+from random import Random
+
+from mini import corpus
+from mini.params import Benchmark, Corpus
+from stages.clean import Clean, clean
+from stages.collect import Source, as_query
+from stages.decontaminate import Benchmarks, Decontaminate
+
+PARAMS = Corpus(seed=0, queries=60, duplicates=6, urls=3, tables=3, garbage=8, twins=9)
+
+
+def test_a_benchmark_has_so_many_questions_of_each_level_and_no_two_the_same():
+    rows = corpus.benchmark("b", Benchmark("story", {"1": 4, "3": 5}))
+    assert Counter(row["level"] for row in rows) == {"1": 4, "3": 5}
+    assert len({row["question"] for row in rows}) == 9
+
+
+def test_the_planted_dirt_is_what_cleaning_finds():
+    rng = Random(0)
+    good = [corpus.query(corpus.grammar.draw(rng)) for _ in range(PARAMS.queries)]
+    source = Source("x", None, "train", None, {})
+    rows = [as_query(row, "mini", source) for row in [*good, *corpus.dirt(rng, PARAMS, good)]]
+    _, rejected = clean(rows, Clean(0.3, 8))
+    reasons = Counter(row["reason"] for row in rejected)
+    assert reasons["duplicate"] >= PARAMS.duplicates
+    assert (reasons["url"], reasons["table"]) == (PARAMS.urls, PARAMS.tables)
+    assert reasons["empty"] + reasons["incomplete"] + reasons["unicode_ratio"] == PARAMS.garbage
+
+
+def test_planted_twins_are_found_but_for_the_reworded():
+    questions = corpus.benchmark("b", Benchmark("story", {"3": 12}))
+    items = [{"id": f"b-{i}", "question": row["question"]} for i, row in enumerate(questions)]
+    benchmarks = Benchmarks(items, Decontaminate(13, 8, 0.9))
+    found = [benchmarks.match(row["messages"][0]["content"]) for row in corpus.twins(Random(0), PARAMS, questions)]
+    assert [match and match[0] for match in found[:2]] == ["exact", "exact"]
+    assert sum(match is not None for match in found) >= 6

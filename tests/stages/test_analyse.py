@@ -1,0 +1,40 @@
+import pytest
+
+from stages.analyse import describe, entropy, overlap, span_names, spread
+
+ROWS = [
+    {"query_id": "a", "response_tokens": 5, "perplexity": 1.0, "attempt": 1},
+    {"query_id": "b", "response_tokens": 10, "perplexity": 3.0, "attempt": 2},
+]
+
+
+def test_spans_share_no_length_and_leave_none_out():
+    assert span_names((10, 20)) == ["<10", "10-19", ">=20"]
+    found = describe(ROWS, {"a": "math", "b": "science"}, (10, 20))
+    assert found["histogram"] == {"<10": 1, "10-19": 1, ">=20": 0}
+
+
+def test_categories_count_instances_and_tokens():
+    found = describe(ROWS, {"a": "math", "b": "science"}, (10, 20))
+    assert (found["instances"]["math"], found["tokens"]["math"], found["tokens"]["science"]) == (1, 5, 10)
+    assert (found["mean_attempts"], found["perplexity"]["mean"], found["response_tokens"]["median"]) == (1.5, 2.0, 7.5)
+
+
+def test_entropy_in_bits():
+    assert entropy([5, 5, 0]) == 1.0
+    assert entropy([7]) == 0.0
+
+
+def test_a_single_value_is_its_own_spread():
+    assert set(spread([4]).values()) == {4.0}
+
+
+def test_what_all_solved_and_what_only_one_did():
+    found = overlap({"x": {"a", "b"}, "y": {"b", "c", "d"}})
+    assert found == {"by_all": 1, "by_any": 4, "only": {"x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize("teachers", [1, 3])
+def test_one_teacher_alone_is_fine(teachers):
+    found = overlap({str(i): {"a"} for i in range(teachers)})
+    assert found["by_all"] == 1 and sum(found["only"].values()) == (teachers == 1)
