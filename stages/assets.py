@@ -47,8 +47,10 @@ def lock_hub(role: str, model: Model) -> Lock:
 
     try:
         info = HfApi().model_info(model.id, revision=model.revision, files_metadata=True)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise ParamsError(f"role {role}: {model.id}: neither a folder nor to be had from the hub: {error}") from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        raise ParamsError(
+            f"role {role}: {model.id}: neither a folder nor to be had from the hub: {' '.join(str(error).split())}"
+        ) from None
     files = {f.rfilename: f.lfs.sha256 if f.lfs else f.blob_id or "" for f in info.siblings or []}
     return Lock(role, model.id, str(info.sha), False, {k: v for k, v in files.items() if k.endswith(WEIGHTS)})
 
@@ -60,7 +62,7 @@ def lock(role: str, model: Model) -> Lock:
 def check_listed(teachers: list[str], pipeline: str) -> None:
     """DVC cannot list one path a teacher by itself: every teacher needs its lines in dvc.yaml's joint stages."""
     for i, teacher in enumerate(teachers):
-        if f"data/curated/${{teachers[{i}]}}" not in pipeline:
+        if pipeline.count(f"${{teachers[{i}]}}") != pipeline.count("${teachers[0]}"):
             raise ParamsError(
                 f"dvc.yaml: teacher {teacher!r} is number {i + 1}, but the joint stages list fewer: "
                 f"add lines with ${{teachers[{i}]}} beside those with ${{teachers[{i - 1}]}}"

@@ -40,7 +40,7 @@ def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[st
     unified = []
     for number, row in enumerate(rows, 1):
         for column in (source.question, source.answer):
-            if str(row.get(column) or "").strip() == "":
+            if row.get(column) is None or str(row[column]).strip() == "":
                 where = f"benchmark {name}: {source.source}:{number}"
                 raise DataError(f"{where}: no {column!r}; every question needs one to be scored")
         level = str(row.get(source.difficulty, "")) if source.difficulty else ""

@@ -1,6 +1,7 @@
 """clean: drops duplicates and queries that no teacher should be asked. Every dropped row is kept with its reason."""
 
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +15,16 @@ _URL = re.compile(r"(?:https?|ftp)://\S|\bwww\.[\w-]+\.\w{2,}", re.IGNORECASE)
 _TABLES = (
     re.compile(r"^[ \t]*\|?[ \t]*:?-{3,}:?[ \t]*(?:\|[ \t]*:?-{3,}:?[ \t]*)+\|?[ \t]*$", re.MULTILINE),
     re.compile(r"<table\b", re.IGNORECASE),
-    re.compile(r"\\begin\{(?:tabular|array|longtable)[*x]?\}.*?&", re.DOTALL),
+    re.compile(r"\\begin\{(?:tabular|longtable)[*x]?\}"),
     re.compile(r"(?:^[^\t\n]+(?:\t[^\t\n]+){2,}$\n?){2,}", re.MULTILINE),
 )
+_SIGNS = {"Sm", "Sc", "Sk"}
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Clean(Section):
-    """``max_unicode_ratio``: share of characters that are no letter, digit, mark, space or common sign."""
+    """``max_unicode_ratio``: highest share of characters that are no letter, digit, mark, space or sign of mathematics."""
 
     max_unicode_ratio: float
     min_characters: int
@@ -30,7 +32,7 @@ class Clean(Section):
 
 def odd_share(text: str) -> float:
     """The share of characters that prose, mathematics and code in any script have no use for."""
-    odd = sum(not (c.isascii() and (c.isprintable() or c.isspace())) and not c.isalnum() for c in text)
+    odd = sum(not c.isspace() and unicodedata.category(c)[0] in "SC" and unicodedata.category(c) not in _SIGNS for c in text)
     return odd / max(len(text), 1)
 
 
@@ -38,7 +40,7 @@ def incomplete(text: str) -> bool:
     """Cut off: an open code fence, an open LaTeX environment, or an end on a joining sign or word."""
     if text.count("```") % 2 or text.count("\\begin{") != text.count("\\end{"):
         return True
-    return bool(re.search(r"(?:[,;(\[{=+*]|\b(?:and|or|the|of|then|with|to))\s*\Z", text))
+    return bool(re.search(r"(?:[,(\[{]|\b(?:and|or|the|of|then|with))\s*\Z", text))
 
 
 def reason(text: str, settings: Clean) -> str | None:
@@ -57,13 +59,19 @@ def reason(text: str, settings: Clean) -> str | None:
     return None
 
 
+def out_of_turn(messages: list[dict[str, str]]) -> bool:
+    """Whether the turns, but for a system prompt, do not alternate from user to user: nobody could answer that."""
+    roles = [message["role"] for message in messages if message["role"] != "system"]
+    return len(roles) % 2 == 0 or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(roles))
+
+
 def clean(queries: list[dict[str, Any]], settings: Clean) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Splits queries into kept and rejected, both sorted by id; of equal queries the first is kept."""
     kept: dict[str, dict[str, Any]] = {}
     rejected = []
     for query in queries:
         text = "\n".join(message["content"] for message in query["messages"])
-        why = "duplicate" if query["id"] in kept else reason(text, settings)
+        why = "duplicate" if query["id"] in kept else "turns" if out_of_turn(query["messages"]) else reason(text, settings)
         if why:
             rejected.append(query | {"reason": why})
         else:

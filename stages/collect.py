@@ -78,11 +78,11 @@ def as_query(row: dict[str, Any], name: str, source: Source) -> dict[str, Any]:
     if category not in CATEGORIES:
         raise ValueError(f"category {category!r} is none of {', '.join(CATEGORIES)}")
     fields = {field: as_text(get(field)) for field in ("difficulty", "ground_truth", "test_cases", "constraints")}
+    fields["source"] = as_text(get("source")) or name
     for text in (*(message["content"] for message in messages), *fields.values()):
         if text and _UNWRITABLE.search(text):
             raise ValueError("null byte or lone surrogate in the text")
-    query = {"id": identify(messages), "messages": messages, "category": category, "source": get("source") or name}
-    return query | fields
+    return {"id": identify(messages), "messages": messages, "category": category} | fields
 
 
 def collect(sources: dict[str, Source], malformed: str) -> tuple[list[dict[str, Any]], Counter[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stages import params, provenance
-from stages.params import Section
+from stages.params import Positive, Section, Share
 from stages.provenance import say
 from stages.score import Sample, grouped
 from stages.tables import read
@@ -22,8 +22,8 @@ from stages.verifiers import PASS
 class Compare(Section):
     """``resamples`` of the bootstrap; ``confidence`` of its percentile intervals."""
 
-    resamples: int
-    confidence: float
+    resamples: Positive
+    confidence: Share
 
 
 def per_question(samples: list[Sample], value: str) -> np.ndarray:
@@ -39,9 +39,9 @@ def bootstrap(values: np.ndarray, settings: Compare, seed: int) -> dict[str, flo
     means = values[picks].mean(1)
     tail = 50 * (1 - settings.confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
-    p = 2 * min((means <= 0).mean(), (means >= 0).mean())
-    figures = {"mean": values.mean(), "low": low, "high": high, "p": min(1.0, max(p, 1 / settings.resamples))}
-    return {name: round(float(figure), 4) for name, figure in figures.items()}
+    p = 2 * (min((means <= 0).sum(), (means >= 0).sum()) + 1) / (settings.resamples + 1)
+    figures = {"mean": values.mean(), "low": low, "high": high}
+    return {name: round(float(figure), 4) for name, figure in figures.items()} | {"p": float(f"{min(1.0, p):.3g}")}
 
 
 def differences(samples: dict[str, list[Sample]], benchmarks: list[str], settings: Compare, seed: int) -> dict[str, Any]:

@@ -119,9 +119,12 @@ def main(teacher: str) -> None:
         traces = read(f"data/traces/{teacher}", TRACE).to_pylist()
         scores = {(r["query_id"], r["attempt"]): r["perplexity"] for r in read(f"data/perplexity/{teacher}").to_pylist()}
         responses = responses_of(f"data/tokens/{teacher}")
+        lengths = np.diff(np.load(f"data/tokens/{teacher}/offsets.npy")).tolist()
         verified = [
-            row | {"perplexity": scores[row["query_id"], row["attempt"]], "response_tokens": len(response)}
-            for row, response in zip((row for row in traces if row["verdict"] == PASS), responses, strict=True)
+            row
+            | {"perplexity": scores[row["query_id"], row["attempt"]]}
+            | {"response_tokens": len(response), "dialogue_tokens": length}
+            for row, response, length in zip((r for r in traces if r["verdict"] == PASS), responses, lengths, strict=True)
         ]
         guilty = repeated(responses, settings.ngram, settings.max_repeats)
         kept, rejected = curate(queries, verified, guilty, max_perplexity)

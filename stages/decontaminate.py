@@ -19,9 +19,12 @@ for _field in (("benchmark_item", pa.string()), ("score", pa.float64())):
     EVIDENCE = EVIDENCE.append(pa.field(*_field))
 
 
+SHORTEST = 4
+
+
 @dataclass(frozen=True)
 class Decontaminate(Section):
-    """``ngram`` in words, ``short_ngram`` for benchmark questions shorter than that; ``max_cosine`` is still allowed."""
+    """``ngram`` in words, ``short_ngram`` for questions shorter than that; ``max_cosine`` is still allowed."""
 
     ngram: int
     short_ngram: int
@@ -30,7 +33,8 @@ class Decontaminate(Section):
 
 def words(text: str) -> tuple[str, ...]:
     """The words and numbers of a text, without case, accents' spelling, punctuation and LaTeX signs."""
-    return tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    plain = re.sub(r"\\[dt]frac", r"\\frac", unicodedata.normalize("NFKC", text).casefold())
+    return tuple(re.findall(r"[^\W_]+", plain))
 
 
 def grams(tokens: tuple[str, ...], n: int) -> set[tuple[str, ...]]:
@@ -43,19 +47,23 @@ class Benchmarks:
     def __init__(self, items: list[dict[str, str]], settings: Decontaminate):
         self.settings = settings
         self.exact = {words(item["question"]): item["id"] for item in reversed(items)}
-        self.by_gram: dict[int, dict[tuple[str, ...], str]] = {settings.ngram: {}, settings.short_ngram: {}}
+        self.by_gram: dict[int, dict[tuple[str, ...], str]] = {}
         for item in items:
             tokens = words(item["question"])
-            n = settings.ngram if len(tokens) >= settings.ngram else settings.short_ngram
-            for gram in grams(tokens, n):
-                self.by_gram[n].setdefault(gram, item["id"])
+            n = self.size(len(tokens))
+            for gram in grams(tokens, n) if n >= SHORTEST else ():
+                self.by_gram.setdefault(n, {}).setdefault(gram, item["id"])
+
+    def size(self, length: int) -> int:
+        """How long an n-gram a question of so many words is looked for by; a very short one is looked for whole."""
+        return self.settings.ngram if length >= self.settings.ngram else min(self.settings.short_ngram, length)
 
     def match(self, text: str) -> tuple[str, str, float] | None:
         """(method, item, score) of the first method that finds the text, or None."""
         tokens = words(text)
-        if tokens in self.exact:
+        if tokens and tokens in self.exact:
             return "exact", self.exact[tokens], 1.0
-        for n, index in self.by_gram.items():
+        for n, index in sorted(self.by_gram.items(), reverse=True):
             hits = Counter(index[gram] for gram in grams(tokens, n) if gram in index)
             if hits:
                 item, count = min(hits.items(), key=lambda hit: (-hit[1], hit[0]))

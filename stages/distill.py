@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages import locks, params, provenance
-from stages.engines import Completion, Engine, EngineSettings, Request, Sampling
+from stages.engines import PROMPT_TOO_LONG, Completion, Engine, EngineSettings, Request, Sampling
 from stages.ledger import Ledger, LedgerEngine
-from stages.params import Section
+from stages.params import Positive, Section
 from stages.provenance import device, say
 from stages.tables import QUERY, TRACE, read, write
-from stages.verifiers import FAIL, PASS, Item, Verdict, Verifier, VerifyParams, split
+from stages.verifiers import FAIL, PASS, UNKNOWN, Item, Verdict, Verifier, VerifyParams, split
 
 Query = dict[str, Any]
 
@@ -26,9 +26,9 @@ Query = dict[str, Any]
 class Distill(Section):
     """``max_attempts`` a query that fails; ``max_unknown`` more where the verifier could not tell."""
 
-    max_attempts: int
+    max_attempts: Positive
     max_unknown: int
-    max_in_flight: int
+    max_in_flight: Positive
 
 
 @dataclass
@@ -70,6 +70,10 @@ class Distiller:
 
     def _generated(self, completion: Completion) -> None:
         task, request = self.generating.pop(completion.key)
+        if completion.finish_reason == PROMPT_TOO_LONG:
+            why = f"the prompt has {completion.prompt_tokens} tokens, which leaves no room in the model's context"
+            self._verified(task, request, completion, Verdict(None, UNKNOWN, why, "none", hopeless=True))
+            return
         self.verifying[completion.key] = (task, request, completion)
         self.tokens += completion.completion_tokens
         answer = split(completion.text)[1]
@@ -155,7 +159,9 @@ def main(teacher: str) -> None:
         closing(Ledger(teacher)) as ledger,
         closing(PoolVerifier(params.load(VerifyParams, "verify"))) as verifier,
     ):
-        engine = LedgerEngine(ledger, lambda: VllmEngine(lock.id, lock.hub_revision, engine_settings))
+        engine = LedgerEngine(
+            ledger, engine_settings.max_model_len, lambda: VllmEngine(lock.id, lock.hub_revision, engine_settings)
+        )
         distiller = Distiller(settings, engine, verifier, asker(lock, sampling, system_prompt))
         rows = work(teacher, distiller, queries)
         write([row | {"teacher": teacher} for row in rows], f"data/traces/{teacher}", TRACE)

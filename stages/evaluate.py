@@ -26,6 +26,7 @@ from stages.verifiers import PASS, Item, Verdict, VerifyParams, answer_part
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+Place = tuple[str, int, int]  # benchmark, the question's number, sample
 SAMPLES = pa.schema(
     [
         ("benchmark", pa.string()),
@@ -92,7 +93,7 @@ def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name
 
         def __init__(self) -> None:
             super().__init__()
-            self.completions: dict[tuple[str, int], Completion] = {}
+            self.completions: dict[Place, Completion] = {}
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             return json.dumps([{"role": turn["role"], "content": turn["content"]} for turn in chat_history])
@@ -100,7 +101,7 @@ def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             places = self._place(requests)
             todo, done = dict(reversed(places.items())), 0
-            waiting: dict[str, tuple[str, int]] = {}
+            waiting: dict[str, Place] = {}
             while todo or waiting:
                 while todo and len(waiting) < max_in_flight:
                     place, request = todo.popitem()
@@ -113,15 +114,19 @@ def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name
                         say(f"evaluate@{name}", f"{done}/{len(places)} samples")
             return [self.completions[place].text for place in places]
 
-        def _place(self, requests: list[Any]) -> dict[tuple[str, int], Request]:
-            """Each sample's request; the same prompt asked again is its next attempt."""
+        def _place(self, requests: list[Any]) -> dict[Place, Request]:
+            """Each sample's request; the same prompt asked again, by any question, is its next attempt."""
             asked: Counter[str] = Counter()
+            drawn: Counter[tuple[str, int]] = Counter()
             places = {}
-            for context, wanted in (request.args for request in requests):
+            for instance in requests:
+                context, wanted = instance.args
+                question = (instance.task_name, instance.doc_id)
                 asked[context] += 1
+                drawn[question] += 1
                 sampling = Sampling(wanted["temperature"], wanted["top_p"], wanted["max_gen_toks"])
-                request = Request(tuple(json.loads(context)), revision, sampling, asked[context])
-                places[context, asked[context]] = request
+                messages = tuple(json.loads(context))
+                places[*question, drawn[question]] = Request(messages, revision, sampling, asked[context])
             return places
 
         def loglikelihood(self, requests: list[Any]) -> Any:
@@ -185,9 +190,9 @@ def rows_of(results: dict[str, Any], lm: Any, verdicts: dict[str, list[Verdict]]
     rows = []
     for benchmark, samples in sorted(results["samples"].items()):
         for sample in sorted(samples, key=lambda sample: sample["doc"]["id"]):
-            context, doc = sample["arguments"][0][0], sample["doc"]
+            doc = sample["doc"]
             for attempt, verdict in enumerate(verdicts[doc["id"]], 1):
-                completion = lm.completions[context, attempt]
+                completion = lm.completions[benchmark, sample["doc_id"], attempt]
                 rows.append(
                     {
                         "benchmark": benchmark,
@@ -221,7 +226,9 @@ def main(name: str) -> None:
         closing(Ledger(f"evaluate-{name}")) as ledger,
         closing(PoolVerifier(params.load(VerifyParams, "verify"))) as pool,
     ):
-        engine = LedgerEngine(ledger, lambda: VllmEngine(model.path, model.hub_revision, settings.engine))
+        engine = LedgerEngine(
+            ledger, settings.engine.max_model_len, lambda: VllmEngine(model.path, model.hub_revision, settings.engine)
+        )
         lm = language_model(engine, model.revision, 2 * settings.engine.max_num_seqs, name)
         process = scorer(verify_with(pool), verdicts)
         results: Any = simple_evaluate(

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages import locks, params, provenance
-from stages.params import Section
+from stages.params import Positive, Section
 from stages.provenance import say
 from stages.tables import DataError, read, read_json_lines, whole_folder, write
 
@@ -22,9 +22,9 @@ PLAN = pa.schema([("query_id", pa.string()), ("window", pa.int32()), ("start", p
 
 @dataclass(frozen=True)
 class Pack(Section):
-    """``window`` in tokens; longer dialogues are left out and counted."""
+    """``window`` in tokens. `parallel` leaves a query out of training where any teacher's dialogue is longer."""
 
-    window: int
+    window: Positive
 
 
 def first_fit_decreasing(lengths: np.ndarray, window: int) -> np.ndarray:
@@ -79,8 +79,8 @@ def fill(
 
 
 def dialogues_of(teacher: str) -> tuple[list[str], list[np.ndarray], np.ndarray]:
-    """Query ids, token ids and prompt lengths of the dialogues that every teacher has, in the order of ids."""
-    wanted = {row["query_id"] for row in read_json_lines("data/parallel/ids.jsonl")}
+    """Query ids, token ids and prompt lengths of the dialogues to train on, in the order of ids."""
+    wanted = {row["query_id"] for row in read_json_lines("data/parallel/train_ids.jsonl")}
     source = Path(f"data/tokens/{teacher}")
     names = read(source / "index")["query_id"].to_pylist()
     flat, offsets = np.load(source / "ids.npy", mmap_mode="r"), np.load(source / "offsets.npy")
@@ -100,27 +100,21 @@ def main(teacher: str) -> None:
     window = params.load(Pack, "pack").window
     with provenance.record(f"metrics/pack/{teacher}.json", "numpy") as metrics:
         names, dialogues, prompts = dialogues_of(teacher)
-        fits = [i for i, tokens in enumerate(dialogues) if len(tokens) <= window]
-        if not fits:
-            raise DataError(f"data/tokens/{teacher}: no dialogue fits a window of {window} tokens; raise pack.window")
-        kept = [dialogues[i] for i in fits]
-        ids, labels, positions, placed, starts = fill(kept, prompts[fits], window, pad_token())
+        if not names:
+            raise DataError(f"data/parallel: no query fits a window of {window} tokens for every teacher; raise pack.window")
+        ids, labels, positions, placed, starts = fill(dialogues, prompts, window, pad_token())
         plan = [
-            {"query_id": names[i], "window": int(row), "start": int(start), "tokens": len(tokens)}
-            for i, tokens, row, start in zip(fits, kept, placed, starts, strict=True)
+            {"query_id": name, "window": int(row), "start": int(start), "tokens": len(tokens)}
+            for name, tokens, row, start in zip(names, dialogues, placed, starts, strict=True)
         ]
         with whole_folder(f"data/packed/{teacher}") as folder:
-            for name, array in {"ids": ids, "labels": labels, "positions": positions}.items():
-                np.save(folder / f"{name}.npy", array)
+            for file, array in {"ids": ids, "labels": labels, "positions": positions}.items():
+                np.save(folder / f"{file}.npy", array)
             write(plan, folder / "plan", PLAN)
-        used = sum(map(len, kept))
-        metrics.update(dialogues=len(kept), over_long=len(dialogues) - len(kept), windows=len(ids), tokens=used)
-        metrics.update(full=round(used / ids.size, 5), target_tokens=int((labels != IGNORED).sum()))
-    full, left = 100 * metrics["full"], metrics["over_long"]
-    say(
-        f"pack@{teacher}",
-        f"{len(kept)} dialogues in {len(ids)} windows of {window}, {full:.2f} % full, {left} over-long left out",
-    )
+        used = sum(map(len, dialogues))
+        metrics.update(dialogues=len(names), windows=len(ids), tokens=used, full=round(used / ids.size, 5))
+        metrics["target_tokens"] = int((labels != IGNORED).sum())
+    say(f"pack@{teacher}", f"{len(names)} dialogues in {len(ids)} windows of {window}, {100 * metrics['full']:.2f} % full")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,12 @@ def shared(curated: dict[str, list[dict[str, Any]]]) -> list[str]:
     return sorted(set.intersection(*answered))
 
 
+def trainable(curated: dict[str, list[dict[str, Any]]], ids: list[str], window: int) -> list[str]:
+    """The ids whose dialogue fits the window with every teacher's trace, so that students learn from the same queries."""
+    over_long = {row["query_id"] for rows in curated.values() for row in rows if row["dialogue_tokens"] > window}
+    return [key for key in ids if key not in over_long]
+
+
 def card(teacher: str, counts: dict[str, int], facts: dict[str, Any]) -> str:
     """The data set card: front matter that `datasets` loads by, then what a reader wants to know."""
     configs = "\n".join(
@@ -144,11 +150,16 @@ def main() -> None:
         ids = shared(curated)
         if not ids:
             raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
+        to_train = trainable(curated, ids, params.load(int, "pack.window"))
         with whole_folder(FOLDER) as folder:
             write_all(folder, curated, ids, queries)
+            write_json_lines(({"query_id": key} for key in to_train), folder / "train_ids.jsonl")
         counts = Counter(queries[key]["category"] for key in ids)
         metrics.update(instances=len(ids), categories={category: counts[category] for category in CATEGORIES}, curated=held)
-    say("parallel", f"{len(ids)} queries answered by all of {', '.join(teachers)}: {dict(counts)}")
+        metrics.update(over_long=len(ids) - len(to_train), trained_on=len(to_train))
+    say(
+        "parallel", f"{len(ids)} queries answered by all of {', '.join(teachers)}: {dict(counts)}; {len(to_train)} fit a window"
+    )
 
 
 if __name__ == "__main__":

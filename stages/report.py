@@ -162,7 +162,7 @@ def loss_figure(painter: Painter, teachers: list[str]) -> str:
 
 def figures(painter: Painter, teachers: list[str], compared: dict[str, Any]) -> Iterator[Figure]:
     models = compared["models"]
-    share = intervals_figure(painter, models, "pass@1", "pass@1", "pass@1 (%), 95 % interval over questions")
+    share = intervals_figure(painter, models, "pass@1", "pass@1", "pass@1 (%) with its interval over questions")
     yield Figure("Scores", "Each student's pass@1 and its bootstrap interval; the base is where all started.", share)
     tokens = intervals_figure(painter, models, "mean_tokens", "Length", "mean tokens a sample")
     yield Figure("Lengths by benchmark", "How long the students think, by benchmark.", tokens)
@@ -214,7 +214,7 @@ def removed_rows(teachers: list[str]) -> list[list[str]]:
         found = read_json(f"metrics/teachers/{teacher}.json")
         rows.append([f"distill@{teacher}", "never verified", str(found["distill"]["queries"] - found["distill"]["verified"])])
         rows += [[f"curate@{teacher}", why, str(count)] for why, count in found["curate"]["rejected"].items()]
-        rows.append([f"pack@{teacher}", "over-long", str(read_json(f"metrics/pack/{teacher}.json")["over_long"])])
+    rows.append(["parallel", "too long to train on", str(read_json("metrics/parallel.json")["over_long"])])
     return rows
 
 
@@ -273,7 +273,7 @@ def main() -> None:
             teachers=teacher_rows(teachers),
             removed=removed_rows(teachers),
             provenance=provenance_rows(run_files(teachers)),
-            instances=read_json("metrics/parallel.json")["instances"],
+            trained_on=read_json("metrics/parallel.json")["trained_on"],
         )
         with whole_folder("data/report") as folder:
             write_text(page, folder / "index.html")

@@ -1,4 +1,4 @@
-"""similarity: the nearest benchmark question of every query, by the cosine of sentence embeddings. Decides nothing."""
+"""similarity: the benchmark question nearest to any user turn of a query, by the cosine of sentence embeddings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,12 @@ def main() -> None:
         embed = lambda texts: model.encode(texts, batch_size=settings.batch, normalize_embeddings=True)  # noqa: E731
         queries = read("data/clean", QUERY).to_pylist()
         items = [row for path in sorted(Path("data/benchmarks").glob("*.jsonl")) for row in read_json_lines(path)]
-        vectors = embed([query["messages"][0]["content"] for query in queries])
-        index, cosine = nearest(vectors, embed([item["question"] for item in items]))
-        rows = [
-            {"id": query["id"], "benchmark_item": items[i]["id"], "cosine": round(float(c), 5)}
-            for query, i, c in zip(queries, index, cosine, strict=True)
-        ]
+        turns = [(q["id"], m["content"]) for q in queries for m in q["messages"] if m["role"] == "user"]
+        index, cosine = nearest(embed([text for _, text in turns]), embed([item["question"] for item in items]))
+        best: dict[str, tuple[float, str]] = {}
+        for (key, _), i, c in zip(turns, index, cosine, strict=True):
+            best[key] = max(best.get(key, (-1.0, "")), (round(float(c), 5), items[i]["id"]))
+        rows = [{"id": key, "benchmark_item": item, "cosine": c} for key, (c, item) in sorted(best.items())]
         write(rows, "data/similarity", SIMILARITY)
         metrics.update(queries=len(rows), provenance={"models": locks.brief(lock)})
     say("similarity", f"{len(rows)} queries against {len(items)} benchmark questions; highest cosine {cosine.max():.3f}")

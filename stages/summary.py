@@ -32,7 +32,7 @@ def main() -> None:
     print("\n".join(aligned(TEACHER_HEAD, teacher_rows(teachers))))
     print()
     print("\n".join(aligned(["student of (pass@1 / mean tokens)", *benchmarks], student_rows([*teachers, "base"], benchmarks))))
-    print(f"\nThe same {read_json('metrics/parallel.json')['instances']} queries taught every student.")
+    print(f"\nThe same {read_json('metrics/parallel.json')['trained_on']} queries taught every student.")
     print("Figures, intervals and what was removed: data/report/index.html")
 
 

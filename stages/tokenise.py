@@ -2,6 +2,8 @@
 
 One row a verified query, sorted by query id. ``ids.npy`` holds all dialogues end to end; dialogue i is
 ``ids[offsets[i]:offsets[i + 1]]``, its first ``prompts[i]`` tokens being the prompt. For n-grams, lengths and packing.
+
+The system prompt is left out, as in the study: it is asked with at distillation and evaluation, and not trained on.
 """
 
 from typing import Any

@@ -75,6 +75,8 @@ def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
 
 def accumulation(settings: Train, ranks: int) -> int:
     """Passes a step, so that the global batch is the same whatever the ranks. Raises where it cannot be."""
+    if settings.attention.startswith("flash") and settings.micro_batch > 1:
+        raise params.ParamsError("params.yaml: train.micro_batch: must be 1 with flash attention, or documents see each other")
     a_pass = settings.micro_batch * ranks
     if settings.global_batch % a_pass:
         raise params.ParamsError(
@@ -87,6 +89,7 @@ def accumulation(settings: Train, ranks: int) -> int:
 def job(teacher: str, settings: Train, lock: locks.Lock, seed: int) -> str:
     """A name for exactly this training: its data, base and settings."""
     digest = hashlib.sha256(json.dumps([asdict(settings), lock.revision, seed], sort_keys=True).encode())
+    digest.update(Path(settings.deepspeed).read_bytes())
     for path in sorted(Path(f"data/packed/{teacher}").glob("*.npy")):
         digest.update(path.read_bytes())
     return f"{teacher}-{digest.hexdigest()[:16]}"
@@ -163,7 +166,8 @@ def fit(teacher: str, settings: Train) -> None:
     model.config.use_cache = False
     windows = Windows(Path(f"data/packed/{teacher}"))
     trainer = Trainer(model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=[watcher(teacher)])
-    with provenance.record(output / "run.json", "torch", "transformers", "deepspeed", "accelerate", device=device()) as metrics:
+    facts = output / f"run-{os.environ['RANK']}.json"
+    with provenance.record(facts, "torch", "transformers", "deepspeed", "accelerate", device=device()) as metrics:
         resume = last_whole(output)
         if resume and trainer.is_world_process_zero():
             say(f"train@{teacher}", f"going on from {resume.name}")
@@ -213,7 +217,7 @@ def launch(teacher: str, settings: Train) -> None:
             shutil.copytree(output / "student", folder, dirs_exist_ok=True)
         with whole_folder(f"data/training/{teacher}") as folder:
             shutil.copy(output / "loss.csv", folder)
-        write_json(read_json(output / "run.json"), f"metrics/train/{teacher}.json")
+        write_json(read_json(output / "run-0.json"), f"metrics/train/{teacher}.json")
         shutil.rmtree(output)
 
 

@@ -59,11 +59,15 @@ class Request:
         return int(self.key[:15], 16) % 2**31
 
 
+PROMPT_TOO_LONG = "prompt_too_long"
+
+
 @dataclass(frozen=True)
 class Completion:
     """What came back, and from which engine, version included.
 
-    ``finish_reason`` is ``stop``, or ``length`` where ``max_tokens`` (as asked) or the context cut it.
+    ``finish_reason`` is ``stop``, ``length`` where ``max_tokens`` or the context cut it, or ``prompt_too_long`` where
+    the prompt left no room and nothing was generated.
     """
 
     key: str
@@ -71,7 +75,6 @@ class Completion:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    max_tokens: int
     engine: str
 
 

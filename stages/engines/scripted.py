@@ -25,4 +25,4 @@ class ScriptedEngine:
     def _complete(self, request: Request) -> Completion:
         words, limit = self.script(request).split(" "), request.sampling.max_tokens
         said, finish = words[:limit], "length" if len(words) > limit else "stop"
-        return Completion(request.key, " ".join(said), finish, len(request.messages), len(said), limit, "scripted")
+        return Completion(request.key, " ".join(said), finish, len(request.messages), len(said), "scripted")

@@ -2,9 +2,11 @@
 
 import os
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
-from stages.engines import Completion, EngineSettings, Request
+from stages.engines import PROMPT_TOO_LONG, Completion, EngineSettings, Request
 
+THINK = "<think>"
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TQDM_DISABLE": "1"}
 ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -52,33 +54,39 @@ class VllmEngine:
             enable_chunked_prefill=None if package == "vllm" else False,
         )
         self.engine = LLMEngine.from_engine_args(arguments)
-        self.limits: dict[str, int] = {}
+        self.context = settings.max_model_len
+        self.opened: set[str] = set()
+        self.refused: list[Completion] = []
 
     def submit(self, request: Request) -> None:
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
-        ids = self.tokenizer.apply_chat_template(list(request.messages), add_generation_prompt=True, return_dict=False)
+        prompt = self.tokenizer.apply_chat_template(list(request.messages), add_generation_prompt=True, tokenize=False)
+        ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        if len(ids) >= self.context:
+            self.refused.append(Completion(request.key, "", PROMPT_TOO_LONG, len(ids), 0, self.name))
+            return
+        if prompt.rstrip().endswith(THINK):
+            self.opened.add(request.key)
         wanted = request.sampling
         sampling = SamplingParams(
             temperature=wanted.temperature, top_p=wanted.top_p, max_tokens=wanted.max_tokens, seed=request.seed
         )
-        self.limits[request.key] = wanted.max_tokens
         self.engine.add_request(request.key, TokensPrompt(prompt_token_ids=ids), sampling)
 
     def poll(self) -> list[Completion]:
+        refused, self.refused = self.refused, []
         if not self.engine.has_unfinished_requests():
-            return []
-        done = [output for output in self.engine.step() if output.finished]
-        return [
-            Completion(
-                key=output.request_id,
-                text=output.outputs[0].text,
-                finish_reason=output.outputs[0].finish_reason or "stop",
-                prompt_tokens=len(output.prompt_token_ids),
-                completion_tokens=len(output.outputs[0].token_ids),
-                max_tokens=self.limits.pop(output.request_id),
-                engine=self.name,
-            )
-            for output in done
-        ]
+            return refused
+        return refused + [self._complete(output) for output in self.engine.step() if output.finished]
+
+    def _complete(self, output: Any) -> Completion:
+        """vLLM's output as ours; a thought that the chat template opened in the prompt gets its tag back."""
+        (said,) = output.outputs
+        text = said.text
+        if output.request_id in self.opened:
+            self.opened.remove(output.request_id)
+            text = THINK + text
+        finish, prompt = said.finish_reason or "stop", len(output.prompt_token_ids)
+        return Completion(output.request_id, text, finish, prompt, len(said.token_ids), self.name)

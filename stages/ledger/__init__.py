@@ -1,7 +1,7 @@
 """The ledger: every completion that was ever paid for, kept outside the pipeline's outputs.
 
 DVC deletes a stage's outputs before it runs the stage; the ledger stays. A completion is found by the key of what was
-asked; `valid` says whether it still holds under another ``max_tokens``.
+asked; `valid` says whether it still holds under another ``max_tokens`` or context.
 
 Each writer appends to a journal of its own, a line a completion, so that a killed run loses only what was in flight.
 On closing, the journal is renamed to an immutable part. A torn last line is the mark of a kill and is passed over.
@@ -11,20 +11,25 @@ import json
 import os
 import socket
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from stages.engines import Completion, Engine, Request, Sampling
+from stages.engines import PROMPT_TOO_LONG, Completion, Engine, Request, Sampling
 
 ROOT = Path(os.environ.get("DVC_ROOT", ".")) / ".ledger"
 
 
-def valid(completion: Completion, sampling: Sampling) -> bool:
-    """Whether asking again under ``sampling`` would give the same: it ended by itself, or was cut under this very limit."""
+def valid(completion: Completion, sampling: Sampling, context: int) -> bool:
+    """Whether asking again would give the same under ``max_tokens`` and a model's ``context``, both in tokens.
+
+    What ended by itself holds where it fits; what was cut holds where it would be cut at the same place.
+    """
+    room = min(sampling.max_tokens, context - completion.prompt_tokens)
     if completion.finish_reason == "length":
-        return completion.max_tokens == sampling.max_tokens
-    return completion.completion_tokens <= sampling.max_tokens
+        return completion.completion_tokens == room
+    return completion.completion_tokens <= room
 
 
 class Ledger:
@@ -33,17 +38,18 @@ class Ledger:
     def __init__(self, owner: str, root: Path = ROOT):
         self.folder = root / owner
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.kept: dict[str, Completion] = {}
+        self.kept: dict[str, list[Completion]] = defaultdict(list)
         for path in sorted(self.folder.glob("*.jsonl")):
-            self.kept.update((completion.key, completion) for completion in _read(path))
+            for completion in _read(path):
+                self.kept[completion.key].append(completion)
         writer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.journal = self.folder / f"open-{writer}.jsonl"
         self.file: int | None = None
 
-    def find(self, key: str, sampling: Sampling) -> Completion | None:
-        """The stored completion where it still holds under ``sampling``."""
-        completion = self.kept.get(key)
-        return completion if completion and valid(completion, sampling) else None
+    def find(self, key: str, sampling: Sampling, context: int) -> Completion | None:
+        """A stored completion that still holds; of several, the shortest and then the first by its text."""
+        held = [completion for completion in self.kept.get(key, ()) if valid(completion, sampling, context)]
+        return min(held, key=lambda completion: (completion.completion_tokens, completion.text), default=None)
 
     def add(self, completion: Completion) -> None:
         """Keeps a completion; it is in the operating system's hands when this returns, in one write."""
@@ -52,7 +58,7 @@ class Ledger:
         line = json.dumps(asdict(completion), ensure_ascii=True).encode() + b"\n"
         while line:
             line = line[os.write(self.file, line) :]
-        self.kept[completion.key] = completion
+        self.kept[completion.key].append(completion)
 
     def close(self) -> None:
         """Seals this writer's journal as an immutable part."""
@@ -64,17 +70,20 @@ class Ledger:
 
 
 class LedgerEngine:
-    """An engine that asks only for what the ledger does not hold, and starts the real one only when it must."""
+    """An engine that asks only for what the ledger does not hold, and starts the real one only when it must.
 
-    def __init__(self, ledger: Ledger, start: Callable[[], Engine]):
-        self.ledger, self.start = ledger, start
+    ``context`` is the real engine's, in tokens.
+    """
+
+    def __init__(self, ledger: Ledger, context: int, start: Callable[[], Engine]):
+        self.ledger, self.context, self.start = ledger, context, start
         self.engine: Engine | None = None
         self.found: list[Completion] = []
         self.asked = 0
         self.reused = 0
 
     def submit(self, request: Request) -> None:
-        stored = self.ledger.find(request.key, request.sampling)
+        stored = self.ledger.find(request.key, request.sampling, self.context)
         if stored:
             self.found.append(stored)
             self.reused += 1
@@ -92,7 +101,8 @@ class LedgerEngine:
             return []
         fresh = self.engine.poll()
         for completion in fresh:
-            self.ledger.add(completion)
+            if completion.finish_reason != PROMPT_TOO_LONG:
+                self.ledger.add(completion)
         return fresh
 
 

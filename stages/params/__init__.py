@@ -7,15 +7,18 @@ import difflib
 import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
+from annotated_types import Gt, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 PARAMS = Path("params.yaml")
 STAGES = Path(__file__).resolve().parent.parent
 SHARED = {"seed", "world", "system_prompt", "teachers", "teacher", "verify", "generation", "price"}
 T = TypeVar("T")
+Positive = Annotated[int, Gt(0)]
+Share = Annotated[float, Gt(0), Lt(1)]
 
 
 class ParamsError(ValueError):

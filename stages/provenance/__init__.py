@@ -72,4 +72,6 @@ def run(main: Callable[..., None]) -> None:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
+        if error.errno is None:
+            sys.exit(f"{stage}: {' '.join(str(error).split())}")
         sys.exit(f"{stage}: {error.filename or 'disk'}: {error.strerror}; outputs are written whole or not at all")

@@ -53,6 +53,7 @@ TRACE = pa.schema(
     ]
 )
 CURATED = TRACE.append(pa.field("perplexity", pa.float64())).append(pa.field("response_tokens", pa.int32()))
+CURATED = CURATED.append(pa.field("dialogue_tokens", pa.int32()))
 
 
 class DataError(ValueError):

@@ -6,12 +6,14 @@ not parse, no verifier for the category): it is counted, shown and retried, and 
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from stages.params import Section
 
+Category = Literal["math", "code", "science", "if", "multiturn", "other"]
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
-_FORM = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
+_INSIDE = r"(?:(?!</?(?:think|answer)>).)*"
+_FORM = re.compile(rf"\s*<think>(?P<think>{_INSIDE})</think>\s*<answer>(?P<answer>{_INSIDE})</answer>\s*", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(?P<answer>.*?)</answer>", re.DOTALL)
 
 
@@ -27,7 +29,7 @@ class Rule(Section):
 class VerifyParams(Section):
     """``rules`` a category; ``timeout`` in seconds a response; ``processes`` of the pool that verifies."""
 
-    rules: dict[str, Rule]
+    rules: dict[Category, Rule]
     timeout: float
     processes: int
 
@@ -72,7 +74,9 @@ def split(text: str) -> tuple[str | None, str | None]:
     return (match["think"].strip(), match["answer"].strip()) if match else (None, None)
 
 
-def answer_part(text: str) -> str:
-    """What is judged in free form: the last answer part if there is one, else the whole text."""
+def answer_part(text: str) -> str | None:
+    """What is judged in free form: the last answer part, or else the whole text; None for a thought that was cut."""
     answers = _ANSWER.findall(text)
+    if not answers and "<think>" in text and "</think>" not in text:
+        return None
     return answers[-1].strip() if answers else text

@@ -13,6 +13,9 @@ from stages.verifiers import FAIL, PASS, UNKNOWN, Verdict
 NAME = "math"
 LONGEST = 20_000
 _RATIONAL = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40}|/[1-9]\d{0,39})?", re.ASCII)
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}|[^\W\d_]{4,}")
+_WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
 _FRACTION = re.compile(r"([+-]?)\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\}", re.ASCII)
 
 
@@ -45,7 +48,7 @@ def shortcut(gold: str, answer: str) -> Verdict | None:
     left, right = rational(expected), rational(candidate)
     if left is not None and right is not None:
         return judge(left == right, "equal numbers" if left == right else f"{candidate} is not {expected}")
-    if candidate == expected and candidate:
+    if (candidate.casefold() == expected.casefold() and _WORDS.fullmatch(expected)) or candidate == expected != "":
         return judge(True, "same text")
     return None
 
@@ -58,14 +61,27 @@ def unknown(reason: str, hopeless: bool = False) -> Verdict:
     return Verdict(None, UNKNOWN, reason[:200], NAME, hopeless)
 
 
+def marked(text: str) -> str:
+    """Text as Math-Verify reads it best: a bare expression is put between dollar signs, prose stays as it is.
+
+    Unmarked, an expression is searched for any number, and "3" would be found in 3\\sqrt{2}.
+    """
+    text = text.strip().replace("\\$", "").replace("\u2212", "-")
+    if any(sign in text for sign in ("$", "\\(", "\\[", "\\boxed")) or "\n" in text:
+        return text
+    return text if _PROSE.search(_COMMAND.sub(" ", text)) else f"${text}$"
+
+
 def compare(gold: str, answer: str) -> Verdict:
     """Asks Math-Verify, gold first. Runs in a process of the pool: it may take for ever there, or kill it."""
     from math_verify import parse, verify
 
-    expected = parse(gold if "\\boxed" in gold or "$" in gold else f"${gold}$", parsing_timeout=None)
+    if _WORDS.fullmatch(boxed(gold) or gold.strip()):
+        return unknown(f"the reference is words, which mathematics cannot compare: {gold}")
+    expected = parse(marked(gold), parsing_timeout=None)
     if not expected:
         return unknown(f"reference does not parse: {gold}", hopeless=True)
-    found = parse(answer, parsing_timeout=None)
+    found = parse(marked(answer), parsing_timeout=None)
     if not found:
         return judge(False, "no answer found in the response")
     return judge(verify(expected, found, timeout_seconds=None), "Math-Verify compared them")

@@ -10,7 +10,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from stages.params import ParamsError
 from stages.processes import die_with_parent
-from stages.verifiers import FAIL, PASS, Item, Verdict, VerifyParams, math
+from stages.verifiers import FAIL, PASS, Item, Rule, Verdict, VerifyParams, math
 
 VERIFIERS = {math.NAME}
 PLANNED = {"sandbox", "ifeval", "judge", "reward"}
@@ -24,7 +24,8 @@ class PoolVerifier:
             if rule.verifier not in VERIFIERS | PLANNED:
                 known = ", ".join(sorted(VERIFIERS | PLANNED))
                 raise ParamsError(f"params.yaml: verify.rules.{category}.verifier: {rule.verifier!r} is none of {known}")
-        self.params = params
+        self.timeout = params.timeout
+        self.rules: dict[str, Rule] = {str(category): rule for category, rule in params.rules.items()}
         self.pool = ProcessPool(
             params.processes, max_tasks=2000, context=get_context("forkserver"), initializer=die_with_parent
         )
@@ -46,7 +47,7 @@ class PoolVerifier:
             self.waiting[pair].append(item)
             first = len(self.waiting[pair]) == 1
         if first:
-            future = self.pool.schedule(math.compare, args=pair, timeout=self.params.timeout)
+            future = self.pool.schedule(math.compare, args=pair, timeout=self.timeout)
             future.add_done_callback(lambda done: self._settle(pair, done))
 
     def poll(self, wait: float = 0.0) -> list[tuple[str, Verdict]]:
@@ -65,12 +66,12 @@ class PoolVerifier:
 
     def _immediate(self, item: Item) -> Verdict | None:
         """The verdicts that need no process: form, missing pieces, and Math-Verify's sound shortcuts."""
-        rule = self.params.rules.get(item.category)
+        rule = self.rules.get(item.category)
         if rule is None or rule.verifier not in VERIFIERS:
             what = "no rule" if rule is None else f"verifier {rule.verifier!r} is not built yet"
             return math.unknown(f"category {item.category}: {what}", hopeless=True)
         if item.answer is None:
-            return math.judge(False, "no think part and answer part")
+            return math.judge(False, "no answer in the form that was asked for")
         if not item.ground_truth:
             return math.unknown("the query has no ground truth", hopeless=True)
         if len(item.answer) > math.LONGEST or len(item.ground_truth) > math.LONGEST:
@@ -81,7 +82,7 @@ class PoolVerifier:
         try:
             verdict = done.result()
         except TimeoutError:
-            verdict = math.unknown(f"timed out after {self.params.timeout:g} s")
+            verdict = math.unknown(f"timed out after {self.timeout:g} s")
         except ProcessExpired as error:
             verdict = math.unknown(f"the verifying process died (exit code {error.exitcode})")
         except Exception as error:
@@ -96,5 +97,5 @@ class PoolVerifier:
         """Applies the category's threshold to the score."""
         if verdict.score is None:
             return verdict
-        passed = verdict.score >= self.params.rules[item.category].threshold
+        passed = verdict.score >= self.rules[item.category].threshold
         return Verdict(verdict.score, PASS if passed else FAIL, verdict.reason, verdict.verifier)

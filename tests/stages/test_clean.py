@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from stages.clean import Clean, clean, reason
 from tests.conftest import make_query
 
-SETTINGS = Clean(max_unicode_ratio=0.3, min_characters=8)
+SETTINGS = Clean(max_unicode_ratio=0.3, min_characters=4)
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,26 @@ def test_what_must_go_goes(text, why):
         "Сколько будет 2 + 3 ?",
         "Prove that ∑ 1/n² = π²/6 ≤ 2.",
         "Write a haiku - one line --- then stop.",
+        "Implement quicksort in C++",
+        "Compute 12 * 15 - 3 =",
+        "**Find all real x such that x^2 = 4.**",
+        "What is 3 times 5 equal to",
+        "f(x)=\\left\\{\\begin{array}{ll} x & x>0 \\\\ -x & x<0 \\end{array}\\right. , find f(2).",
+        "求1+1的值",
+        "2+2=?",
+        "एक कक्षा में कितने विद्यार्थी हैं ?",
+        "解方程：x＋1＝2。",
     ],
 )
 def test_what_is_sound_stays(text):
     assert reason(text, SETTINGS) is None
+
+
+@pytest.mark.parametrize(("roles", "kept"), [("u", 1), ("uau", 1), ("su", 1), ("ua", 0), ("au", 0), ("s", 0)])
+def test_a_query_ends_with_the_user_after_turns_that_alternate(roles, kept):
+    names = {"u": "user", "a": "assistant", "s": "system"}
+    query = make_query(messages=[{"role": names[role], "content": "what is this ?"} for role in roles])
+    assert len(clean([query], SETTINGS)[0]) == kept
 
 
 def test_of_duplicates_the_first_is_kept_and_the_rest_say_why():

@@ -35,6 +35,22 @@ def test_a_short_item_is_found_by_shorter_ngrams():
     assert (row["reason"], row["benchmark_item"]) == ("ngram", "math500-0001")
 
 
+def test_a_very_short_item_is_found_whole_inside_another_text():
+    items = [{"id": "math500-0002", "question": "Compute $\\dbinom{8}{4}$."}]
+    found = Benchmarks(items, SETTINGS).match("Solve step by step. Compute $\\dbinom{8}{4}$. Put your answer in a box.")
+    assert found == ("ngram", "math500-0002", 1.0)
+
+
+def test_the_spelling_of_latex_is_no_difference():
+    items = [{"id": "a-1", "question": "Find $\\frac{1}{x_1}$ for the least x."}]
+    found = Benchmarks(items, SETTINGS).match("find $\\dfrac{1}{x_{1}}$ for the least x")
+    assert found == ("exact", "a-1", 1.0)
+
+
+def test_an_item_without_words_matches_nothing():
+    assert Benchmarks([{"id": "a-1", "question": "?!"}], SETTINGS).match("...") is None
+
+
 def test_only_a_cosine_above_the_threshold_counts():
     kept, _ = run("something else altogether", cosine=0.9)
     assert len(kept) == 1

@@ -42,7 +42,7 @@ def distill(queries, script, ledger_root, settings=SETTINGS, sampling=SAMPLING):
     """Runs the loop over a ledger; returns (trace rows, the scripted engine)."""
     engine = ScriptedEngine(script, batch=3)
     ledger = Ledger("t", ledger_root)
-    distiller = Distiller(settings, LedgerEngine(ledger, lambda: engine), Equal(), asker(LOCK, sampling, "be brief"))
+    distiller = Distiller(settings, LedgerEngine(ledger, 4096, lambda: engine), Equal(), asker(LOCK, sampling, "be brief"))
     for _ in distiller.run(queries):
         assert len(distiller.generating) <= settings.max_in_flight
     ledger.close()
@@ -113,7 +113,7 @@ def test_a_run_killed_at_any_moment_goes_on_without_asking_twice(tmp_path):
         answered, rows = [], None
         for turns in (first_kill, 2 * first_kill, 1000):
             engine = ScriptedEngine(right_on(2), batch=3)
-            ledgered = LedgerEngine(Ledger("t", tmp_path / str(first_kill)), partial(lambda started: started, engine))
+            ledgered = LedgerEngine(Ledger("t", tmp_path / str(first_kill)), 4096, partial(lambda started: started, engine))
             distiller = Distiller(SETTINGS, ledgered, Equal(), asker(LOCK, SAMPLING, "be brief"))
             list(islice(distiller.run(queries), turns))
             answered += [request.key for request in engine.asked if request not in engine.waiting]

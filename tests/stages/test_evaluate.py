@@ -33,7 +33,7 @@ def run(pool, script, root):
     Path("data/benchmarks").mkdir(parents=True, exist_ok=True)
     Path("data/benchmarks/easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     scripted = ScriptedEngine(script)
-    engine = LedgerEngine(Ledger("m", root), lambda: scripted)
+    engine = LedgerEngine(Ledger("m", root), 4096, lambda: scripted)
     lm = language_model(engine, "revision", 4, "m")
     verdicts: dict[str, list[Verdict]] = {}
     config = task_config("easy", SETTINGS.benchmarks["easy"], SETTINGS, scorer(verify_with(pool), verdicts))
@@ -78,6 +78,15 @@ def test_every_sample_counts_on_its_own(inside, pool):
     found, rows, _ = run(pool, script, inside / "ledger")
     assert found == pytest.approx(1 / 3)
     assert [row["sample"] for row in rows if row["verdict"] == "pass"] == [1] * 5
+
+
+def test_two_questions_of_the_same_text_keep_their_own_samples(inside, pool, monkeypatch):
+    monkeypatch.setitem(QUESTIONS[1], "question", QUESTIONS[0]["question"])
+    monkeypatch.setitem(QUESTIONS[1], "answer", QUESTIONS[0]["answer"])
+    _, rows, _ = run(pool, lambda request: f"<answer> {request.attempt} </answer>", inside / "ledger")
+    mine = [row for row in rows if row["question_id"] in ("easy-0", "easy-1")]
+    assert [row["text"].split()[1] for row in mine] == ["1", "2", "3", "4", "5", "6"]
+    assert [row["verdict"] for row in mine] == ["pass"] + ["fail"] * 5
 
 
 def test_a_second_evaluation_asks_for_nothing(inside, pool):

@@ -1,6 +1,6 @@
 import pytest
 
-from stages.engines import Completion, Request, Sampling
+from stages.engines import PROMPT_TOO_LONG, Completion, Request, Sampling
 from stages.engines.scripted import ScriptedEngine
 from stages.ledger import Ledger, LedgerEngine, valid
 
@@ -12,7 +12,7 @@ def ask(text: str = "hi", attempt: int = 1, sampling: Sampling = SAMPLING, revis
 
 
 def completion(request: Request, text: str = "yes", finish: str = "stop", tokens: int = 3) -> Completion:
-    return Completion(request.key, text, finish, 1, tokens, request.sampling.max_tokens, "test")
+    return Completion(request.key, text, finish, 1, tokens, "test")
 
 
 def test_the_key_and_seed_depend_on_all_that_was_asked_but_max_tokens():
@@ -22,33 +22,63 @@ def test_the_key_and_seed_depend_on_all_that_was_asked_but_max_tokens():
 
 
 @pytest.mark.parametrize(
-    ("finish", "tokens", "asked", "now", "holds"),
+    ("finish", "tokens", "limit", "context", "holds"),
     [
-        ("stop", 5, 10, 10, True),
         ("stop", 5, 10, 100, True),
-        ("stop", 5, 10, 4, False),
-        ("length", 10, 10, 10, True),
-        ("length", 10, 10, 100, False),
-        ("length", 7, 10, 10, True),
-        ("length", 10, 10, 5, False),
+        ("stop", 5, 100, 100, True),
+        ("stop", 5, 4, 100, False),
+        ("stop", 5, 10, 5, False),
+        ("length", 10, 10, 100, True),
+        ("length", 10, 100, 200, False),
+        ("length", 10, 5, 100, False),
+        ("length", 7, 10, 8, True),
+        ("length", 7, 10, 100, False),
     ],
 )
-def test_when_a_stored_completion_still_holds(finish, tokens, asked, now, holds):
-    assert valid(Completion("k", "", finish, 1, tokens, asked, "test"), Sampling(0.6, 0.95, now)) is holds
+def test_when_a_stored_completion_still_holds(finish, tokens, limit, context, holds):
+    """The prompt has one token, so a context of 8 leaves room for 7."""
+    assert valid(Completion("k", "", finish, 1, tokens, "test"), Sampling(0.6, 0.95, limit), context) is holds
+
+
+def test_of_several_completions_of_one_request_the_one_that_holds_is_found(tmp_path):
+    cut, whole = completion(ask(), "cut", "length", 10), completion(ask(), "whole", "stop", 15)
+    for first, second in ((cut, whole), (whole, cut)):
+        ledger = Ledger(first.text, tmp_path)
+        ledger.add(first)
+        ledger.add(second)
+        again = Ledger(first.text, tmp_path)
+        assert again.find(ask().key, Sampling(0.6, 0.95, 10), 100) == cut
+        assert again.find(ask().key, Sampling(0.6, 0.95, 20), 100) == whole
+
+
+def test_a_prompt_that_leaves_no_room_is_not_kept(tmp_path):
+    ledger = Ledger("t", tmp_path)
+    engine = LedgerEngine(ledger, 100, lambda: Refusing())
+    engine.submit(ask())
+    assert [c.finish_reason for c in engine.poll()] == [PROMPT_TOO_LONG]
+    assert not ledger.kept
+
+
+class Refusing:
+    def submit(self, request: Request) -> None:
+        self.request = request
+
+    def poll(self) -> list[Completion]:
+        return [completion(self.request, "", PROMPT_TOO_LONG, 0)]
 
 
 def test_what_one_run_adds_the_next_one_finds(tmp_path):
     first = Ledger("t", tmp_path)
     first.add(completion(ask()))
     first.close()
-    assert Ledger("t", tmp_path).find(ask().key, SAMPLING) == completion(ask())
+    assert Ledger("t", tmp_path).find(ask().key, SAMPLING, 100) == completion(ask())
     assert [path.name.split("-")[0] for path in (tmp_path / "t").iterdir()] == ["part"]
 
 
 def test_a_killed_run_loses_nothing_that_was_added(tmp_path):
     killed = Ledger("t", tmp_path)
     killed.add(completion(ask()))
-    assert Ledger("t", tmp_path).find(ask().key, SAMPLING)
+    assert Ledger("t", tmp_path).find(ask().key, SAMPLING, 100)
 
 
 def test_a_torn_last_line_is_passed_over(tmp_path):
@@ -59,7 +89,7 @@ def test_a_torn_last_line_is_passed_over(tmp_path):
     for cut in range(len(content) // 2 + 2, len(content) - 1):
         ledger.journal.write_bytes(content[:cut])
         again = Ledger("t", tmp_path)
-        assert again.find(ask().key, SAMPLING) and not again.find(ask("ho").key, SAMPLING)
+        assert again.find(ask().key, SAMPLING, 100) and not again.find(ask("ho").key, SAMPLING, 100)
 
 
 def test_two_writers_do_not_disturb_each_other(tmp_path):
@@ -69,27 +99,27 @@ def test_two_writers_do_not_disturb_each_other(tmp_path):
     a.close()
     b.close()
     both = Ledger("t", tmp_path)
-    assert both.find(ask("a").key, SAMPLING) and both.find(ask("b").key, SAMPLING)
+    assert both.find(ask("a").key, SAMPLING, 100) and both.find(ask("b").key, SAMPLING, 100)
 
 
 def test_any_text_survives(tmp_path):
     text = 'line\nbreak \u2028 "quote" 漢 \ud83d\ude00 \x00'.encode("utf-16", "surrogatepass").decode("utf-16")
     ledger = Ledger("t", tmp_path)
     ledger.add(completion(ask(), text))
-    assert Ledger("t", tmp_path).find(ask().key, SAMPLING) == completion(ask(), text)
+    assert Ledger("t", tmp_path).find(ask().key, SAMPLING, 100) == completion(ask(), text)
 
 
 def test_the_engine_starts_only_when_something_is_missing(tmp_path):
     real = ScriptedEngine(lambda request: "four")
     ledger = Ledger("t", tmp_path)
-    first = LedgerEngine(ledger, lambda: real)
+    first = LedgerEngine(ledger, 100, lambda: real)
     first.submit(ask())
     assert [c.text for c in first.poll()] == ["four"]
 
     def never():
         raise AssertionError("started")
 
-    second = LedgerEngine(Ledger("t", tmp_path), never)
+    second = LedgerEngine(Ledger("t", tmp_path), 100, never)
     second.submit(ask())
     assert [c.text for c in second.poll()] == ["four"]
     assert (second.asked, second.reused, second.poll()) == (0, 1, [])

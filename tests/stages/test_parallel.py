@@ -1,6 +1,6 @@
 import json
 
-from stages.parallel import card, released, shared
+from stages.parallel import card, released, shared, trainable
 from stages.tables import CATEGORIES
 from tests.conftest import make_query
 
@@ -10,6 +10,11 @@ TRACE = {"text": "<think> a </think> <answer> 5 </answer>", "think": "a", "answe
 def test_only_what_every_teacher_answered_is_shared():
     rows = lambda ids: [{"query_id": key} for key in ids]  # noqa: E731
     assert shared({"x": rows("abc"), "y": rows("cb"), "z": rows("dbc")}) == ["b", "c"]
+
+
+def test_a_query_too_long_for_one_teacher_trains_nobody():
+    rows = lambda *lengths: [{"query_id": q, "dialogue_tokens": n} for q, n in zip("abc", lengths, strict=True)]  # noqa: E731
+    assert trainable({"x": rows(5, 9, 5), "y": rows(5, 5, 8)}, ["a", "b", "c"], 8) == ["a", "c"]
 
 
 def test_a_row_is_in_the_released_schema():

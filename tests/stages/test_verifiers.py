@@ -37,6 +37,8 @@ def verify(pool, *pairs, category="math"):
         ("<think> a </think> b", (None, None)),
         ("<answer> b </answer>", (None, None)),
         ("<think> a </think> <answer> b </answer> more", (None, None)),
+        ("<think>a</think><answer>5</answer><answer>6</answer>", (None, None)),
+        ("<think>a<think>b</think><answer>5</answer>", (None, None)),
         ("", (None, None)),
     ],
 )
@@ -47,6 +49,7 @@ def test_only_one_think_part_and_one_answer_part_is_the_form(text, parts):
 def test_the_answer_part_in_free_form_is_the_last_or_all():
     assert answer_part("<answer> 1 </answer> no <answer> 2 </answer>") == "2"
     assert answer_part("so it is 2") == "so it is 2"
+    assert answer_part("<think> so it is 2") is None
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,25 @@ GOLDEN = [
     ("(1, 2)", r"\boxed{(2, 1)}", FAIL),
     (r"x^2 + 2x + 1", r"\boxed{(x+1)^2}", PASS),
     ("7", "I do not know", FAIL),
+    ("7", "the answer is 7", PASS),
+    ("3", r"3\sqrt{2}", FAIL),
+    ("12", r"12\pi", FAIL),
+    ("2", r"2^{10}", FAIL),
+    ("2", "2x", FAIL),
+    ("5", "4 5", FAIL),
+    ("3", "3 < x", FAIL),
+    (r"2\pi", r"2 \pi", PASS),
+    (r"\frac{\pi}{4}", r"\pi/4", PASS),
+    (r"\frac{\sqrt3}{2}", r"\frac{\sqrt{3}}{2}", PASS),
+    ("(1,2)", "(1, 2)", PASS),
+    ("[0,1)", "[0, 1)", PASS),
+    ("x^2+1", "x^2 + 1", PASS),
+    ("-5", "\u22125", PASS),
+    (r"\$18.90", r"\$18.90", PASS),
+    (r"\$18.90", "18.9", PASS),
+    ("Paris", r"\boxed{paris}", PASS),
+    ("Paris", r"\boxed{Pairs}", UNKNOWN),
+    (r"\text{(C)}", "C", PASS),
     ("7", None, FAIL),
 ]
 
