@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stages.engines import PROMPT_TOO_LONG, Completion, Engine, Request, Sampling
+from stages.tables import DataError
 
 ROOT = Path(os.environ.get("DVC_ROOT", ".")) / ".ledger"
 
@@ -110,6 +111,10 @@ def _read(path: Path) -> Iterator[Completion]:
     """The whole lines of a part or journal; a line that a kill tore is not a completion."""
     for line in path.read_bytes().split(b"\n"):
         try:
-            yield Completion(**json.loads(line))
-        except (ValueError, TypeError):
+            fields = json.loads(line)
+        except ValueError:
             continue
+        try:
+            yield Completion(**fields)
+        except TypeError:
+            raise DataError(f"{path}: not a completion of this version; move the file away to generate anew") from None

@@ -3,6 +3,7 @@ import pytest
 from stages.engines import PROMPT_TOO_LONG, Completion, Request, Sampling
 from stages.engines.scripted import ScriptedEngine
 from stages.ledger import Ledger, LedgerEngine, valid
+from stages.tables import DataError
 
 SAMPLING = Sampling(0.6, 0.95, 10)
 
@@ -90,6 +91,13 @@ def test_a_torn_last_line_is_passed_over(tmp_path):
         ledger.journal.write_bytes(content[:cut])
         again = Ledger("t", tmp_path)
         assert again.find(ask().key, SAMPLING, 100) and not again.find(ask("ho").key, SAMPLING, 100)
+
+
+def test_a_completion_of_another_version_is_not_dropped_in_silence(tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/part-x.jsonl").write_text('{"key": "k", "text": "old"}\n')
+    with pytest.raises(DataError, match=r"part-x.jsonl: not a completion of this version"):
+        Ledger("t", tmp_path)
 
 
 def test_two_writers_do_not_disturb_each_other(tmp_path):
