@@ -7,6 +7,7 @@ from typing import Any
 
 from mini import grammar
 from mini.grammar import Problem
+from mini.mixture import draw
 from mini.params import Benchmark, Corpus, load
 from stages.tables import whole_folder, write_json_lines
 
@@ -14,13 +15,16 @@ WORLD = Path("mini/world")
 KINDS = {"story": grammar.story, "program": grammar.program}
 
 
-def query(problem: Problem) -> dict[str, Any]:
+def query(problem: Problem, tell: bool = True) -> dict[str, Any]:
+    """A row of the corpus; an instruction may keep to itself what its constraints are."""
     return {
         "messages": problem.messages(),
         "category": problem.category,
         "source": problem.source,
         "difficulty": str(problem.level),
-        "ground_truth": str(problem.answer),
+        "ground_truth": problem.ground_truth,
+        "test_cases": problem.test_cases,
+        "constraints": problem.constraints if tell else None,
     }
 
 
@@ -57,7 +61,7 @@ def benchmark(name: str, params: Benchmark) -> list[dict[str, str]]:
             problem = KINDS[params.kind](rng, int(level))
             rows[problem.turns[0]] = {
                 "question": problem.turns[0],
-                "answer": str(problem.answer),
+                "answer": problem.ground_truth or "",
                 "level": level,
             }
     return list(rows.values())
@@ -90,7 +94,7 @@ def main() -> None:
         questions = {name: benchmark(name, each) for name, each in benchmarks.items()}
         for name, rows in questions.items():
             write_json_lines(rows, folder / f"{name}.jsonl")
-    clean = [query(grammar.draw(rng)) for _ in range(params.queries)]
+    clean = [query(draw(rng), tell=rng.random() < 0.5) for _ in range(params.queries)]
     rows = clean + dirt(rng, params, clean) + twins(rng, params, [row for each in questions.values() for row in each])
     rng.shuffle(rows)
     write_json_lines(rows, WORLD / "queries.jsonl")

@@ -1,4 +1,5 @@
-"""Trains the small world's language models: a base that knows arithmetic but no form, and one teacher a style.
+"""Trains the small world's models: a base that knows arithmetic but no form, one teacher a style, an assistant that
+judges and writes constraints, and a reward model.
 
 Every model is a Qwen3 of about 265 k parameters, trained on one thread from fresh procedural samples. Models
 train side by side, one a process, so that all cores are busy.
@@ -12,13 +13,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
-from mini.grammar import STYLES, Problem, answer_briefly, draw, respond
+from mini.grammar import STYLES, Problem, answer_briefly, respond
+from mini.helpers import assist, prompts, rated, talked
+from mini.mixture import draw
 from mini.params import Models, load
 from mini.tokenizer import build as tokenizer_of
 from stages.processes import die_with_parent
 
 WORLD = Path("mini/world")
 IGNORED = -100
+ASSISTANT, REWARD = "assistant", "reward"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,10 @@ class Job:
 
 
 def sample(rng: Random, role: str, system_prompt: str) -> tuple[list[dict[str, str]], str]:
-    """A prompt and the response to learn; half of the prompts open with the system prompt."""
+    """A prompt and the response to learn; half of the prompts open with the system prompt, the assistant's never do."""
+    if role == ASSISTANT:
+        asked, answer = assist(rng, prompts())
+        return [{"role": "user", "content": asked}], answer
     problem = draw(rng)
     system = [{"role": "system", "content": system_prompt}] if rng.random() < 0.5 else []
     return system + problem.messages(), base_response(rng, problem) if role == "base" else respond(problem, role)
@@ -48,26 +55,50 @@ def encode(tokenizer, messages, response, role: str) -> tuple[list[int], list[in
     return prompt + target, (prompt if role == "base" else [IGNORED] * len(prompt)) + target
 
 
+def dialogue_of(rng: Random, tokenizer) -> tuple[list[int], list[float]]:
+    """Token ids of a reply in its dialogue, and how it is rated."""
+    problem = talked(rng)
+    reply, ratings = rated(rng, problem)
+    messages = [*problem.messages(), {"role": "assistant", "content": reply}]
+    return tokenizer.apply_chat_template(messages, return_dict=False), list(ratings)
+
+
 def batch(rng: Random, job: Job, params: Models, tokenizer):
-    """A padded batch of fresh samples, shape (batch, longest), as input ids, attention mask and labels."""
+    """A padded batch of fresh samples, shape (batch, longest), as input ids, attention mask and labels.
+
+    A reward model's labels are ratings, shape (batch, 3).
+    """
     import torch
 
-    rows = [encode(tokenizer, *sample(rng, job.role, params.system_prompt), job.role) for _ in range(params.batch)]
-    longest = max(len(ids) for ids, _ in rows)
-    pad = lambda row, value: row + [value] * (longest - len(row))  # noqa: E731
-    ids = torch.tensor([pad(ids, tokenizer.pad_token_id) for ids, _ in rows])
-    labels = torch.tensor([pad(labels, IGNORED) for _, labels in rows])
-    return {"input_ids": ids, "attention_mask": (ids != tokenizer.pad_token_id).long(), "labels": labels}
+    pad = tokenizer.pad_token_id
+    if job.role == REWARD:
+        rated_rows = [dialogue_of(rng, tokenizer) for _ in range(params.batch)]
+        ids = padded([ids for ids, _ in rated_rows], pad)
+        labels = torch.tensor([ratings for _, ratings in rated_rows])
+    else:
+        rows = [encode(tokenizer, *sample(rng, job.role, params.system_prompt), job.role) for _ in range(params.batch)]
+        ids, labels = padded([ids for ids, _ in rows], pad), padded([labels for _, labels in rows], IGNORED)
+    return {"input_ids": ids, "attention_mask": (ids != pad).long(), "labels": labels}
 
 
-def build(params: Models, tokenizer):
-    """A fresh Qwen3; its head size of 32 is one that vLLM's CPU kernels have.
+def padded(rows: list[list[int]], value: int):
+    """Rows of different length as one tensor, shape (rows, longest)."""
+    import torch
 
-    Not a Qwen2: for that model type transformers 5 replaces any tokenizer of ours by its own.
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+def build(params: Models, tokenizer, role: str):
+    """A fresh Qwen3, with three ratings as its head for the reward model.
+
+    Its attention heads have 32 dimensions, which vLLM's CPU kernels can do. Not a Qwen2: for that model type
+    transformers 5 replaces any tokenizer of ours by its own.
     """
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
-    return Qwen3ForCausalLM(
+    heads = {"num_labels": 3, "problem_type": "regression"} if role == REWARD else {}
+    return (Qwen3ForSequenceClassification if role == REWARD else Qwen3ForCausalLM)(
         Qwen3Config(
             vocab_size=len(tokenizer),
             hidden_size=params.hidden,
@@ -81,6 +112,7 @@ def build(params: Models, tokenizer):
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            **heads,
         )
     )
 
@@ -97,8 +129,8 @@ def train(job: Job, params: Models) -> str:
 
     torch.set_num_threads(1)
     set_seed(params.seed)
-    tokenizer = tokenizer_of(params.system_prompt)
-    model = build(params, tokenizer)
+    tokenizer = tokenizer_of(params.system_prompt, prompts())
+    model = build(params, tokenizer, job.role)
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, betas=(0.9, 0.98))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, job.steps))
     rng, start = Random(f"{params.seed}/{job.role}"), time.monotonic()

@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mini.grammar import vocabulary
+from mini.mixture import vocabulary
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unk|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -14,10 +14,10 @@ CHAT_TEMPLATE = (
 SPACE = "▁"
 
 
-def build(system_prompt: str) -> PreTrainedTokenizerFast:
+def build(system_prompt: str, prompts: dict[str, str]) -> PreTrainedTokenizerFast:
     """Makes the tokenizer. Metaspace on both sides puts the spaces back where they were."""
     special = [PAD, END, UNKNOWN, *ROLES]
-    words = special + [SPACE + word for word in vocabulary(system_prompt)]
+    words = special + [SPACE + word for word in vocabulary(system_prompt, prompts)]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")

@@ -6,6 +6,10 @@
 #   deepspeed  its shared-memory operator is compiled here, once; left to the first run it takes minutes and a
 #              killed compile leaves a lock on which every later run waits for ever. Pip's cache may hold a build
 #              without the operator, so it is passed over.
+#
+# And two things that are no package of Python's own:
+#   punkt      NLTK's English sentence splitter, which IFEval's checkers need; llama-index-core carries it in its wheel.
+#   bubblewrap the sandbox for code; the system's package, or where that may not be installed, unpacked into the environment.
 set -euo pipefail
 accelerator=$1 python=$2 venv=$3
 lock=requirements/$accelerator.txt
@@ -32,4 +36,35 @@ if ! "$venv/bin/python" -c "import importlib.metadata as m; assert m.version('de
     else
         PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation "$deepspeed"
     fi
+fi
+
+punkt=$venv/nltk_data/tokenizers/punkt_tab/english
+if [ ! -e "$punkt/abbrev_types.txt" ]; then
+    wheel=$(mktemp -d)
+    "$venv/bin/pip" --disable-pip-version-check --quiet --quiet download --no-deps --dest "$wheel" llama-index-core==0.14.25
+    mkdir -p "$punkt"
+    unzip=("$venv/bin/python" -c 'import sys, zipfile, pathlib
+for name in (wheel := zipfile.ZipFile(sys.argv[1])).namelist():
+    if "/punkt_tab/english/" in name:
+        pathlib.Path(sys.argv[2], name.rsplit("/", 1)[1]).write_bytes(wheel.read(name))')
+    "${unzip[@]}" "$wheel"/*.whl "$punkt"
+    rm -r "$wheel"
+fi
+
+# Quiet attempts, the most regular first; without bubblewrap everything runs but code, whose verdicts say why.
+system_bubblewrap() {
+    [ "$(id -u)" = 0 ] || return 1
+    if command -v apt-get; then apt-get install -y bubblewrap || { apt-get update && apt-get install -y bubblewrap; }
+    elif command -v dnf; then dnf install -y bubblewrap
+    elif command -v apk; then apk add bubblewrap
+    else return 1; fi
+}
+own_bubblewrap() {
+    local place; place=$(mktemp -d)
+    (cd "$place" && apt-get download bubblewrap && dpkg -x bubblewrap_*.deb unpacked) || return 1
+    rm -rf "$venv/bubblewrap" && mv "$place/unpacked" "$venv/bubblewrap" && rm -r "$place"
+}
+if ! command -v bwrap >/dev/null && [ ! -x "$venv/bubblewrap/usr/bin/bwrap" ]; then
+    system_bubblewrap >/dev/null 2>&1 || own_bubblewrap >/dev/null 2>&1 ||
+        echo "setup: bubblewrap could not be installed; code cannot be verified until your system's package \`bubblewrap\` is there" >&2
 fi

@@ -21,8 +21,10 @@ class Model(Section):
     revision: str | None
 
 
-# ``base`` becomes the students, ``scorer`` gives perplexity, ``embedder`` finds benchmark twins.
+# ``base`` becomes the students, ``scorer`` gives perplexity, ``embedder`` finds benchmark twins. The judge and the
+# reward model verify, the constraint writer says what instructions ask for: null where no category needs them.
 NEEDED = ("base", "scorer", "embedder")
+OPTIONAL = ("judge", "reward", "constraint_writer")
 
 
 def sha256(path: Path) -> str:
@@ -70,19 +72,21 @@ def check_listed(teachers: list[str], pipeline: str) -> None:
 
 
 def main() -> None:
-    roles, teachers = params.load(dict[str, Model], "assets"), params.load(list[str], "teachers")
+    roles, teachers = params.load(dict[str, Model | None], "assets"), params.load(list[str], "teachers")
     for role in NEEDED:
         params.load(Model, f"assets.{role}")
+    for role in OPTIONAL:
+        params.load(Model | None, f"assets.{role}")
     check_listed(teachers, Path("dvc.yaml").read_text())
     for teacher in teachers:
         roles[f"teacher-{teacher}"] = params.load(Model, f"teacher.{teacher}.model")
     with provenance.record("metrics/assets.json", "huggingface_hub") as metrics:
-        locks = [lock(role, model) for role, model in roles.items()]
+        locks = {role: lock(role, model) if model else None for role, model in roles.items()}
         with whole_folder(FOLDER) as folder:
-            for each in locks:
-                write_json(asdict(each), folder / f"{each.role}.json")
-        metrics["models"] = len(locks)
-    say("assets", ", ".join(f"{each.role} {each.revision[:8]}" for each in locks))
+            for role, each in locks.items():
+                write_json(asdict(each) if each else None, folder / f"{role}.json")
+        metrics["models"] = sum(map(bool, locks.values()))
+    say("assets", ", ".join(f"{role} {each.revision[:8] if each else 'none'}" for role, each in locks.items()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """curate: keeps a teacher's verified traces that are sound in structure, fluent and not repeated. Rejects say why."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -11,9 +12,10 @@ import pyarrow as pa
 from stages import params, provenance
 from stages.params import Section
 from stages.provenance import say
-from stages.tables import CURATED, QUERY, TRACE, read, write
+from stages.tables import CURATED, QUERY, TRACE, read, read_json, write
 from stages.verifiers import PASS, UNKNOWN
 
+MOST_REASONS = 10
 REJECTED = CURATED.append(pa.field("rejected_for", pa.string()))
 
 
@@ -23,6 +25,13 @@ class Curate(Section):
 
     ngram: int
     max_repeats: int
+
+
+@dataclass(frozen=True)
+class Price(Section):
+    """What an hour of one device costs, in any currency; null where nobody asks."""
+
+    device_hour: float | None
 
 
 def repeated(responses: list[np.ndarray], n: int, most: int) -> np.ndarray:
@@ -63,32 +72,41 @@ def share(part: int, whole: int) -> float:
     return round(part / whole, 4) if whole else 0.0
 
 
-def distillation(traces: list[dict[str, Any]], queries: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How the teacher fared: pass rates by category, difficulty and attempt, attempts, cuts and unknowns."""
-    passed = {row["query_id"]: row for row in traces if row["verdict"] == PASS}
-
-    def first_attempt(field: str) -> dict[str, float]:
-        groups: dict[str, list[bool]] = {}
-        for row in traces:
-            if row["attempt"] == 1:
-                groups.setdefault(queries[row["query_id"]][field] or "none", []).append(row["verdict"] == PASS)
-        return {name: share(sum(group), len(group)) for name, group in sorted(groups.items())}
-
-    by_attempt: dict[str, list[bool]] = {}
+def pass_rates(traces: list[dict[str, Any]], group_of: Callable[[dict[str, Any]], str]) -> dict[str, float]:
+    """The share of attempts that passed, by group."""
+    groups: dict[str, list[bool]] = {}
     for row in traces:
-        by_attempt.setdefault(str(row["attempt"]), []).append(row["verdict"] == PASS)
+        groups.setdefault(group_of(row), []).append(row["verdict"] == PASS)
+    return {name: share(sum(group), len(group)) for name, group in sorted(groups.items())}
+
+
+def distillation(traces: list[dict[str, Any]], queries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How the teacher fared: pass rates by category, difficulty and attempt, attempts, cuts, and what could not be told."""
+    first = [row for row in traces if row["attempt"] == 1]
+    verified, unknown = sum(row["verdict"] == PASS for row in traces), [row for row in traces if row["verdict"] == UNKNOWN]
+    reasons = Counter(f"{row['verifier']}: {row['reason']}" for row in unknown)
     return {
         "queries": len(queries),
-        "verified": len(passed),
-        "verified_share": share(len(passed), len(queries)),
-        "pass_rate": share(sum(row["verdict"] == PASS for row in traces), len(traces)),
-        "first_attempt_by_category": first_attempt("category"),
-        "first_attempt_by_difficulty": first_attempt("difficulty"),
-        "by_attempt": {name: share(sum(group), len(group)) for name, group in sorted(by_attempt.items())},
+        "verified": verified,
+        "verified_share": share(verified, len(queries)),
+        "pass_rate": share(verified, len(traces)),
+        "first_attempt_by_category": pass_rates(first, lambda row: queries[row["query_id"]]["category"]),
+        "first_attempt_by_difficulty": pass_rates(first, lambda row: queries[row["query_id"]]["difficulty"] or "none"),
+        "by_attempt": pass_rates(traces, lambda row: str(row["attempt"])),
         "attempts_a_query": round(len(traces) / max(len(queries), 1), 3),
         "truncated_share": share(sum(row["finish_reason"] == "length" for row in traces), len(traces)),
-        "unknown_share": share(sum(row["verdict"] == UNKNOWN for row in traces), len(traces)),
-        "tokens_a_verified_trace": round(sum(row["completion_tokens"] for row in traces) / max(len(passed), 1), 1),
+        "unknown_share": share(len(unknown), len(traces)),
+        "unknown_reasons": dict(reasons.most_common(MOST_REASONS)),
+        "tokens_a_verified_trace": round(sum(row["completion_tokens"] for row in traces) / max(verified, 1), 1),
+    }
+
+
+def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float | None]:
+    """What a verified trace took of the engine, attempts that failed included; ``run`` is distill's own account."""
+    seconds = run["engine_seconds"] * run["devices"] / max(verified, 1)
+    return {
+        "device_seconds_a_verified_trace": round(seconds, 4),
+        "cost_a_verified_trace": None if price.device_hour is None else round(seconds / 3600 * price.device_hour, 8),
     }
 
 
@@ -131,7 +149,10 @@ def main(teacher: str) -> None:
         write(kept, f"data/curated/{teacher}", CURATED)
         write(rejected, f"data/rejected/curate/{teacher}", REJECTED)
         reasons = dict(sorted(Counter(row["rejected_for"] for row in rejected).items()))
-        metrics.update(distill=distillation(traces, queries), curate={"kept": len(kept), "rejected": reasons})
+        account = distillation(traces, queries)
+        run = read_json(f"metrics/distill/{teacher}.json")
+        metrics["distill"] = account | cost(run, account["verified"], params.load(Price, "price"))
+        metrics.update(curate={"kept": len(kept), "rejected": reasons})
         metrics["mean_perplexity"] = average(kept, "perplexity")
         metrics["mean_response_tokens"] = average(kept, "response_tokens")
     say(f"curate@{teacher}", f"kept {len(kept)} of {len(verified)} verified traces; dropped {reasons}")

@@ -106,7 +106,7 @@ def main() -> None:
         kept, rejected = decontaminate(queries, nearest, Benchmarks(items, settings))
         if not kept:
             raise DataError(f"data/clean: all {len(queries)} queries look like benchmark questions; see `decontaminate`")
-        write(kept, "data/queries", QUERY)
+        write(kept, "data/decontaminated", QUERY)
         write(rejected, "data/rejected/decontaminate", EVIDENCE)
         metrics.update(kept=len(kept), rejected=report(rejected))
     say("decontaminate", f"kept {len(kept)} of {len(queries)}; dropped {metrics['rejected']}")

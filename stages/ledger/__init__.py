@@ -1,120 +1,211 @@
-"""The ledger: every completion that was ever paid for, kept outside the pipeline's outputs.
+"""The ledger: every completion that was ever paid for, and every verdict on it, kept outside the pipeline's outputs.
 
 DVC deletes a stage's outputs before it runs the stage; the ledger stays. A completion is found by the key of what was
-asked; `valid` says whether it still holds under another ``max_tokens`` or context.
+asked; `valid` says whether it still holds under another ``max_tokens`` or context. Only an index is held in memory,
+texts are read when they are wanted. Several runs may share a ledger, on a network file system too: link ``.ledger`` to
+a folder that all of them see.
 
-Each writer appends to a journal of its own, a line a completion, so that a killed run loses only what was in flight.
-On closing, the journal is renamed to an immutable part. A torn last line is the mark of a kill and is passed over.
+``python -m stages.ledger OWNER`` shows what one holds; with ``--compact`` it merges its files into one.
 """
 
 import json
 import os
-import socket
-import uuid
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from stages.engines import PROMPT_TOO_LONG, Completion, Engine, Request, Sampling
+from stages.ledger.journal import Journal, Place
 from stages.tables import DataError
 
 ROOT = Path(os.environ.get("DVC_ROOT", ".")) / ".ledger"
+LOOK_AGAIN = 0.25
 
 
-def valid(completion: Completion, sampling: Sampling, context: int) -> bool:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A completion but for its text, which stands at ``place``. ``seconds`` is its share of the engine's time."""
+
+    place: Place
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    attempt: int
+    seconds: float
+
+
+def valid(entry: Entry | Completion, sampling: Sampling, context: int) -> bool:
     """Whether asking again would give the same under ``max_tokens`` and a model's ``context``, both in tokens.
 
     What ended by itself holds where it fits; what was cut holds where it would be cut at the same place.
     """
-    room = min(sampling.max_tokens, context - completion.prompt_tokens)
-    if completion.finish_reason == "length":
-        return completion.completion_tokens == room
-    return completion.completion_tokens <= room
+    room = min(sampling.max_tokens, context - entry.prompt_tokens)
+    if entry.finish_reason == "length":
+        return entry.completion_tokens == room
+    return entry.completion_tokens <= room
 
 
 class Ledger:
-    """The completions of one owner (a teacher, a student), readable at once and appended to as they come."""
+    """The completions of one owner (a teacher, a student, a judge), readable at once and added to as they come."""
 
     def __init__(self, owner: str, root: Path = ROOT):
-        self.folder = root / owner
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.kept: dict[str, list[Completion]] = defaultdict(list)
-        for path in sorted(self.folder.glob("*.jsonl")):
-            for completion in _read(path):
-                self.kept[completion.key].append(completion)
-        writer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.journal = self.folder / f"open-{writer}.jsonl"
-        self.file: int | None = None
+        self.journal = Journal(root / owner)
+        self.entries: dict[str, list[Entry]] = defaultdict(list)
+        self.looked = 0.0
+        self.fresh: set[str] = set()
+        self.look()
+        self.fresh.clear()
 
-    def find(self, key: str, sampling: Sampling, context: int) -> Completion | None:
+    def look(self) -> None:
+        """Takes in what other writers added since the last look; ``fresh`` holds the keys of all that came this way.
+
+        Raises DataError at a line of another version.
+        """
+        for line, place in self.journal.refresh():
+            record = _parse(line, self.journal.path_of(place.writer))
+            if record is not None:
+                key = record.pop("key")
+                self.entries[key].append(Entry(place, **record))
+                self.fresh.add(key)
+        self.looked = time.monotonic()
+
+    def find(self, key: str, sampling: Sampling, context: int) -> Entry | None:
         """A stored completion that still holds; of several, the shortest and then the first by its text."""
-        held = [completion for completion in self.kept.get(key, ()) if valid(completion, sampling, context)]
-        return min(held, key=lambda completion: (completion.completion_tokens, completion.text), default=None)
+        held = [entry for entry in self.entries.get(key, ()) if valid(entry, sampling, context)]
+        if len(held) < 2:
+            return held[0] if held else None
+        return min(held, key=lambda entry: (entry.completion_tokens, self.completion(key, entry).text))
 
-    def add(self, completion: Completion) -> None:
-        """Keeps a completion; it is in the operating system's hands when this returns, in one write."""
-        if self.file is None:
-            self.file = os.open(self.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        line = json.dumps(asdict(completion), ensure_ascii=True).encode() + b"\n"
-        while line:
-            line = line[os.write(self.file, line) :]
-        self.kept[completion.key].append(completion)
+    def find_again(self, key: str, sampling: Sampling, context: int) -> Entry | None:
+        """The same, with a look at what others added where it is not found and the last look is a while ago."""
+        entry = self.find(key, sampling, context)
+        if entry is None and time.monotonic() - self.looked > LOOK_AGAIN:
+            self.look()
+            entry = self.find(key, sampling, context)
+        return entry
+
+    def completion(self, key: str, entry: Entry) -> Completion:
+        """The whole completion, its text read from the ledger."""
+        record = json.loads(self.journal.fetch(entry.place))
+        names = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "engine")
+        return Completion(key, *(record[name] for name in names))
+
+    def add(self, completion: Completion, attempt: int = 1, seconds: float = 0.0) -> Entry:
+        """Keeps a completion; it outlives a kill from here on."""
+        about = {"attempt": attempt, "seconds": round(seconds, 4)}
+        fields = asdict(completion)
+        text = fields.pop("text")
+        place = self.journal.append(fields | about | {"text": text})
+        entry = Entry(
+            place, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, attempt, about["seconds"]
+        )
+        self.entries[completion.key].append(entry)
+        return entry
 
     def close(self) -> None:
-        """Seals this writer's journal as an immutable part."""
-        if self.file is not None:
-            os.fsync(self.file)
-            os.close(self.file)
-            self.file = None
-            self.journal.rename(self.journal.with_name(self.journal.name.replace("open-", "part-", 1)))
+        self.journal.close()
 
 
 class LedgerEngine:
     """An engine that asks only for what the ledger does not hold, and starts the real one only when it must.
 
-    ``context`` is the real engine's, in tokens.
+    ``context`` is the real engine's, in tokens. The real engine's time while it has work is shared out among its
+    completions by their tokens, so that the ledger knows what each has cost.
     """
 
     def __init__(self, ledger: Ledger, context: int, start: Callable[[], Engine]):
         self.ledger, self.context, self.start = ledger, context, start
         self.engine: Engine | None = None
         self.found: list[Completion] = []
+        self.attempts: dict[str, int] = {}
+        self.used: dict[str, Entry] = {}
         self.asked = 0
         self.reused = 0
+        self.met = ledger.journal.others() > 0
+        self.charged_to = 0.0
 
     def submit(self, request: Request) -> None:
-        stored = self.ledger.find(request.key, request.sampling, self.context)
+        stored = self.ledger.find_again(request.key, request.sampling, self.context)
         if stored:
-            self.found.append(stored)
+            self.used[request.key] = stored
+            self.found.append(self.ledger.completion(request.key, stored))
             self.reused += 1
+            self.met |= request.key in self.ledger.fresh
             return
         if self.engine is None:
             self.engine = self.start()
+        if not self.attempts:
+            self.charged_to = time.monotonic()
         self.asked += 1
+        self.attempts[request.key] = request.attempt
         self.engine.submit(request)
 
     def poll(self) -> list[Completion]:
-        if self.found:
-            found, self.found = self.found, []
+        """What the ledger held and what the engine finished. Raises EngineError where the engine died."""
+        found, self.found = self.found, []
+        if not self.attempts or self.engine is None:
             return found
-        if self.engine is None:
-            return []
         fresh = self.engine.poll()
+        now, tokens = time.monotonic(), sum(completion.completion_tokens for completion in fresh)
         for completion in fresh:
+            attempt = self.attempts.pop(completion.key)
             if completion.finish_reason != PROMPT_TOO_LONG:
-                self.ledger.add(completion)
-        return fresh
+                share = completion.completion_tokens / tokens if tokens else 0.0
+                self.used[completion.key] = self.ledger.add(completion, attempt, share * (now - self.charged_to))
+        if tokens:
+            self.charged_to = now
+        return found + fresh
+
+    def met_another(self) -> bool:
+        """Whether a request was met that another writer has answered since this was last asked; first, whether others work."""
+        met, self.met = self.met, False
+        return met
+
+    def text(self, request: Request) -> str:
+        """The text that a request was answered with; empty where its prompt left no room."""
+        entry = self.used.get(request.key)
+        return self.ledger.completion(request.key, entry).text if entry else ""
+
+    def seconds(self, request: Request) -> float:
+        """The engine's time that all completions of a request took, cut ones before included."""
+        return sum(entry.seconds for entry in self.ledger.entries.get(request.key, ()))
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.close()
+        self.ledger.close()
 
 
-def _read(path: Path) -> Iterator[Completion]:
-    """The whole lines of a part or journal; a line that a kill tore is not a completion."""
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            continue
-        try:
-            yield Completion(**fields)
-        except TypeError:
-            raise DataError(f"{path}: not a completion of this version; move the file away to generate anew") from None
+def answers(engine: LedgerEngine, requests: Iterable[Request], most: int) -> Iterator[tuple[Request, Completion]]:
+    """Every request with its completion, in the order in which they come; at most ``most`` are in flight."""
+    todo = iter(requests)
+    waiting: dict[str, Request] = {}
+    while True:
+        for request in islice(todo, most - len(waiting)):
+            waiting[request.key] = request
+            engine.submit(request)
+        if not waiting:
+            return
+        for completion in engine.poll():
+            yield waiting.pop(completion.key), completion
+
+
+def _parse(line: bytes, path: Path) -> dict[str, Any] | None:
+    """A completion's fields but for text and engine; None for a line that a kill tore.
+
+    The text comes last and is the bulk of a line, so the line is parsed without it.
+    """
+    head, found, text = line.partition(b', "text": "')
+    try:
+        record = json.loads(head + b"}" if found and text.endswith(b'"}\n') else line)
+    except ValueError:
+        return None
+    wanted = {"key", "finish_reason", "prompt_tokens", "completion_tokens", "engine", "attempt", "seconds"}
+    if not found or not isinstance(record, dict) or record.keys() != wanted:
+        raise DataError(f"{path}: not a completion of this version; move the file away to generate anew")
+    del record["engine"]
+    return record

@@ -28,6 +28,12 @@ def read(role: str) -> Lock:
     return Lock(**read_json(FOLDER / f"{role}.json"))
 
 
+def read_optional(role: str) -> Lock | None:
+    """The lock of a role that a profile may leave out; None where it does."""
+    found = read_json(FOLDER / f"{role}.json")
+    return Lock(**found) if found else None
+
+
 def brief(*locks: Lock) -> dict[str, str]:
     """For provenance: role to id and revision."""
     return {lock.role: f"{lock.id}@{lock.revision}" for lock in locks}

@@ -7,7 +7,7 @@ import difflib
 import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, overload
 
 import yaml
 from annotated_types import Gt, Lt
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 PARAMS = Path("params.yaml")
 STAGES = Path(__file__).resolve().parent.parent
-SHARED = {"seed", "world", "system_prompt", "teachers", "teacher", "verify", "generation", "price"}
+SHARED = {"seed", "world", "system_prompt", "teachers", "teacher", "verify", "prompts", "price"}
 T = TypeVar("T")
 Positive = Annotated[int, Gt(0)]
 Share = Annotated[float, Gt(0), Lt(1)]
@@ -31,7 +31,15 @@ class Section:
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
 
-def load(kind: type[T], section: str, path: Path = PARAMS) -> T:
+@overload
+def load(kind: type[T], section: str, path: Path = PARAMS) -> T: ...
+
+
+@overload
+def load(kind: Any, section: str, path: Path = PARAMS) -> Any: ...
+
+
+def load(kind: Any, section: str, path: Path = PARAMS) -> Any:
     """Reads one section, given by its dotted name, as ``kind``: a Section dataclass or a plain type.
 
     Raises ParamsError with one line a mistake, each naming file and key.
@@ -39,7 +47,7 @@ def load(kind: type[T], section: str, path: Path = PARAMS) -> T:
     return parse(kind, _find(read(path), section, path), section, path)
 
 
-def parse(kind: type[T], value: Any, section: str, path: Path = PARAMS) -> T:
+def parse(kind: Any, value: Any, section: str, path: Path = PARAMS) -> Any:
     """Checks a value that was read from ``section`` of ``path`` against ``kind``."""
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value))
@@ -75,11 +83,15 @@ def _find(content: Any, section: str, path: Path) -> Any:
 
 
 def _explain(kind: type, section: str, path: Path, mistake: Any) -> str:
-    key = ".".join([section, *map(str, mistake["loc"])])
+    location = tuple(step for step in mistake["loc"] if not str(step).startswith("kind:"))
+    key = ".".join([section, *map(str, location)])
     if mistake["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{path}: {key}: unknown key{_suggest(str(mistake['loc'][-1]), _names(kind, mistake['loc'][:-1]))}"
+        return f"{path}: {key}: unknown key{_suggest(str(location[-1]), _names(kind, location[:-1]))}"
     if mistake["type"] in ("missing", "missing_argument"):
         return f"{path}: {key}: missing"
+    if mistake["type"] == "union_tag_invalid":
+        known = mistake["ctx"]["expected_tags"].replace("kind:", "")
+        return f"{path}: {key}.kind: {mistake['input'].get('kind')!r} is none of {known}"
     return f"{path}: {key}: {mistake['msg']}, got {mistake['input']!r}"
 
 

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,32 @@ def read(folder: str | Path, schema: pa.Schema | None = None) -> pa.Table:
 
 
 def write(rows: Iterable[dict[str, Any]] | pa.Table, folder: str | Path, schema: pa.Schema) -> None:
-    """Writes rows in the order given as part-00000.parquet and so on; an empty table is one part without rows."""
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema)
+    """Writes rows in the order given as part-00000.parquet and so on; an empty table is one part without rows.
+
+    Rows that come one by one are held a row group at a time.
+    """
+    size = min(ROWS_A_GROUP, ROWS_A_PART)
+    groups = _groups(rows, schema, size)
     with whole_folder(folder) as target:
-        for part, start in enumerate(range(0, max(len(table), 1), ROWS_A_PART)):
-            piece = table.select(schema.names).cast(schema).slice(start, ROWS_A_PART)
-            pq.write_table(piece, target / f"part-{part:05}.parquet", row_group_size=ROWS_A_GROUP, compression="zstd")
+        for part in count():
+            first = next(groups, None if part else schema.empty_table())
+            if first is None:
+                break
+            with pq.ParquetWriter(target / f"part-{part:05}.parquet", schema, compression="zstd") as writer:
+                for group in chain([first], islice(groups, ROWS_A_PART // size - 1)):
+                    writer.write_table(group)
+
+
+def _groups(rows: Iterable[dict[str, Any]] | pa.Table, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+    """Tables of ``size`` rows, the last one smaller."""
+    if isinstance(rows, pa.Table):
+        table = rows.select(schema.names).cast(schema)
+        for start in range(0, len(table), size):
+            yield table.slice(start, size)
+        return
+    one_by_one = iter(rows)
+    while group := list(islice(one_by_one, size)):
+        yield pa.Table.from_pylist(group, schema)
 
 
 @contextmanager

@@ -1,54 +1,55 @@
 """Verifiers: is a response right? One file a verifier, one interface, three answers.
 
 ``pass`` and ``fail`` are what a verifier is sure of. ``unknown`` is everything else (a time-out, a reference that does
-not parse, no verifier for the category): it is counted, shown and retried, and never silently a fail.
+not parse, a judge that is down, no sandbox): it is counted, shown and retried, and never silently a fail.
+
+A verifier takes an `Item` and gives a future `Verdict` whose score is from 0 to 1; `stages.verifiers.route` sends every
+item to the verifier of its category and turns scores into verdicts by the category's threshold.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Literal, Protocol
-
-from stages.params import Section
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 Category = Literal["math", "code", "science", "if", "multiturn", "other"]
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
+LONGEST_REASON = 200
 _INSIDE = r"(?:(?!</?(?:think|answer)>).)*"
 _FORM = re.compile(rf"\s*<think>(?P<think>{_INSIDE})</think>\s*<answer>(?P<answer>{_INSIDE})</answer>\s*", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(?P<answer>.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Rule(Section):
-    """How one category is verified: which verifier, and the score (0 to 1) from which on a response passes."""
-
-    verifier: str
-    threshold: float
-
-
-@dataclass(frozen=True)
-class VerifyParams(Section):
-    """``rules`` a category; ``timeout`` in seconds a response; ``processes`` of the pool that verifies."""
-
-    rules: dict[Category, Rule]
-    timeout: float
-    processes: int
-
-
-@dataclass(frozen=True)
 class Item:
-    """What a verifier needs: the reference and the response's answer part."""
+    """What a verifier needs: the query, as far as it says what is right, and the response's answer part."""
 
     key: str
     category: str
-    ground_truth: str | None
     answer: str | None
+    messages: tuple[dict[str, str], ...] = ()
+    ground_truth: str | None = None
+    test_cases: str | None = None
+    constraints: str | None = None
+
+    @property
+    def question(self) -> str:
+        """The last thing that the user said."""
+        return next((turn["content"] for turn in reversed(self.messages) if turn["role"] == "user"), "")
 
 
-@dataclass(frozen=True)
+def item_of(key: str, query: dict[str, Any], answer: str | None) -> Item:
+    """An item out of a query's row (fields of QUERY; those that are missing count as empty)."""
+    fields = {name: query.get(name) for name in ("ground_truth", "test_cases", "constraints")}
+    return Item(key, query["category"], answer, tuple(query.get("messages") or ()), **fields)
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came out: a score from 0 to 1 (None where unknown), why, and by which verifier.
+    """What came out: a score from 0 to 1 (None where unknown), why, by which verifier, and the seconds it took.
 
-    ``hopeless`` marks an unknown that no other response to the same query can mend.
+    ``hopeless`` marks an unknown that no other response to the same query can mend; ``certain`` a fail that is beyond
+    doubt, so that no judge is asked.
     """
 
     score: float | None
@@ -56,16 +57,40 @@ class Verdict:
     reason: str
     verifier: str
     hopeless: bool = False
+    certain: bool = False
+    seconds: float = 0.0
+
+    def at(self, threshold: float) -> "Verdict":
+        """The same with its score held against a threshold."""
+        if self.score is None:
+            return self
+        return replace(self, verdict=PASS if self.score >= threshold else FAIL)
+
+
+def scored(verifier: str, score: float, reason: str, certain: bool = False) -> Verdict:
+    """A verdict with a score, and pass or fail as for the threshold 1; a route applies the category's own."""
+    verdict = PASS if score >= 1 else FAIL
+    return Verdict(round(float(score), 6), verdict, reason[:LONGEST_REASON], verifier, certain=certain)
+
+
+def unknown(verifier: str, reason: str, hopeless: bool = False) -> Verdict:
+    return Verdict(None, UNKNOWN, reason[:LONGEST_REASON], verifier, hopeless)
 
 
 class Verifier(Protocol):
-    """Verifies without blocking: ``submit``, then ``poll`` for (key, verdict) pairs in any order."""
+    """Verifies the items of the categories that name it. ``verify`` returns at once."""
+
+    def verify(self, item: Item) -> "Future[Verdict]": ...
+
+    def close(self) -> None: ...
+
+
+class Verifies(Protocol):
+    """What `stages.distill` and `stages.evaluate` see: ``submit``, then ``poll`` for (key, verdict) in any order."""
 
     def submit(self, item: Item) -> None: ...
 
     def poll(self, wait: float = 0.0) -> list[tuple[str, Verdict]]: ...
-
-    def close(self) -> None: ...
 
 
 def split(text: str) -> tuple[str | None, str | None]:
@@ -77,6 +102,8 @@ def split(text: str) -> tuple[str | None, str | None]:
 def answer_part(text: str) -> str | None:
     """What is judged in free form: the last answer part, or else the whole text; None for a thought that was cut."""
     answers = _ANSWER.findall(text)
-    if not answers and "<think>" in text and "</think>" not in text:
-        return None
-    return answers[-1].strip() if answers else text
+    if answers:
+        return answers[-1].strip()
+    if "<think>" in text:
+        return text.rpartition("</think>")[2].strip() if "</think>" in text else None
+    return text

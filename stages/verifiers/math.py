@@ -1,64 +1,107 @@
 """Mathematics by Math-Verify, which decides whether two expressions are the same.
 
-Two shortcuts are taken first, and only where they are sound: both sides plain rational numbers (compared exactly), or
-both sides the same text. Everything else goes to Math-Verify in processes of its own: it needs their main thread, its
-own time-outs read as "wrong", and some expressions never end, so that only killing the process helps.
+Shortcuts are taken first, and only where they are sound: both sides plain rational numbers (compared exactly), or both
+sides the same text. Everything else goes to Math-Verify in processes of its own: it needs their main thread, its own
+time-outs read as "wrong", and some expressions never end, so that only killing the process helps.
+
+On a fail, where a judge is configured, the judge decides, as in the study; but for two whole numbers or fractions that
+differ, which leave nothing to judge.
 """
 
+import logging
 import re
+from concurrent.futures import Future
 from fractions import Fraction
 
-from stages.verifiers import FAIL, PASS, UNKNOWN, Verdict
+from stages.verifiers import PASS, Item, Verdict, scored, unknown
+from stages.verifiers.futures import done, then
+from stages.verifiers.judge import Judge, Said
+from stages.verifiers.pool import LATE, Pool
 
 NAME = "math"
+YES_OR_NO = re.compile(r"Verdict: ?(yes|no)\.?", re.IGNORECASE)
 LONGEST = 20_000
 _RATIONAL = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40}|/[1-9]\d{0,39})?", re.ASCII)
-_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_MIXED = re.compile(
+    r"([+-]?)(\d{1,40})(?:\s+(\d{1,40})/([1-9]\d{0,39})|\s*\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\})", re.ASCII
+)
+_FRACTION = re.compile(r"([+-]?)\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\}", re.ASCII)
+_SPACE = r"(?:\s|\\[ ,;]|~)*"
+_QUANTITY = re.compile(
+    rf"(?P<number>.*?[\d}}]){_SPACE}(?P<unit>\\(?:text|mathrm|rm)\b.*|[^\W\d_][^\d\\{{}}()=<>+*]*(?:[\^/]-?\d+)?)", re.DOTALL
+)
+_COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z*]+\}|\\text\{[^{}]*\}|\\[a-zA-Z]+")
 _PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}|[^\W\d_]{4,}")
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
-_FRACTION = re.compile(r"([+-]?)\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\}", re.ASCII)
 
 
-def boxed(text: str) -> str | None:
-    r"""The content of the last ``\boxed{...}``, braces balanced, or None."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
+def boxes(text: str) -> list[str]:
+    r"""The contents of every outermost ``\boxed{...}`` whose braces balance."""
+    found, start = [], text.find("\\boxed{")
+    while start >= 0:
+        depth, i = 0, start + 6
+        for i in range(start + 6, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[i], 0)
+            if depth == 0:
+                found.append(text[start + 7 : i].strip())
+                break
+        start = text.find("\\boxed{", i + 1)
+    return found
+
+
+def sole(text: str) -> str | None:
+    r"""The one expression that a text gives: what all its boxes hold, or all of it where it has none; else None."""
+    found = set(boxes(text))
+    if not found:
+        return text.strip()
+    if len(found) > 1:
         return None
-    depth = 0
-    for i in range(start + 6, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[start + 7 : i].strip()
-    return None
+    (inner,) = found
+    return sole(inner) if "\\boxed{" in inner else inner
 
 
 def rational(text: str) -> Fraction | None:
-    """The value of a plain integer, decimal or fraction; None for everything else."""
+    """The value of a plain integer, decimal, fraction or mixed number; None for everything else."""
     text = text.strip().removeprefix("$").removesuffix("$").strip()
-    latex = _FRACTION.fullmatch(text)
-    if latex:
-        text = f"{latex[1]}{latex[2]}/{latex[3]}"
-    return Fraction(text) if _RATIONAL.fullmatch(text) else None
+    if _RATIONAL.fullmatch(text):
+        return Fraction(text)
+    if latex := _FRACTION.fullmatch(text):
+        return Fraction(f"{latex[1]}{latex[2]}/{latex[3]}")
+    if mixed := _MIXED.fullmatch(text):
+        value = int(mixed[2]) + Fraction(int(mixed[3] or mixed[5]), int(mixed[4] or mixed[6]))
+        return -value if mixed[1] == "-" else value
+    return None
+
+
+def quantity(text: str) -> tuple[Fraction, str] | None:
+    r"""A plain number and its unit, written ``5 cm`` or ``5\text{ cm}``; the unit is empty where there is none."""
+    value = rational(text)
+    if value is not None:
+        return value, ""
+    match = _QUANTITY.fullmatch(text.strip().strip("$").strip())
+    value = rational(match["number"]) if match else None
+    if match is None or value is None:
+        return None
+    unit = re.sub(r"\\(?:text|mathrm|rm)\b|[{}\s.~]|\\[ ,;]", "", match["unit"])
+    return value, unit.replace("^", "").casefold()
 
 
 def shortcut(gold: str, answer: str) -> Verdict | None:
     """The verdict where it can be had soundly without Math-Verify, else None."""
-    candidate = boxed(answer) or answer.strip()
-    expected = boxed(gold) or gold.strip()
+    expected, candidate = sole(gold), sole(answer)
+    if not expected or not candidate:
+        return None
     left, right = rational(expected), rational(candidate)
     if left is not None and right is not None:
-        return judge(left == right, "equal numbers" if left == right else f"{candidate} is not {expected}")
-    if (candidate.casefold() == expected.casefold() and _WORDS.fullmatch(expected)) or candidate == expected != "":
-        return judge(True, "same text")
+        if left == right:
+            return scored(NAME, 1, "equal numbers")
+        return scored(NAME, 0, f"{candidate} is not {expected}", certain="." not in expected + candidate)
+    if candidate == expected or (candidate.casefold() == expected.casefold() and _WORDS.fullmatch(expected)):
+        return scored(NAME, 1, "same text")
+    ours, theirs = quantity(expected), quantity(candidate)
+    if ours and theirs and ours[1] and theirs[1] and ours[1] != theirs[1]:
+        return scored(NAME, 0, f"the units differ: {candidate} and {expected}")
     return None
-
-
-def judge(passed: bool, reason: str) -> Verdict:
-    return Verdict(float(passed), PASS if passed else FAIL, reason[:200], NAME)
-
-
-def unknown(reason: str, hopeless: bool = False) -> Verdict:
-    return Verdict(None, UNKNOWN, reason[:200], NAME, hopeless)
 
 
 def marked(text: str) -> str:
@@ -72,16 +115,53 @@ def marked(text: str) -> str:
     return text if _PROSE.search(_COMMAND.sub(" ", text)) else f"${text}$"
 
 
+def prepare() -> None:
+    """Imports Math-Verify, and keeps it from warning that we do without its time-outs."""
+    import math_verify
+
+    logging.getLogger(math_verify.__name__).setLevel(logging.ERROR)
+
+
 def compare(gold: str, answer: str) -> Verdict:
     """Asks Math-Verify, gold first. Runs in a process of the pool: it may take for ever there, or kill it."""
     from math_verify import parse, verify
 
-    if _WORDS.fullmatch(boxed(gold) or gold.strip()):
-        return unknown(f"the reference is words, which mathematics cannot compare: {gold}")
+    if _WORDS.fullmatch(sole(gold) or ""):
+        return unknown(NAME, f"the reference is words, which mathematics cannot compare: {gold}")
     expected = parse(marked(gold), parsing_timeout=None)
     if not expected:
-        return unknown(f"reference does not parse: {gold}", hopeless=True)
+        return unknown(NAME, f"reference does not parse: {gold}", hopeless=True)
     found = parse(marked(answer), parsing_timeout=None)
     if not found:
-        return judge(False, "no answer found in the response")
-    return judge(verify(expected, found, timeout_seconds=None), "Math-Verify compared them")
+        return scored(NAME, 0, "no answer found in the response")
+    return scored(NAME, verify(expected, found, timeout_seconds=None), "Math-Verify compared them")
+
+
+class MathVerifier:
+    """Asks Math-Verify in the pool; ``judge``, where there is one, decides what that denies or cannot read."""
+
+    def __init__(self, pool: Pool, judge: Judge | None):
+        self.pool, self.judge = pool, judge
+
+    def verify(self, item: Item) -> "Future[Verdict]":
+        gold, answer = item.ground_truth, item.answer or ""
+        if not gold:
+            return done(unknown(NAME, "the query has no ground truth", hopeless=True))
+        if len(answer) > LONGEST or len(gold) > LONGEST:
+            return done(unknown(NAME, f"longer than {LONGEST} characters"))
+        quick = shortcut(gold, answer)
+        first = done(quick) if quick else self.pool.run(NAME, compare, gold, answer)
+        return then(first, lambda verdict: self._judged(item, verdict)) if self.judge else first
+
+    def _judged(self, item: Item, verdict: Verdict) -> "Verdict | Future[Verdict]":
+        if self.judge is None or verdict.verdict == PASS or verdict.certain or verdict.reason.startswith(LATE):
+            return verdict
+        return then(self.judge.ask("math", YES_OR_NO, item), lambda said: self._decided(verdict, said))
+
+    def _decided(self, verdict: Verdict, said: Said) -> Verdict:
+        if said.words is None:
+            return unknown(NAME, said.why)
+        agrees = said.words == "yes"
+        return scored(NAME, agrees, f"the judge says {said.words}; before: {verdict.reason}")
+
+    def close(self) -> None: ...

@@ -2,6 +2,7 @@ from collections import Counter
 from random import Random
 
 from mini import corpus
+from mini.mixture import draw
 from mini.params import Benchmark, Corpus
 from stages.clean import Clean, clean
 from stages.collect import Source, as_query
@@ -18,7 +19,7 @@ def test_a_benchmark_has_so_many_questions_of_each_level_and_no_two_the_same():
 
 def test_the_planted_dirt_is_what_cleaning_finds():
     rng = Random(0)
-    good = [corpus.query(corpus.grammar.draw(rng)) for _ in range(PARAMS.queries)]
+    good = [corpus.query(draw(rng)) for _ in range(PARAMS.queries)]
     source = Source("x", None, "train", None, {})
     rows = [as_query(row, "mini", source) for row in [*good, *corpus.dirt(rng, PARAMS, good)]]
     _, rejected = clean(rows, Clean(0.3, 8))

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -5,9 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mini import grammar
-from mini.grammar import STYLES, Step, answer_briefly, draw, respond
+from mini.grammar import STYLES, Step, answer_briefly, respond
+from mini.helpers import assist, prompts, rated, talked
+from mini.mixture import MIXTURE, draw
 from mini.tokenizer import build
-from stages.verifiers import answer_part, math, split
+from stages.constrain import proposals
+from stages.verifiers import FAIL, PASS, Item, answer_part, split
+from stages.verifiers.math import YES_OR_NO
+from stages.verifiers.science import RATING
+from tests.conftest import verdicts_of
 
 PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
 
@@ -20,11 +27,11 @@ def value(step: Step) -> float:
 
 @given(st.integers(0, 10**6))
 def test_every_step_is_right_and_leads_to_the_next(seed):
-    problem = draw(Random(seed))
-    assert all(value(step) == step.result for step in problem.steps)
-    assert all(a.result == b.left for a, b in zip(problem.steps, problem.steps[1:], strict=False))
-    assert all(0 <= step.result <= grammar.LARGEST for step in problem.steps)
-    assert all(value(step.inverse()) == step.left for step in problem.steps)
+    steps = [step for step in draw(Random(seed)).steps if isinstance(step, Step)]
+    assert all(value(step) == step.result for step in steps)
+    assert all(a.result == b.left for a, b in pairwise(steps))
+    assert all(0 <= step.result <= grammar.LARGEST for step in steps)
+    assert all(value(step.inverse()) == step.left for step in steps)
 
 
 @given(st.integers(0, 10**6))
@@ -32,14 +39,54 @@ def test_the_last_turn_is_the_users(seed):
     assert [m["role"] for m in draw(Random(seed)).messages()][::2][-1] == "user"
 
 
+def item(key: str, problem: grammar.Problem, answer: str | None) -> Item:
+    return Item(key, problem.category, answer, (), problem.ground_truth, problem.test_cases, problem.constraints)
+
+
 @pytest.mark.parametrize("style", STYLES)
-def test_a_response_is_in_the_studys_form_and_verifies(style):
-    for seed in range(50):
-        problem = draw(Random(seed))
-        think, answer = split(respond(problem, style))
-        assert think and answer and answer == answer_part(respond(problem, style))
-        right, wrong = (math.shortcut(str(gold), answer) for gold in (problem.answer, problem.answer + 1))
-        assert right and wrong and (right.verdict, wrong.verdict) == ("pass", "fail")
+def test_a_response_is_in_the_studys_form_and_verifies_and_a_wrong_one_does_not(route, style):
+    """Every category but those of the reward model; science in words stands the same."""
+    problems = [
+        problem for problem in (draw(Random(seed)) for seed in range(80)) if problem.category not in ("multiturn", "other")
+    ]
+    assert {problem.category for problem in problems} == {"math", "code", "science", "if"}
+    answers = []
+    for problem in problems:
+        text = respond(problem, style)
+        think, answer = split(text)
+        assert think and answer == answer_part(text) == problem.reply
+        answers.append(answer)
+    checked = [(p, a) for p, a in zip(problems, answers, strict=True) if (p.ground_truth or "0").isdigit()]
+    right = verdicts_of(route, [item(str(i), p, a) for i, (p, a) in enumerate(checked)])
+    assert {verdict.verdict for verdict in right} == {PASS}
+    wrong = [(p, a.replace("x +", "x -").replace("x -", "x - 1 -").replace("x *", "x + 1 *")) for p, a in checked]
+    wrong = [(p, a if p.category == "code" else "7" if p.category == "if" else r"\boxed{ 121 }") for p, a in wrong]
+    found = verdicts_of(route, [item(str(i), p, a) for i, (p, a) in enumerate(wrong)])
+    assert {verdict.verdict for verdict in found} == {FAIL}
+
+
+def test_every_kind_comes_up_and_has_its_category():
+    kinds = {problem.source: problem.category for problem in (draw(Random(seed)) for seed in range(400))}
+    assert len(kinds) == len(MIXTURE)
+    assert set(kinds.values()) == {"math", "code", "science", "if", "multiturn", "other"}
+
+
+@given(st.integers(0, 10**6))
+def test_the_assistant_learns_answers_in_the_form_that_is_read(seed):
+    asked, answer = assist(Random(seed), prompts())
+    assert "{" not in asked.replace("\\boxed{", "")
+    if answer.startswith("["):
+        assert len(proposals(answer)) == 2
+    else:
+        assert RATING.fullmatch(answer) or YES_OR_NO.fullmatch(answer)
+
+
+@given(st.integers(0, 10**6))
+def test_only_a_reply_that_is_right_is_rated_perfect(seed):
+    rng = Random(seed)
+    problem = talked(rng)
+    reply, ratings = rated(rng, problem)
+    assert (ratings == (4.0, 4.0, 4.0)) == (reply == problem.reply)
 
 
 def test_styles_differ_in_length_as_their_names_say():
@@ -53,10 +100,11 @@ def test_styles_differ_in_length_as_their_names_say():
 
 
 def test_the_vocabulary_is_closed_and_texts_come_back_as_they_were():
-    tokenizer = build(PROMPT)
+    tokenizer = build(PROMPT, prompts())
     for seed in range(10_000, 10_300):
         problem = draw(Random(seed))
-        for text in (*problem.turns, answer_briefly(problem), *(respond(problem, style) for style in STYLES)):
+        assisted = assist(Random(seed), prompts())
+        for text in (*problem.turns, answer_briefly(problem), *(respond(problem, style) for style in STYLES), *assisted):
             ids = tokenizer(text, add_special_tokens=False).input_ids
             assert tokenizer.unk_token_id not in ids and tokenizer.decode(ids) == text
             assert len(ids) == len(text.split())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.curate import distillation, judge, malformed, repeated
+from stages.curate import Price, cost, distillation, judge, malformed, repeated
 from tests.conftest import make_query
 
 TRACE = {"think": "a", "answer": "b", "finish_reason": "stop", "perplexity": 2.0}
@@ -46,7 +46,7 @@ def test_the_reasons_come_in_order_and_the_threshold_is_still_allowed():
 def test_the_distillation_figures():
     queries = {q["id"]: q for q in (make_query("one"), make_query("two", category="science", difficulty="2"))}
     one, two = queries
-    row = {"finish_reason": "stop", "completion_tokens": 10}
+    row = {"finish_reason": "stop", "completion_tokens": 10, "verifier": "math", "reason": "late"}
     traces = [
         row | {"query_id": one, "attempt": 1, "verdict": "fail"},
         row | {"query_id": one, "attempt": 2, "verdict": "pass"},
@@ -57,3 +57,12 @@ def test_the_distillation_figures():
     assert figures["first_attempt_by_category"] == {"math": 0.0, "science": 0.0}
     assert figures["by_attempt"] == {"1": 0.0, "2": 1.0}
     assert (figures["truncated_share"], figures["unknown_share"], figures["tokens_a_verified_trace"]) == (0.3333, 0.3333, 30.0)
+    assert figures["unknown_reasons"] == {"math: late": 1}
+    assert figures["first_attempt_by_difficulty"] == {"1": 0.0, "2": 0.0}
+
+
+def test_the_cost_of_a_verified_trace_counts_every_device_and_attempt():
+    run = {"engine_seconds": 1800.0, "devices": 2}
+    assert cost(run, 4, Price(2.0)) == {"device_seconds_a_verified_trace": 900.0, "cost_a_verified_trace": 0.5}
+    assert cost(run, 4, Price(None))["cost_a_verified_trace"] is None
+    assert cost(run, 0, Price(2.0))["cost_a_verified_trace"] == 2.0

@@ -1,12 +1,15 @@
-from collections import Counter
-from functools import partial
-from itertools import islice
+from collections import Counter, deque
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stages import locks
-from stages.distill import Distill, Distiller, asker
-from stages.engines import Sampling
+from stages.distill import Distill, Distiller, asker, rows_of
+from stages.engines import PROMPT_TOO_LONG, Completion, EngineError, Sampling
 from stages.engines.scripted import ScriptedEngine
 from stages.ledger import Ledger, LedgerEngine
 from stages.verifiers import FAIL, PASS, UNKNOWN, Item, Verdict
@@ -38,15 +41,20 @@ def respond(answer: str) -> str:
     return f"<think> so </think> <answer> {answer} </answer>"
 
 
-def distill(queries, script, ledger_root, settings=SETTINGS, sampling=SAMPLING):
+def traces_of(distiller, engine):
+    return list(rows_of(distiller.traces, "t", lambda trace: engine.text(trace.request)))
+
+
+def distill(queries, script, ledger_root, settings=SETTINGS, sampling=SAMPLING, verifier=None):
     """Runs the loop over a ledger; returns (trace rows, the scripted engine)."""
-    engine = ScriptedEngine(script, batch=3)
-    ledger = Ledger("t", ledger_root)
-    distiller = Distiller(settings, LedgerEngine(ledger, 4096, lambda: engine), Equal(), asker(LOCK, sampling, "be brief"))
+    scripted = ScriptedEngine(script, batch=3)
+    engine = LedgerEngine(Ledger("t", ledger_root), 4096, lambda: scripted)
+    distiller = Distiller(settings, engine, verifier or Equal(), asker(LOCK, sampling, "be brief"))
     for _ in distiller.run(queries):
         assert len(distiller.generating) <= settings.max_in_flight
-    ledger.close()
-    return sorted(distiller.traces, key=lambda row: (row["query_id"], row["attempt"])), engine
+    rows = traces_of(distiller, engine)
+    engine.close()
+    return rows, scripted
 
 
 def right_on(attempt: int):
@@ -106,17 +114,100 @@ def test_a_higher_limit_asks_only_what_was_cut(tmp_path):
     assert [request.messages[-1]["content"] for request in engine.asked] == ["long"]
 
 
-def test_a_run_killed_at_any_moment_goes_on_without_asking_twice(tmp_path):
-    queries = [make_query(f"what is {i} ?") for i in range(12)]
-    undisturbed, _ = distill(queries, right_on(2), tmp_path / "whole")
-    for first_kill in range(1, 8):
-        answered, rows = [], None
-        for turns in (first_kill, 2 * first_kill, 1000):
-            engine = ScriptedEngine(right_on(2), batch=3)
-            ledgered = LedgerEngine(Ledger("t", tmp_path / str(first_kill)), 4096, partial(lambda started: started, engine))
-            distiller = Distiller(SETTINGS, ledgered, Equal(), asker(LOCK, SAMPLING, "be brief"))
-            list(islice(distiller.run(queries), turns))
-            answered += [request.key for request in engine.asked if request not in engine.waiting]
-            rows = sorted(distiller.traces, key=lambda row: (row["query_id"], row["attempt"]))
-        assert rows == undisturbed
-        assert len(answered) == len(set(answered)) == len(undisturbed)
+def test_a_removed_query_asks_for_nothing_and_leaves_no_row(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(10)]
+    before, _ = distill(queries, right_on(2), tmp_path)
+    after, engine = distill(queries[:-1], right_on(2), tmp_path)
+    assert engine.asked == [] and after == [row for row in before if row["query_id"] != queries[-1]["id"]]
+
+
+def test_a_mended_verifier_asks_only_for_what_fails_now(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(10)]
+    distill(queries, right_on(1), tmp_path)
+
+    class Stricter(Equal):
+        def submit(self, item: Item) -> None:
+            strict = item.messages[-1]["content"] == "what is 7 ?" and item.answer == "5"
+            super().submit(replace(item, answer="4") if strict else item)
+
+    rows, engine = distill(queries, right_on(1), tmp_path, verifier=Stricter())
+    assert [(request.messages[-1]["content"], request.attempt) for request in engine.asked] == [
+        ("what is 7 ?", 2),
+        ("what is 7 ?", 3),
+    ]
+    assert sum(row["verdict"] == FAIL for row in rows) == 3
+
+
+def test_generation_goes_on_while_a_slow_verifier_works_and_what_waits_is_bounded(tmp_path):
+    class Slow(Equal):
+        """Gives one verdict every tenth turn."""
+
+        turns = 0
+
+        def poll(self, wait: float = 0.0):
+            self.turns += 1
+            return [self.ready.pop(0)] if self.turns % 10 == 0 and self.ready else []
+
+    scripted = ScriptedEngine(right_on(1), batch=3)
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
+    distiller = Distiller(SETTINGS, engine, Slow(), asker(LOCK, SAMPLING, ""))
+    most, idle = 0, 0
+    for _ in distiller.run([make_query(f"what is {i} ?") for i in range(60)]):
+        most = max(most, len(distiller.verifying))
+        idle += bool(distiller.todo) and not distiller.generating and len(distiller.verifying) < 24
+    assert (most >= 24, most <= 8 * SETTINGS.max_in_flight + 3, idle) == (True, True, 0)
+    assert len(distiller.traces) == 60
+
+
+def test_a_prompt_without_room_is_hopeless_and_has_a_row(tmp_path):
+    class Refusing(ScriptedEngine):
+        def poll(self):
+            turn, self.waiting = list(self.waiting), deque()
+            return [Completion(request.key, "", PROMPT_TOO_LONG, 99, 0, "refusing") for request in turn]
+
+    engine = LedgerEngine(Ledger("t", tmp_path), 64, lambda: Refusing(right_on(1)))
+    distiller = Distiller(SETTINGS, engine, Equal(), asker(LOCK, SAMPLING, ""))
+    list(distiller.run([make_query()]))
+    (row,) = traces_of(distiller, engine)
+    assert (row["verdict"], row["text"]) == (UNKNOWN, "") and "99 tokens" in row["reason"]
+
+
+def test_a_dead_engine_is_one_error_and_the_ledger_keeps_what_came(tmp_path):
+    class Dying(ScriptedEngine):
+        def poll(self):
+            if len(self.asked) > 8:
+                raise EngineError("no answer from http://gpu:8000/v1 for 5 s")
+            return super().poll()
+
+    queries = [make_query(f"what is {i} ?") for i in range(30)]
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Dying(right_on(1), batch=2))
+    with pytest.raises(EngineError, match="http://gpu:8000/v1"):
+        list(Distiller(SETTINGS, engine, Equal(), asker(LOCK, SAMPLING, "be brief")).run(queries))
+    engine.close()
+    kept = len(Ledger("t", tmp_path).entries)
+    assert kept >= 4
+    rows, alive = distill(queries, right_on(1), tmp_path)
+    assert len(rows) == 30 and len(alive.asked) == 30 - kept
+
+
+@given(st.lists(st.sampled_from([PASS, FAIL, UNKNOWN]), min_size=8, max_size=8), st.integers(1, 4), st.integers(0, 3))
+def test_how_often_a_query_is_asked(verdicts, max_attempts, max_unknown):
+    """Until it passes, has failed max_attempts times, or could not be told once more than max_unknown times."""
+    answers = {PASS: "5", FAIL: "4", UNKNOWN: "shrug"}
+    with TemporaryDirectory() as folder:
+        script = lambda request: respond(answers[verdicts[request.attempt - 1]])  # noqa: E731
+        rows, _ = distill([make_query()], script, Path(folder), Distill(max_attempts, max_unknown, 4))
+    expected = []
+    for verdict in verdicts:
+        expected.append(verdict)
+        counts = Counter(expected)
+        if verdict == PASS or counts[FAIL] >= max_attempts or counts[UNKNOWN] > max_unknown:
+            break
+    assert [row["verdict"] for row in rows] == expected
+
+
+def test_rows_come_in_order_whatever_came_first(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(9)]
+    rows, _ = distill(list(reversed(queries)), right_on(2), tmp_path / "a")
+    assert rows == distill(queries, right_on(2), tmp_path / "b")[0]
+    assert [(row["query_id"], row["attempt"]) for row in rows] == sorted((row["query_id"], row["attempt"]) for row in rows)

@@ -6,27 +6,19 @@ from pathlib import Path
 import pytest
 
 from stages import evaluate
-from stages.engines import EngineSettings, Sampling
+from stages.engines import Sampling, VllmSettings
 from stages.engines.scripted import ScriptedEngine
 from stages.evaluate import Evaluate, Task, language_model, rows_of, scorer, task_config, verify_with
 from stages.ledger import Ledger, LedgerEngine
-from stages.verifiers import Rule, Verdict, VerifyParams
-from stages.verifiers.pool import PoolVerifier
+from stages.verifiers import Verdict
 
 TASK = str(Path(__file__).resolve().parents[2] / "conf/tasks/math.yaml")
-ENGINE = EngineSettings("float32", 64, 4, 1, 1, 0.9, True)
+ENGINE = VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True)
 SETTINGS = Evaluate(ENGINE, Sampling(0.6, 0.95, 16), {"easy": Task(TASK, 3)}, " think .")
 QUESTIONS = [{"id": f"easy-{i}", "question": f"what is {i} + 1 ?", "answer": str(i + 1), "difficulty": "1"} for i in range(5)]
 
 
-@pytest.fixture(scope="module")
-def pool():
-    made = PoolVerifier(VerifyParams({"math": Rule("math", 0.9)}, 5.0, 1))
-    yield made
-    made.close()
-
-
-def run(pool, script, root):
+def run(route, script, root):
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -36,7 +28,7 @@ def run(pool, script, root):
     engine = LedgerEngine(Ledger("m", root), 4096, lambda: scripted)
     lm = language_model(engine, "revision", 4, "m")
     verdicts: dict[str, list[Verdict]] = {}
-    config = task_config("easy", SETTINGS.benchmarks["easy"], SETTINGS, scorer(verify_with(pool), verdicts))
+    config = task_config("easy", SETTINGS.benchmarks["easy"], SETTINGS, scorer(verify_with(route), verdicts))
     results = simple_evaluate(
         lm,
         tasks=[config],
@@ -62,8 +54,8 @@ def number(request) -> int:
         (lambda request: f"so it is ${number(request) + 1}$", 1.0),
     ],
 )
-def test_the_score_is_the_share_of_right_samples(inside, pool, script, score):
-    found, rows, scripted = run(pool, script, inside / "ledger")
+def test_the_score_is_the_share_of_right_samples(inside, route, script, score):
+    found, rows, scripted = run(route, script, inside / "ledger")
     assert found == score == sum(row["verdict"] == "pass" for row in rows) / len(rows)
     assert len(rows) == 15 and len({request.seed for request in scripted.asked}) == 15
     first = scripted.asked[0]
@@ -73,26 +65,26 @@ def test_the_score_is_the_share_of_right_samples(inside, pool, script, score):
     assert (first.sampling.temperature, first.sampling.top_p, first.sampling.max_tokens) == (0.6, 0.95, 16)
 
 
-def test_every_sample_counts_on_its_own(inside, pool):
+def test_every_sample_counts_on_its_own(inside, route):
     script = lambda request: f"<answer> {number(request) + request.attempt} </answer>"  # noqa: E731
-    found, rows, _ = run(pool, script, inside / "ledger")
+    found, rows, _ = run(route, script, inside / "ledger")
     assert found == pytest.approx(1 / 3)
     assert [row["sample"] for row in rows if row["verdict"] == "pass"] == [1] * 5
 
 
-def test_two_questions_of_the_same_text_keep_their_own_samples(inside, pool, monkeypatch):
+def test_two_questions_of_the_same_text_keep_their_own_samples(inside, route, monkeypatch):
     monkeypatch.setitem(QUESTIONS[1], "question", QUESTIONS[0]["question"])
     monkeypatch.setitem(QUESTIONS[1], "answer", QUESTIONS[0]["answer"])
-    _, rows, _ = run(pool, lambda request: f"<answer> {request.attempt} </answer>", inside / "ledger")
+    _, rows, _ = run(route, lambda request: f"<answer> {request.attempt} </answer>", inside / "ledger")
     mine = [row for row in rows if row["question_id"] in ("easy-0", "easy-1")]
     assert [row["text"].split()[1] for row in mine] == ["1", "2", "3", "4", "5", "6"]
     assert [row["verdict"] for row in mine] == ["pass"] + ["fail"] * 5
 
 
-def test_a_second_evaluation_asks_for_nothing(inside, pool):
+def test_a_second_evaluation_asks_for_nothing(inside, route):
     script = lambda request: f"<answer> {number(request) + 1} </answer>"  # noqa: E731
-    _, first, _ = run(pool, script, inside / "ledger")
-    _, second, scripted = run(pool, script, inside / "ledger")
+    _, first, _ = run(route, script, inside / "ledger")
+    _, second, scripted = run(route, script, inside / "ledger")
     assert second == first and scripted.asked == []
 
 

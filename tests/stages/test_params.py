@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -88,6 +89,7 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
         clean,
         collect,
         compare,
+        constrain,
         curate,
         decontaminate,
         distill,
@@ -100,23 +102,25 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
         train,
     )
     from stages.engines import EngineSettings, Sampling
-    from stages.verifiers import VerifyParams
+    from stages.verifiers.route import VerifyParams
 
     monkeypatch.chdir(ROOT)
     text = composed(profile)
     monkeypatch.chdir(inside)
     (inside / "params.yaml").write_text(text)
-    sections = {
-        "assets": dict[str, assets.Model],
+    sections: dict[str, Any] = {
+        "assets": dict[str, assets.Model | None],
         "benchmarks": dict[str, benchmarks.Source],
         "collect": collect.Collect,
         "clean": clean.Clean,
         "similarity": similarity.Similarity,
         "decontaminate": decontaminate.Decontaminate,
         "verify": VerifyParams,
+        "constrain": constrain.Constrain,
         "distill": distill.Distill,
         "perplexity": perplexity.Perplexity,
         "curate": curate.Curate,
+        "price": curate.Price,
         "analyse": analyse.Analyse,
         "pack": pack.Pack,
         "train": train.Train,
@@ -134,7 +138,7 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
     for section, kind in sections.items():
         params.load(kind, section)
     covered = {section.split(".")[0] for section in sections}
-    assert set(params.read()) == covered | {"seed", "world", "system_prompt", "teachers"}
+    assert set(params.read()) == covered | {"seed", "world", "system_prompt", "prompts", "teachers"}
 
 
 def test_the_paper_profile_holds_the_studys_figures(monkeypatch):

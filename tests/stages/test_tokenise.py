@@ -1,5 +1,6 @@
 import pytest
 
+from mini.helpers import prompts
 from mini.tokenizer import build
 from stages.tables import DataError
 from stages.tokenise import render, verified
@@ -10,7 +11,7 @@ RESPONSE = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build(PROMPT)
+    return build(PROMPT, prompts())
 
 
 def test_prompt_and_response_are_told_apart_and_both_come_back(tokenizer):
@@ -22,7 +23,7 @@ def test_prompt_and_response_are_told_apart_and_both_come_back(tokenizer):
 
 
 def test_a_template_that_drops_the_thinking_is_an_error(tokenizer):
-    forgetful = build(PROMPT)
+    forgetful = build(PROMPT, prompts())
     forgetful.chat_template = tokenizer.chat_template.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
     with pytest.raises(DataError, match="changes or drops the response"):
         render(forgetful, [{"role": "user", "content": "how many ?"}], RESPONSE)

@@ -1,8 +1,11 @@
+import errno
+import os
+
 import pytest
 
 from stages.engines import PROMPT_TOO_LONG, Completion, Request, Sampling
 from stages.engines.scripted import ScriptedEngine
-from stages.ledger import Ledger, LedgerEngine, valid
+from stages.ledger import Ledger, LedgerEngine, answers, valid
 from stages.tables import DataError
 
 SAMPLING = Sampling(0.6, 0.95, 10)
@@ -14,6 +17,11 @@ def ask(text: str = "hi", attempt: int = 1, sampling: Sampling = SAMPLING, revis
 
 def completion(request: Request, text: str = "yes", finish: str = "stop", tokens: int = 3) -> Completion:
     return Completion(request.key, text, finish, 1, tokens, "test")
+
+
+def found(ledger: Ledger, request: Request) -> Completion | None:
+    entry = ledger.find(request.key, request.sampling, 100)
+    return ledger.completion(request.key, entry) if entry else None
 
 
 def test_the_key_and_seed_depend_on_all_that_was_asked_but_max_tokens():
@@ -48,8 +56,8 @@ def test_of_several_completions_of_one_request_the_one_that_holds_is_found(tmp_p
         ledger.add(first)
         ledger.add(second)
         again = Ledger(first.text, tmp_path)
-        assert again.find(ask().key, Sampling(0.6, 0.95, 10), 100) == cut
-        assert again.find(ask().key, Sampling(0.6, 0.95, 20), 100) == whole
+        assert found(again, ask(sampling=Sampling(0.6, 0.95, 10))) == cut
+        assert found(again, ask(sampling=Sampling(0.6, 0.95, 20))) == whole
 
 
 def test_a_prompt_that_leaves_no_room_is_not_kept(tmp_path):
@@ -57,10 +65,12 @@ def test_a_prompt_that_leaves_no_room_is_not_kept(tmp_path):
     engine = LedgerEngine(ledger, 100, lambda: Refusing())
     engine.submit(ask())
     assert [c.finish_reason for c in engine.poll()] == [PROMPT_TOO_LONG]
-    assert not ledger.kept
+    assert not ledger.entries
 
 
 class Refusing:
+    def close(self) -> None: ...
+
     def submit(self, request: Request) -> None:
         self.request = request
 
@@ -72,7 +82,7 @@ def test_what_one_run_adds_the_next_one_finds(tmp_path):
     first = Ledger("t", tmp_path)
     first.add(completion(ask()))
     first.close()
-    assert Ledger("t", tmp_path).find(ask().key, SAMPLING, 100) == completion(ask())
+    assert found(Ledger("t", tmp_path), ask()) == completion(ask())
     assert [path.name.split("-")[0] for path in (tmp_path / "t").iterdir()] == ["part"]
 
 
@@ -86,9 +96,9 @@ def test_a_torn_last_line_is_passed_over(tmp_path):
     ledger = Ledger("t", tmp_path)
     ledger.add(completion(ask()))
     ledger.add(completion(ask("ho")))
-    content = ledger.journal.read_bytes()
+    content = ledger.journal.path.read_bytes()
     for cut in range(len(content) // 2 + 2, len(content) - 1):
-        ledger.journal.write_bytes(content[:cut])
+        ledger.journal.path.write_bytes(content[:cut])
         again = Ledger("t", tmp_path)
         assert again.find(ask().key, SAMPLING, 100) and not again.find(ask("ho").key, SAMPLING, 100)
 
@@ -114,7 +124,7 @@ def test_any_text_survives(tmp_path):
     text = 'line\nbreak \u2028 "quote" 漢 \ud83d\ude00 \x00'.encode("utf-16", "surrogatepass").decode("utf-16")
     ledger = Ledger("t", tmp_path)
     ledger.add(completion(ask(), text))
-    assert Ledger("t", tmp_path).find(ask().key, SAMPLING, 100) == completion(ask(), text)
+    assert found(Ledger("t", tmp_path), ask()) == completion(ask(), text)
 
 
 def test_the_engine_starts_only_when_something_is_missing(tmp_path):
@@ -131,3 +141,77 @@ def test_the_engine_starts_only_when_something_is_missing(tmp_path):
     second.submit(ask())
     assert [c.text for c in second.poll()] == ["four"]
     assert (second.asked, second.reused, second.poll()) == (0, 1, [])
+
+
+def test_what_another_writer_adds_is_found_while_both_are_at_work(tmp_path):
+    a, b = Ledger("t", tmp_path), Ledger("t", tmp_path)
+    a.add(completion(ask("a")))
+    b.look()
+    assert found(b, ask("a")) == completion(ask("a"))
+    a.add(completion(ask("more")))
+    a.close()
+    b.look()
+    assert found(b, ask("more")) == completion(ask("more")), "under its sealed name"
+    assert found(b, ask("a")) == completion(ask("a"))
+    assert b.fresh == b.entries.keys() and len(b.entries) == 2
+
+
+def test_an_engine_knows_when_it_meets_another_writers_work(tmp_path):
+    other, engine = Ledger("t", tmp_path), LedgerEngine(Ledger("t", tmp_path), 100, lambda: ScriptedEngine(lambda request: "x"))
+    engine.submit(ask("mine"))
+    assert not engine.met_another()
+    other.add(completion(ask("theirs")))
+    engine.ledger.looked = 0.0
+    engine.submit(ask("theirs"))
+    assert engine.met_another() and not engine.met_another()
+    assert (engine.asked, engine.reused) == (1, 1)
+
+
+def test_a_torn_line_of_another_writer_is_read_once_it_is_whole(tmp_path):
+    a, b = Ledger("t", tmp_path), Ledger("t", tmp_path)
+    a.add(completion(ask("a")))
+    whole = a.journal.path.read_bytes()
+    a.journal.path.write_bytes(whole[:-10])
+    b.look()
+    assert not b.entries
+    a.journal.path.write_bytes(whole)
+    b.look()
+    assert found(b, ask("a")) == completion(ask("a"))
+
+
+def test_the_engines_time_is_shared_out_by_tokens(tmp_path):
+    engine = LedgerEngine(Ledger("t", tmp_path), 100, lambda: ScriptedEngine(lambda request: request.messages[-1]["content"]))
+    short, long = ask("a"), ask("a b c")
+    for request in (short, long):
+        engine.submit(request)
+    engine.poll()
+    assert engine.seconds(long) == pytest.approx(3 * engine.seconds(short), abs=2e-4)
+    assert engine.text(long) == "a b c"
+
+
+def test_answers_keeps_so_many_in_flight_and_gives_each_once(tmp_path):
+    scripted = ScriptedEngine(lambda request: "x", batch=2)
+    engine = LedgerEngine(Ledger("t", tmp_path), 100, lambda: scripted)
+    got = []
+    for request, _ in answers(engine, [ask(str(i)) for i in range(20)], 5):
+        got.append(request.messages[-1]["content"])
+        assert len(scripted.waiting) <= 5
+    assert sorted(got, key=int) == [str(i) for i in range(20)]
+    assert list(answers(engine, [], 5)) == []
+
+
+def test_a_full_disk_is_an_error_and_what_was_kept_stays(tmp_path, monkeypatch):
+    ledger = Ledger("t", tmp_path)
+    ledger.add(completion(ask("a")))
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:20]) if len(data) > 40 else _full())
+    with pytest.raises(OSError, match="No space left"):
+        ledger.add(completion(ask("b"), "long " * 50))
+    monkeypatch.undo()
+    ledger.close()
+    again = Ledger("t", tmp_path)
+    assert found(again, ask("a")) and not found(again, ask("b"))
+
+
+def _full():
+    raise OSError(errno.ENOSPC, "No space left on device")
