@@ -7,6 +7,7 @@ and its requests go to the others; only when none has answered for ``patience`` 
 import asyncio
 import os
 import random
+import re
 import threading
 import time
 from queue import Empty, SimpleQueue
@@ -17,6 +18,7 @@ import httpx
 from stages.engines import PROMPT_TOO_LONG, Completion, EngineError, Request, ServerSettings
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+_PROMPT = re.compile(r"\((\d+) in the (?:messages|prompt)")  # how servers that do not cut max_tokens themselves complain
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
@@ -113,7 +115,7 @@ class ServerEngine:
                     await asyncio.sleep(0.1)
                     continue
                 try:
-                    self.done.put(await self._ask(server, request))
+                    self.done.put(await self._ask(server, request, request.sampling.max_tokens))
                     return
                 except RefusedError as error:
                     self.done.put(EngineError(f"{server.url} refuses: {error}"))
@@ -127,14 +129,15 @@ class ServerEngine:
         ready = [server for server in self.servers if server.rests_until <= now]
         return min(ready, key=lambda server: server.in_flight, default=None)
 
-    async def _ask(self, server: Server, request: Request) -> Completion:
+    async def _ask(self, server: Server, request: Request, most: int) -> Completion:
+        """One request for at most so many new tokens."""
         wanted = request.sampling
         body = {
             "model": self.settings.model,
             "messages": list(request.messages),
             "temperature": wanted.temperature,
             "top_p": wanted.top_p,
-            "max_tokens": wanted.max_tokens,
+            "max_tokens": min(most, self.settings.max_model_len - 1),
             "seed": request.seed,
         }
         server.in_flight += 1
@@ -149,6 +152,10 @@ class ServerEngine:
         server.answered()
         self.last_answer = time.monotonic()
         if response.status_code == 400 and "context" in response.text:
+            prompt = _PROMPT.search(response.text)
+            room = self.settings.max_model_len - int(prompt[1]) if prompt else 0
+            if 0 < room < most:
+                return await self._ask(server, request, room)
             return Completion(request.key, "", PROMPT_TOO_LONG, self.settings.max_model_len, 0, self.name)
         if response.status_code != 200:
             raise RefusedError(f"status {response.status_code}: {self._hide(' '.join(response.text.split())[:300])}")

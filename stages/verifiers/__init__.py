@@ -9,7 +9,7 @@ item to the verifier of its category and turns scores into verdicts by the categ
 
 import re
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Category = Literal["math", "code", "science", "if", "multiturn", "other"]
@@ -60,11 +60,11 @@ class Verdict:
     certain: bool = False
     seconds: float = 0.0
 
-    def at(self, threshold: float) -> "Verdict":
-        """The same with its score held against a threshold."""
-        if self.score is None:
-            return self
-        return replace(self, verdict=PASS if self.score >= threshold else FAIL)
+    def at(self, threshold: float, seconds: float = 0.0) -> "Verdict":
+        """The same with its score held against a threshold, and the seconds that it took, unless it knows them."""
+        verdict = self.verdict if self.score is None else PASS if self.score >= threshold else FAIL
+        took = self.seconds or seconds
+        return Verdict(self.score, verdict, self.reason, self.verifier, self.hopeless, self.certain, took)
 
 
 def scored(verifier: str, score: float, reason: str, certain: bool = False) -> Verdict:

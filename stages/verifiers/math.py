@@ -21,6 +21,7 @@ from stages.verifiers.pool import LATE, Pool
 NAME = "math"
 YES_OR_NO = re.compile(r"Verdict: ?(yes|no)\.?", re.IGNORECASE)
 LONGEST = 20_000
+_INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 _RATIONAL = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40}|/[1-9]\d{0,39})?", re.ASCII)
 _MIXED = re.compile(
     r"([+-]?)(\d{1,40})(?:\s+(\d{1,40})/([1-9]\d{0,39})|\s*\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\})", re.ASCII
@@ -60,9 +61,11 @@ def sole(text: str) -> str | None:
     return sole(inner) if "\\boxed{" in inner else inner
 
 
-def rational(text: str) -> Fraction | None:
+def rational(text: str) -> Fraction | int | None:
     """The value of a plain integer, decimal, fraction or mixed number; None for everything else."""
     text = text.strip().removeprefix("$").removesuffix("$").strip()
+    if _INTEGER.fullmatch(text):
+        return int(text)
     if _RATIONAL.fullmatch(text):
         return Fraction(text)
     if latex := _FRACTION.fullmatch(text):
@@ -73,7 +76,7 @@ def rational(text: str) -> Fraction | None:
     return None
 
 
-def quantity(text: str) -> tuple[Fraction, str] | None:
+def quantity(text: str) -> tuple[Fraction | int, str] | None:
     r"""A plain number and its unit, written ``5 cm`` or ``5\text{ cm}``; the unit is empty where there is none."""
     value = rational(text)
     if value is not None:

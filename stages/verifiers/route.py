@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -129,7 +129,7 @@ class Route:
         if rule is None:
             self.ready.put((item, "", unknown("none", f"no rule for the category {item.category}", hopeless=True)))
             return
-        key = key_of(self.versions[rule.verifier], item)
+        key = key_of(self.versions[rule.verifier], item) if self.verdicts else ""
         known = self.verdicts.find(key) if self.verdicts else None
         if known:
             self.remembered += 1
@@ -168,8 +168,7 @@ class Route:
     def _settled(self, rule: Rule, ended: "Future[Verdict]", began: float) -> Verdict:
         error = ended.exception()
         verdict = unknown(rule.verifier, f"{type(error).__name__}: {error}") if error else ended.result()
-        seconds = verdict.seconds or round(monotonic() - began, 4)
-        return replace(verdict.at(rule.threshold), seconds=seconds)
+        return verdict.at(rule.threshold, round(monotonic() - began, 4))
 
     def _open(self, names: set[str]) -> Iterable[tuple[str, Verifier]]:
         for name in sorted(names):

@@ -56,7 +56,11 @@ def project(tmp_path_factory):
         settings["corpus"] = {"seed": 1, "queries": 150, "duplicates": 5, "urls": 2, "tables": 2, "garbage": 4, "twins": 6}
         for benchmark in settings["benchmarks"].values():
             benchmark["levels"] = dict.fromkeys(benchmark["levels"], 3)
-        settings["models"]["steps"] = {"verbose": 420, "adaptive": 420, "plain": 420, "base": 200}
+        settings["models"]["steps"] = dict.fromkeys(("verbose", "adaptive", "plain"), 420) | {
+            "base": 200,
+            "assistant": 250,
+            "reward": 250,
+        }
 
     def small_run(settings):
         settings["distill"]["max_attempts"] = 6

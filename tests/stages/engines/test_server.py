@@ -202,6 +202,21 @@ def test_a_prompt_without_room_is_no_error(stubs):
     engine.close()
 
 
+def test_a_server_that_wants_prompt_and_answer_within_its_context_is_asked_for_less(stubs):
+    def strict(body: dict) -> Answer:
+        if body["max_tokens"] > 4:
+            return 400, {
+                "error": "maximum context length is 64 tokens, you requested 70 (60 in the messages, 10 in the completion)"
+            }
+        return said("short", "length")
+
+    stub = stubs(strict)
+    engine = ServerEngine(settings(stub.url))
+    (completion,) = run(engine, [ask("x")]).values()
+    assert (completion.text, [body["max_tokens"] for body in stub.seen]) == ("short", [10, 4])
+    engine.close()
+
+
 def test_a_thought_that_the_server_took_out_is_put_back(stubs):
     stub = stubs(lambda body: said("<answer> 5 </answer>", reasoning_content="2 + 3"))
     engine = ServerEngine(settings(stub.url))

@@ -1,0 +1,105 @@
+"""CPU time an answer of our mathematics verifier, and of Math-Verify called row by row, in the same run.
+
+python -m bench.verify [FILE.jsonl]: rows with ``ground_truth`` and ``solution`` (their final answers follow "A:", as in
+GSM8K's model solutions) and, if known, ``is_correct``. Without a file, and after it, a harder mix of our own making:
+fractions, roots, intervals, matrices. The factors are honest: shortcuts are sound or not taken.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from statistics import median
+
+import psutil
+
+from stages.sandbox import Limits
+from stages.verifiers import PASS, Item
+from stages.verifiers.math import marked, prepare
+from stages.verifiers.route import Route, Rule, VerifyParams
+
+Pair = tuple[str, str]
+HARD = 2000
+ROUNDS = 5
+
+
+def final(text: str) -> str:
+    return text.rpartition("A:")[2].strip() if "A:" in text else text
+
+
+def hard_pairs(rng: Random) -> Iterator[Pair]:
+    """Reference and answer, right and wrong by halves; half of the pairs come up more than once."""
+    for i in range(HARD):
+        a, b, c = rng.randint(2, 30), rng.randint(2, 30), rng.randint(1, 9)
+        shift = rng.choice((0, 0, 1))
+        yield (
+            (rf"\frac{{{a}}}{{{b}}}", rf"\boxed{{\frac{{{a * c}}}{{{b * c + shift}}}}}"),
+            (rf"\sqrt{{{a * a * b}}}", rf"\boxed{{{a + shift}\sqrt{{{b}}}}}"),
+            (f"[{a},{a + b})", rf"\boxed{{[{a}, {a + b + shift})}}"),
+            (
+                rf"\begin{{pmatrix}}{a}&{b}\\{c}&1\end{{pmatrix}}",
+                rf"\boxed{{\begin{{pmatrix}}{a}&{b}\\{c}&{1 + shift}\end{{pmatrix}}}}",
+            ),
+            (rf"{a}x^2+{b}x", rf"\boxed{{x({a}x+{b + shift})}}"),
+        )[i % 5]
+
+
+def cpu() -> float:
+    """CPU seconds of this process and of all that live below it, the pool's processes among them."""
+    below = psutil.Process().children(recursive=True)
+    return time.process_time() + sum(sum(process.cpu_times()[:2]) for process in below)
+
+
+def run(route: Route, pairs: list[Pair]) -> list[bool]:
+    for i, (gold, answer) in enumerate(pairs):
+        route.submit(Item(str(i), "math", answer, ground_truth=gold))
+    found: dict[str, bool] = {}
+    while len(found) < len(pairs):
+        found.update((key, verdict.verdict == PASS) for key, verdict in route.poll(0.1))
+    return [found[str(i)] for i in range(len(pairs))]
+
+
+def ours(pairs: list[Pair]) -> tuple[list[bool], float]:
+    """Verdicts, and CPU seconds without the start of the pool's processes, which remember nothing of earlier rounds."""
+    limits = Limits(1.0, 64, 1, 8)
+    with closing(Route(VerifyParams({"math": Rule("math", 1.0)}, 10.0, 2, limits, None, None))) as route:
+        run(route, [(rf"\sqrt{{{i}}}", rf"\boxed{{\sqrt{{{i}}}+0}}") for i in range(2, 12)])
+        before = cpu()
+        return run(route, pairs), cpu() - before
+
+
+def row_by_row(pairs: list[Pair]) -> list[bool]:
+    from math_verify import parse, verify
+
+    return [bool(verify(parse(marked(gold)), parse(marked(answer)))) for gold, answer in pairs]
+
+
+def compare(name: str, pairs: list[Pair], correct: list[bool] | None = None) -> None:
+    rounds = [ours(pairs) for _ in range(ROUNDS)]
+    mine, fast = rounds[0][0], median(seconds for _, seconds in rounds)
+    before = cpu()
+    theirs = row_by_row(pairs)
+    a, b = 1e6 * fast / len(pairs), 1e6 * (cpu() - before) / len(pairs)
+    differ = sum(x != y for x, y in zip(mine, theirs, strict=True))
+    print(f"{name}: {len(pairs)} pairs, ours {a:.0f} CPU-µs an item, row by row {b:.0f}, {b / a:.1f} times; {differ} differ")
+    if correct:
+        print(f"{name}: {sum(x == y for x, y in zip(mine, correct, strict=True))} of {len(pairs)} verdicts as labelled")
+
+
+def main(*files: str) -> None:
+    prepare()
+    start = time.monotonic()
+    row_by_row([("1", "1")])  # imports and caches are nobody's
+    for file in files:
+        rows = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+        labels = [row["is_correct"] for row in rows] if "is_correct" in rows[0] else None
+        compare(Path(file).stem, [(final(row["ground_truth"]), final(row["solution"])) for row in rows], labels)
+    compare("harder mix", list(hard_pairs(Random(0))))
+    print(f"{time.monotonic() - start:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
