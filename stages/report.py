@@ -210,6 +210,7 @@ def removed_rows(teachers: list[str]) -> list[list[str]]:
     rows += [["clean", why, str(count)] for why, count in read_json("metrics/clean.json")["rejected"].items()]
     for benchmark, methods in read_json("metrics/decontaminate.json")["rejected"].items():
         rows += [["decontaminate", f"{benchmark}: {method}", str(count)] for method, count in methods.items()]
+    rows += [["constrain", why, str(count)] for why, count in read_json("metrics/constrain.json")["rejected"].items()]
     for teacher in teachers:
         found = read_json(f"metrics/teachers/{teacher}.json")
         rows.append([f"distill@{teacher}", "never verified", str(found["distill"]["queries"] - found["distill"]["verified"])])
@@ -249,7 +250,7 @@ def provenance_rows(paths: list[str]) -> list[list[str]]:
 
 
 def run_files(teachers: list[str]) -> list[str]:
-    single = ("assets", "collect", "clean", "similarity", "decontaminate", "parallel", "analysis", "compare")
+    single = ("assets", "collect", "clean", "similarity", "decontaminate", "constrain", "parallel", "analysis", "compare")
     each = ("distill", "perplexity", "teachers", "pack", "train", "evaluate", "students")
     return [f"metrics/{name}.json" for name in single] + [f"metrics/{name}/{t}.json" for name in each for t in teachers]
 

@@ -60,8 +60,7 @@ class ServerEngine:
         self.name = "server"
         self.done: SimpleQueue[Completion | EngineError] = SimpleQueue()
         self.dead: EngineError | None = None
-        self.last_answer = time.monotonic()
-        self.trouble = "no answer"
+        self.trouble, self.troubled_since = "no answer", 0.0
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True, name="servers")
         self.thread.start()
@@ -109,19 +108,22 @@ class ServerEngine:
             while True:
                 server = self._pick()
                 if server is None:
-                    if time.monotonic() - self.last_answer > self.settings.patience:
+                    if time.monotonic() - self.troubled_since > self.settings.patience:
                         self.done.put(self._given_up())
                         return
                     await asyncio.sleep(0.1)
                     continue
                 try:
                     self.done.put(await self._ask(server, request, request.sampling.max_tokens))
+                    self.troubled_since = 0.0
+                    server.answered()
                     return
                 except RefusedError as error:
                     self.done.put(EngineError(f"{server.url} refuses: {error}"))
                     return
                 except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
                     self.trouble = f"{server.url}: {self._hide(str(error)) or type(error).__name__}"
+                    self.troubled_since = self.troubled_since or time.monotonic()
                     server.failed()
 
     def _pick(self) -> Server | None:
@@ -149,8 +151,6 @@ class ServerEngine:
             server.in_flight -= 1
         if response.status_code in AGAIN:
             raise httpx.HTTPError(f"status {response.status_code}")
-        server.answered()
-        self.last_answer = time.monotonic()
         if response.status_code == 400 and "context" in response.text:
             prompt = _PROMPT.search(response.text)
             room = self.settings.max_model_len - int(prompt[1]) if prompt else 0
@@ -168,6 +168,7 @@ class ServerEngine:
         text, thought = said.get("content") or "", said.get("reasoning_content") or said.get("reasoning")
         if thought:
             text = f"<think>{thought}</think>{text}"
+        text = text.encode("utf-8", "replace").decode()  # JSON may hold lone surrogates, tables may not
         finish = choice.get("finish_reason") or "stop"
         return Completion(request.key, text, finish, usage["prompt_tokens"], usage["completion_tokens"], self.name)
 

@@ -15,8 +15,9 @@ USAGE = "usage: python -m stages.ledger OWNER [--compact]    (OWNER: a teacher, 
 
 def verdicts(folder: Path) -> dict[str, str]:
     """The last verdict on each completion, by the completion's key."""
-    records = (parse(line) for line, _ in Journal(folder / "verdicts").refresh())
-    return {record["completion"]: record["verdict"] for record in records if record}
+    records = filter(None, (parse(line) for line, _ in Journal(folder / "verdicts").refresh()))
+    by_time = sorted((record["at"], record["completion"], record["verdict"]) for record in records)
+    return {completion: verdict for _, completion, verdict in by_time}
 
 
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from time import time
 from typing import Any
 
 from stages.ledger.journal import Journal
@@ -46,7 +47,7 @@ class Verdicts:
         if verdict.score is not None:
             self.known[key] = verdict
         self.recorded[item.key] = key
-        self.journal.append({"key": key, "completion": item.key, "category": item.category} | asdict(verdict))
+        self.journal.append({"key": key, "completion": item.key, "category": item.category, "at": time()} | asdict(verdict))
 
     def close(self) -> None:
         self.journal.close()

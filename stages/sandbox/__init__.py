@@ -99,7 +99,7 @@ class Sandbox:
         compileall.compile_dir(self.inside, quiet=2)
         sweep()
         try:
-            cgroup = self._cgroup()
+            cgroup = self._cgroup(self.limits.memory)
             self.cgroups = f"cgroup version {cgroup.version}"
             cgroup.remove()
         except CgroupError as error:
@@ -130,7 +130,8 @@ class Sandbox:
         """
         if language == "cpp":
             self._prepare_compiler()
-        cgroup = self._cgroup() if self.cgroups else None
+        memory = self.limits.memory if language == "python" else max(self.limits.memory, COMPILE_MEMORY)
+        cgroup = self._cgroup(memory) if self.cgroups else None
         try:
             session = Session(self._start(cgroup), self.limits, self._compile(language))
             try:
@@ -159,10 +160,10 @@ class Sandbox:
             return None
         return [str(self.compiler), *STANDARD, "-w", "-I/include", "/tmp/solution.cpp", "-o", "/tmp/solution"]
 
-    def _cgroup(self) -> Cgroup:
+    def _cgroup(self, memory: int) -> Cgroup:
         with self.lock:
             self.number += 1
-        return Cgroup(f"{id(self):x}-{self.number}", self.limits.memory * MEBIBYTE, self.limits.processes)
+        return Cgroup(f"{id(self):x}-{self.number}", memory * MEBIBYTE, self.limits.processes)
 
     def _command(self) -> list[str]:
         python = sys.base_prefix

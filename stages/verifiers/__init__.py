@@ -70,11 +70,16 @@ class Verdict:
 def scored(verifier: str, score: float, reason: str, certain: bool = False) -> Verdict:
     """A verdict with a score, and pass or fail as for the threshold 1; a route applies the category's own."""
     verdict = PASS if score >= 1 else FAIL
-    return Verdict(round(float(score), 6), verdict, reason[:LONGEST_REASON], verifier, certain=certain)
+    return Verdict(round(float(score), 6), verdict, one_line(reason), verifier, certain=certain)
 
 
 def unknown(verifier: str, reason: str, hopeless: bool = False) -> Verdict:
-    return Verdict(None, UNKNOWN, reason[:LONGEST_REASON], verifier, hopeless)
+    return Verdict(None, UNKNOWN, one_line(reason), verifier, hopeless)
+
+
+def one_line(text: str) -> str:
+    """What a program or an answer said, fit for a table: one line, no lone surrogates, not long."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST_REASON]
 
 
 class Verifier(Protocol):

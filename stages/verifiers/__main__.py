@@ -32,6 +32,11 @@ def item_in(row: dict[str, Any] | DataError, key: str, where: str) -> Item:
         raise DataError(f"{where}: no 'text' (the response), or it is no text")
     if row.get("category") not in CATEGORIES:
         raise DataError(f"{where}: category {row.get('category')!r} is none of {', '.join(CATEGORIES)}")
+    turns = row.get("messages") or []
+    if not isinstance(turns, list) or not all(
+        isinstance(t, dict) and isinstance(t.get("content"), str) and "role" in t for t in turns
+    ):
+        raise DataError(f"{where}: 'messages' must be a list of objects with 'role' and 'content'")
     for field in ("test_cases", "constraints", "ground_truth"):
         if row.get(field) is not None and not isinstance(row[field], str):
             row[field] = json.dumps(row[field])
@@ -98,6 +103,8 @@ def main(*arguments: str) -> None:
     try:
         rows = list(scan_json_lines(source))
         items = [item_in(row, str(i), f"{source}:{line}") for i, (line, row) in enumerate(rows)]
+        if not items:
+            raise DataError(f"{source}: no rows")
         route = open_route(params.load(VerifyParams, "verify"), {item.category for item in items})
     except (DataError, ParamsError) as error:
         sys.exit(f"verifiers: {error}")

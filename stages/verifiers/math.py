@@ -54,7 +54,7 @@ def sole(text: str) -> str | None:
     r"""The one expression that a text gives: what all its boxes hold, or all of it where it has none; else None."""
     found = set(boxes(text))
     if not found:
-        return text.strip()
+        return text.strip().strip("*").strip()
     if len(found) > 1:
         return None
     (inner,) = found
@@ -103,7 +103,7 @@ def shortcut(gold: str, answer: str) -> Verdict | None:
         return scored(NAME, 1, "same text")
     ours, theirs = quantity(expected), quantity(candidate)
     if ours and theirs and ours[1] and theirs[1] and ours[1] != theirs[1]:
-        return scored(NAME, 0, f"the units differ: {candidate} and {expected}")
+        return unknown(NAME, f"the units differ, or are spelt differently: {candidate} and {expected}")
     return None
 
 

@@ -173,7 +173,7 @@ def test_data_sets_are_parallel_and_a_student_is_a_plain_checkpoint(project):
             json.loads(line) for path in sorted((project / "data/parallel" / teacher).glob("*.jsonl")) for line in path.open()
         ]
         assert len(rows) == metrics(project, "parallel")["instances"] > 10
-        assert all(row["conversations"][-1]["info"]["verify_score"] == 1.0 for row in rows)
+        assert all(row["conversations"][-1]["info"]["verify_score"] >= 0.8 for row in rows)
         prompts.append([[turn["value"] for turn in row["conversations"][:-1]] for row in rows])
         student = project / "models/students" / teacher
         assert AutoModelForCausalLM.from_pretrained(student).config.vocab_size == len(AutoTokenizer.from_pretrained(student))

@@ -176,6 +176,25 @@ def test_servers_that_never_answer_are_one_error_that_names_them():
     engine.close()
 
 
+def test_patience_begins_with_the_trouble_however_long_nothing_was_asked(stubs):
+    count = iter(range(100))
+    stub = stubs(lambda body: (503, b"busy") if next(count) == 1 else echo(body))
+    engine = ServerEngine(settings(stub.url, patience=1.0))
+    assert len(run(engine, [ask("one")])) == 1
+    time.sleep(1.5)
+    assert len(run(engine, [ask("two")])) == 1
+    engine.close()
+
+
+def test_a_server_that_always_answers_nonsense_is_given_up(stubs):
+    stub = stubs(lambda body: (200, {"choices": [{"message": {"content": "x"}}]}))
+    engine = ServerEngine(settings(stub.url, patience=1.0))
+    with pytest.raises(EngineError, match="no answer from"):
+        run(engine, [ask("x")])
+    assert len(stub.seen) < 10
+    engine.close()
+
+
 def test_a_request_that_hangs_is_given_up_and_asked_again(stubs):
     count = iter(range(100))
     stub = stubs(lambda body: time.sleep(30) if next(count) == 0 else echo(body))

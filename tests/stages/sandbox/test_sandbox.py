@@ -125,6 +125,34 @@ NEVER_RIGHT: dict[str, tuple[str, dict]] = {
         "import sys\nm = sys.modules['programs']\nm.encode = lambda *_: 6\nm.send = lambda *_: None\ndef f(x): return 5",
         {"asserts": ["assert f(3) == 7", "assert f(3) - 7 == 0"]},
     ),
+    "a range of its own": (
+        "def range(*_): return []\ndef f(x): return 0",
+        {"fn_name": "f", "check": "def check(c):\n    for i in range(9):\n        assert c(i) == i + 7"},
+    ),
+    "an abs of its own": ("def abs(x): return 0\ndef f(x): return 5", {"asserts": ["assert abs(f(2) - 4) < 1e-6"]}),
+    "a module of its own": (
+        "class M:\n    def isclose(*_): return True\nmath = M()\ndef f(x): return 5",
+        {"asserts": ["assert math.isclose(f(2), 4.0)"]},
+    ),
+    "an object that holds all": (
+        "class A:\n    def __contains__(self, x): return True\n    def __iter__(self): return iter([])\ndef f(x): return A()",
+        {"asserts": ["assert 'hello' in f(2)"]},
+    ),
+    "a described builtin": (
+        "import programs\nold = programs.describe\nprograms.describe = lambda v, h: {'value': {'n': 'bool'}}\n"
+        "def all(x): return True\ndef f(x): return 5",
+        {"asserts": ["assert all(f(i) == i + 7 for i in [1, 2])"]},
+    ),
+    "numbers that collide": (
+        "import programs\nold = programs.encode\nP = 2**61 - 1\ndef f(x): return 0\n"
+        "programs.encode = lambda v, h, *a: {'s': [{'i': hex(P * k)} for k in range(1, 45000)]} if v == 0 else old(v, h, *a)",
+        {"asserts": ["assert f(1) == 4"]},
+    ),
+    "frames of another shape": (
+        "import programs\nold = programs.send\nprograms.send = lambda fd, m: old(fd, [1])\ndef f(x): return 5",
+        {"asserts": ["assert f(1) + 1 == 5"]},
+    ),
+    "a lone surrogate": ("def f(x): raise ValueError(chr(0xd800))", DOUBLE),
     "code that is no Python": ("def f(x:\n  return 6", DOUBLE),
     "null bytes": ("print(6)\0", ECHO),
     "5,000 brackets": ("(" * 5000 + ")" * 5000, ECHO),
@@ -184,6 +212,7 @@ def test_hostile_programs_never_pass_and_leave_nothing_while_good_ones_beside_th
     assert {name: v.reason for name, v in found.items() if name.startswith("good") and v.verdict != PASS} == {}
     assert [name for name, v in found.items() if not name.startswith("good") and v.verdict == PASS] == []
     longest = 3 * LIMITS.seconds + 5
+    assert all(v.reason.encode() is not None for v in found.values())
     assert time.monotonic() - start < longest * len(hostile) / 2, "two workers, and none outlives its limit"
     time.sleep(0.2)
     left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before and "/inside" in (p.info["cmdline"] or [])]
