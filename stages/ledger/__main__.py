@@ -16,7 +16,7 @@ USAGE = "usage: python -m stages.ledger OWNER [--compact]    (OWNER: a teacher, 
 def verdicts(folder: Path) -> dict[str, str]:
     """The last verdict on each completion, by the completion's key."""
     records = filter(None, (parse(line) for line, _ in Journal(folder / "verdicts").refresh()))
-    by_time = sorted((record["at"], record["completion"], record["verdict"]) for record in records)
+    by_time = sorted((record.get("at", 0.0), record["completion"], record["verdict"]) for record in records)
     return {completion: verdict for _, completion, verdict in by_time}
 
 
