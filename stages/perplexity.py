@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from stages import locks, params, provenance
+from stages.batches import by_length, padded
 from stages.params import Section
 from stages.provenance import device, say
 from stages.tables import QUERY, TRACE, read, write
@@ -25,23 +26,11 @@ class Perplexity(Section):
     dtype: str
 
 
-def batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
-    """Indices grouped by similar length, each group's padded size within ``batch_tokens`` (or a single text)."""
-    groups: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if not groups or (len(groups[-1]) + 1) * lengths[i] > batch_tokens:
-            groups.append([])
-        groups[-1].append(i)
-    return groups
-
-
 def score(model: Any, rows: list[list[int]], pad: int) -> list[float]:
     """Perplexity of each row of token ids under ``model``: exp of the mean loss over all but the first token."""
     import torch
 
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=model.device)
+    ids, mask = padded(rows, pad, model.device)
     with torch.inference_mode():
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none") * mask[:, 1:]
@@ -62,7 +51,7 @@ def score_all(model: Any, ids: list[list[int]], pad: int, batch_tokens: int, sta
     """Perplexities in the order of ``ids``, with a line of progress now and then."""
     found, start = [math.nan] * len(ids), time.monotonic()
     last, done = start, 0
-    for group in batches(list(map(len, ids)), batch_tokens):
+    for group in by_length(list(map(len, ids)), batch_tokens):
         for i, value in zip(group, score(model, [ids[i] for i in group], pad), strict=True):
             found[i] = round(value, 4)
         done += len(group)

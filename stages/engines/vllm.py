@@ -63,8 +63,8 @@ class VllmEngine:
         self.refused: list[Completion] = []
 
     def submit(self, request: Request) -> None:
-        from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import SamplingParams
 
         prompt = self.tokenizer.apply_chat_template(list(request.messages), add_generation_prompt=True, tokenize=False)
         ids = self.tokenizer(prompt, add_special_tokens=False).input_ids

@@ -13,7 +13,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,8 @@ class Ledger:
     def add(self, completion: Completion, attempt: int = 1, seconds: float = 0.0) -> Entry:
         """Keeps a completion; it outlives a kill from here on."""
         about = {"attempt": attempt, "seconds": round(seconds, 4)}
-        fields = asdict(completion)
-        text = fields.pop("text")
-        place = self.journal.append(fields | about | {"text": text})
+        fields = {name: value for name, value in vars(completion).items() if name != "text"}
+        place = self.journal.append(fields | about | {"text": completion.text})
         entry = Entry(
             place, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, attempt, about["seconds"]
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from pebble import ProcessPool
 
+from stages.batches import by_length, padded
 from stages.locks import Lock as ModelLock
 from stages.params import Positive, Section
 from stages.processes import die_with_parent
@@ -58,16 +59,6 @@ def load(model: str, revision: str | None, dtype: str, trust_remote_code: bool) 
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), AutoTokenizer.from_pretrained(model, **where)
 
 
-def groups(lengths: list[int], batch_tokens: int) -> list[list[int]]:
-    """Indices grouped by similar length, each group's padded size within ``batch_tokens``, or a single dialogue."""
-    found: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if not found or (len(found[-1]) + 1) * lengths[i] > batch_tokens:
-            found.append([])
-        found[-1].append(i)
-    return found
-
-
 def rate(lock: ModelLock, settings: RewardSettings, dialogues: list[Dialogue]) -> list[list[float] | None]:
     """The three ratings of each dialogue, in the order of `Outputs`; None where it is too long. Runs in the process."""
     import torch
@@ -79,11 +70,9 @@ def rate(lock: ModelLock, settings: RewardSettings, dialogues: list[Dialogue]) -
     wanted = [settings.outputs.coherence, settings.outputs.correctness, settings.outputs.helpfulness]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     model.config.pad_token_id = pad
-    for group in groups([len(ids[i]) for i in fit], settings.batch_tokens):
+    for group in by_length([len(ids[i]) for i in fit], settings.batch_tokens):
         rows = [ids[fit[i]] for i in group]
-        longest = max(map(len, rows))
-        batch = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=model.device)
+        batch, mask = padded(rows, pad, model.device)
         with torch.inference_mode():
             output = model(input_ids=batch, attention_mask=mask)
         logits = output.logits if hasattr(output, "logits") else output.rewards

@@ -3,9 +3,10 @@ import math
 import pytest
 
 from stages import locks
+from stages.batches import by_length
 from stages.params import ParamsError
 from stages.verifiers import FAIL, PASS, UNKNOWN, Item
-from stages.verifiers.reward import Outputs, RewardSettings, RewardVerifier, groups, rate, verdict_of
+from stages.verifiers.reward import Outputs, RewardSettings, RewardVerifier, rate, verdict_of
 from stages.verifiers.route import Route, Rule, VerifyParams
 from tests.conftest import LIMITS, verdicts_of
 
@@ -28,7 +29,7 @@ def test_no_number_is_no_verdict():
 
 def test_groups_hold_every_dialogue_once_within_their_size():
     lengths = [5, 100, 7, 7, 300, 1]
-    found = groups(lengths, 256)
+    found = by_length(lengths, 256)
     assert sorted(i for group in found for i in group) == list(range(6))
     assert all(len(group) * max(lengths[i] for i in group) <= 256 for group in found if len(group) > 1)
 

@@ -1,0 +1,23 @@
+"""Batches for a model: rows of like length together, padded on the right."""
+
+from typing import Any
+
+
+def by_length(lengths: list[int], batch_tokens: int) -> list[list[int]]:
+    """Indices grouped by similar length, each group's padded size within ``batch_tokens``, or a single row."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if not groups or (len(groups[-1]) + 1) * lengths[i] > batch_tokens:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
+
+
+def padded(rows: list[list[int]], pad: int, device: Any) -> tuple[Any, Any]:
+    """Token ids and attention mask of rows, both (rows, longest), on ``device``."""
+    import torch
+
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    return ids, mask
