@@ -48,3 +48,13 @@ test: $(READY)  ## every test, the slow ones and a small end-to-end run included
 .PHONY: test-fast
 test-fast: $(READY)  ## the tests that take seconds
 	pytest -m "not slow"
+
+SCALE ?= 0.1
+
+.PHONY: bench
+bench: $(READY) $(VENV)/.ready-bench  ## the corpus stages beside their peers: make bench SCALE=1 for the study's size
+	python -m bench $(SCALE)
+
+$(VENV)/.ready-bench: $(READY)
+	$(BIN)/pip --disable-pip-version-check install --quiet --no-deps trl==1.16.0
+	touch $@

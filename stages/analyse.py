@@ -3,18 +3,23 @@
 import csv
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages import params, provenance
 from stages.params import Section
 from stages.provenance import say
-from stages.tables import CATEGORIES, CURATED, QUERY, read, read_json_lines, whole_folder
+from stages.tables import CATEGORIES, CURATED, QUERY, SHARED, aligned, read_part, whole_folder
+from stages.text import whole
 
+ABOUT = pa.schema([QUERY.field(name) for name in ("id", "category")])
+FIGURES = pa.schema([CURATED.field(name) for name in ("query_id", "response_tokens", "perplexity", "attempt")])
 QUANTILES = {"p05": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "p95": 0.95}
 
 
@@ -30,7 +35,7 @@ def span_names(borders: tuple[int, ...]) -> list[str]:
     return [f"<{borders[0]}", *inner, f">={borders[-1]}"]
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def spread(values: np.ndarray) -> dict[str, float]:
     """Quantiles and mean, as a box plot shows them."""
     figures = {name: np.quantile(values, q) for name, q in QUANTILES.items()} | {"mean": np.mean(values)}
     return {name: round(float(figure), 4) for name, figure in figures.items()}
@@ -43,29 +48,59 @@ def entropy(counts: Iterable[int]) -> float:
     return round(float(-(shares * np.log2(shares)).sum()), 4)
 
 
-def describe(rows: list[dict[str, Any]], categories: dict[str, str], spans: tuple[int, ...]) -> dict[str, Any]:
+@dataclass
+class Gathered:
+    """The columns of one teacher's data set that figures are made of, a number a trace each."""
+
+    categories: np.ndarray
+    response_tokens: np.ndarray
+    perplexity: np.ndarray
+    attempt: np.ndarray
+
+
+def describe(rows: Gathered, spans: tuple[int, ...]) -> dict[str, Any]:
     """The figures of one teacher's data set."""
-    lengths = [row["response_tokens"] for row in rows]
-    instances = Counter(categories[row["query_id"]] for row in rows)
-    tokens: Counter[str] = Counter()
-    for row in rows:
-        tokens[categories[row["query_id"]]] += row["response_tokens"]
-    histogram = np.bincount(np.digitize(lengths, spans), minlength=len(spans) + 1).tolist()
+    size = len(CATEGORIES)
+    instances = np.bincount(rows.categories, minlength=size).tolist()
+    tokens = np.bincount(rows.categories, rows.response_tokens, size).astype(int).tolist()
+    histogram = np.bincount(np.digitize(rows.response_tokens, spans), minlength=len(spans) + 1).tolist()
     return {
-        "instances": {category: instances[category] for category in CATEGORIES},
-        "tokens": {category: tokens[category] for category in CATEGORIES},
-        "response_tokens": spread(lengths),
+        "instances": dict(zip(CATEGORIES, instances, strict=True)),
+        "tokens": dict(zip(CATEGORIES, tokens, strict=True)),
+        "response_tokens": spread(rows.response_tokens),
         "length_entropy_bits": entropy(histogram),
-        "perplexity": spread([row["perplexity"] for row in rows]),
-        "mean_attempts": round(float(np.mean([row["attempt"] for row in rows])), 4),
+        "perplexity": spread(rows.perplexity),
+        "mean_attempts": round(float(rows.attempt.mean()), 4),
         "histogram": dict(zip(span_names(spans), histogram, strict=True)),
     }
 
 
-def overlap(solved: dict[str, set[str]]) -> dict[str, Any]:
-    """What all teachers solved, and what only one of them did."""
-    only = {t: len(ids - set().union(*(o for u, o in solved.items() if u != t))) for t, ids in solved.items()}
-    return {"by_all": len(set.intersection(*solved.values())), "by_any": len(set().union(*solved.values())), "only": only}
+def overlap(solved: dict[str, pa.Array]) -> Counter[str]:
+    """What all teachers solved, what any did, and what only one of them did, by name."""
+    every = pc.value_counts(pa.concat_arrays(list(solved.values())))
+    ids, times = every.field("values"), every.field("counts")
+    alone = ids.filter(pc.equal(times, 1))
+    counts = Counter(by_all=pc.sum(pc.equal(times, len(solved))).as_py() or 0, by_any=len(ids))
+    for teacher, held in solved.items():
+        counts[f"only {teacher}"] = pc.sum(pc.is_in(held, value_set=alone)).as_py() or 0
+    return counts
+
+
+def gather(queries: Path, curated: dict[str, Path], ids: Path) -> tuple[dict[str, Gathered], Counter[str]]:
+    """One part's columns of each teacher, of the queries that all share, and how what they solved overlaps."""
+    asked, common = read_part(queries, ABOUT), whole(read_part(ids, SHARED)["query_id"])
+    known = pc.index_in(asked["category"], value_set=pa.array(CATEGORIES)).to_numpy().astype(np.int8)
+    tables = {teacher: read_part(path, FIGURES) for teacher, path in curated.items()}
+    gathered = {}
+    for teacher, table in tables.items():
+        chosen = table.filter(pc.is_in(table["query_id"], value_set=common))
+        row = pc.index_in(whole(chosen["query_id"]), whole(asked["id"])).to_numpy()
+        gathered[teacher] = Gathered(known[row], *(chosen[name].to_numpy() for name in FIGURES.names[1:]))
+    return gathered, overlap({teacher: whole(table["query_id"]) for teacher, table in tables.items()})
+
+
+def together(parts: list[Gathered]) -> Gathered:
+    return Gathered(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Gathered)))
 
 
 def tables(found: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -98,18 +133,23 @@ def main() -> None:
     settings = params.load(Analyse, "analyse")
     teachers = params.load(list[str], "teachers")
     with provenance.record("metrics/analysis.json", "numpy") as metrics:
-        categories = {query["id"]: query["category"] for query in read("data/queries", QUERY).to_pylist()}
-        shared = {row["query_id"] for row in read_json_lines("data/parallel/ids.jsonl")}
-        curated = {teacher: read(f"data/curated/{teacher}", CURATED).to_pylist() for teacher in teachers}
-        found = {
-            teacher: describe([row for row in rows if row["query_id"] in shared], categories, settings.spans)
-            for teacher, rows in curated.items()
-        }
+        folders = [f"data/curated/{teacher}" for teacher in teachers]
+        queries, ids, *curated = aligned("data/queries", "data/parallel/ids", *folders)
+        parts: dict[str, list[Gathered]] = {teacher: [] for teacher in teachers}
+        solved: Counter[str] = Counter()
+        for part in range(len(queries)):
+            here = {teacher: paths[part] for teacher, paths in zip(teachers, curated, strict=True)}
+            found_here, overlapping = gather(queries[part], here, ids[part])
+            solved += overlapping
+            for teacher, columns in found_here.items():
+                parts[teacher].append(columns)
+        found = {teacher: describe(together(parts[teacher]), settings.spans) for teacher in teachers}
         with whole_folder("data/analysis") as folder:
             for name, rows in tables(found).items():
                 write_csv(rows, folder / f"{name}.csv")
         metrics.update(found)
-        metrics["overlap"] = overlap({teacher: {row["query_id"] for row in rows} for teacher, rows in curated.items()})
+        only = {teacher: solved[f"only {teacher}"] for teacher in teachers}
+        metrics["overlap"] = {"by_all": solved["by_all"], "by_any": solved["by_any"], "only": only}
     for teacher, figures in found.items():
         lengths, surprise = figures["response_tokens"]["mean"], figures["perplexity"]["mean"]
         say("analyse", f"{teacher}: mean {lengths:.1f} tokens, mean perplexity {surprise:.2f}")

@@ -8,6 +8,7 @@ from stages import params, provenance
 from stages.locks import FOLDER, Lock
 from stages.params import ParamsError, Section
 from stages.provenance import say
+from stages.sources import Traces, check_watched, files_of, is_local
 from stages.tables import whole_folder, write_json
 
 WEIGHTS = (".safetensors", ".json", ".txt", ".jinja", ".model")
@@ -38,8 +39,7 @@ def lock_path(role: str, model: Model) -> Lock:
     files = {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.suffix in WEIGHTS}
     if not any(name.endswith(".safetensors") for name in files):
         raise ParamsError(f"{model.id}: role {role}: no .safetensors file there; only safetensors weights are used")
-    digest = hashlib.sha256("".join(f"{name} {sha}\n" for name, sha in files.items()).encode()).hexdigest()
-    return Lock(role, model.id, digest[:16], True, files)
+    return Lock(role, model.id, digest_of(files), True, files)
 
 
 def lock_hub(role: str, model: Model) -> Lock:
@@ -61,6 +61,22 @@ def lock(role: str, model: Model) -> Lock:
     return lock_path(role, model) if Path(model.id).is_dir() else lock_hub(role, model)
 
 
+def lock_traces(role: str, traces: Traces) -> Lock:
+    """Locks a released data set by the hashes of its files, or by its commit on the hub."""
+    if not is_local(traces.source):
+        from huggingface_hub import HfApi
+
+        info = HfApi().dataset_info(traces.source, revision=traces.revision)
+        return Lock(role, traces.source, str(info.sha), False, {})
+    check_watched(Path(traces.source), f"{role.replace('-', '.', 1)}.traces.source")
+    files = {str(path): sha256(path) for path in files_of(Path(traces.source))}
+    return Lock(role, traces.source, digest_of(files), True, files)
+
+
+def digest_of(files: dict[str, str]) -> str:
+    return hashlib.sha256("".join(f"{name} {sha}\n" for name, sha in files.items()).encode()).hexdigest()[:16]
+
+
 def check_listed(teachers: list[str], pipeline: str) -> None:
     """DVC cannot list one path a teacher by itself: every teacher needs its lines in dvc.yaml's joint stages."""
     for i, teacher in enumerate(teachers):
@@ -73,15 +89,23 @@ def check_listed(teachers: list[str], pipeline: str) -> None:
 
 def main() -> None:
     roles, teachers = params.load(dict[str, Model | None], "assets"), params.load(list[str], "teachers")
+    released: dict[str, Traces | None] = {}
+    if twice := sorted({teacher for teacher in teachers if teachers.count(teacher) > 1}):
+        raise ParamsError(f"params.yaml: teachers: {twice[0]!r} stands there twice")
     for role in NEEDED:
         params.load(Model, f"assets.{role}")
     for role in OPTIONAL:
         params.load(Model | None, f"assets.{role}")
     check_listed(teachers, Path("dvc.yaml").read_text())
     for teacher in teachers:
-        roles[f"teacher-{teacher}"] = params.load(Model, f"teacher.{teacher}.model")
+        roles[f"teacher-{teacher}"] = params.load(Model | None, f"teacher.{teacher}.model")
+        traces = params.load(Traces | None, f"teacher.{teacher}.traces")
+        if (roles[f"teacher-{teacher}"] is None) == (traces is None):
+            raise ParamsError(f"params.yaml: teacher.{teacher}: needs a model or traces, and not both; set the other null")
+        released[f"teacher-{teacher}"] = traces
     with provenance.record("metrics/assets.json", "huggingface_hub") as metrics:
         locks = {role: lock(role, model) if model else None for role, model in roles.items()}
+        locks |= {role: lock_traces(role, traces) for role, traces in released.items() if traces}
         with whole_folder(FOLDER) as folder:
             for role, each in locks.items():
                 write_json(asdict(each) if each else None, folder / f"{role}.json")

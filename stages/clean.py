@@ -1,25 +1,64 @@
-"""clean: drops duplicates and queries that no teacher should be asked. Every dropped row is kept with its reason."""
+"""clean: drops duplicates and queries that no teacher should be asked. Every dropped row is kept with its reason.
 
-import re
-import unicodedata
-from collections import Counter
+The rules, in this order, over the user's and assistant's texts of a query together:
+
+- ``turns``: turns do not alternate from user to user.
+- ``empty``: fewer characters than ``min_characters``.
+- ``unicode_ratio``: more than that share of the characters is neither letter, digit, mark, punctuation, space nor a sign
+  of mathematics.
+- ``incomplete``: an odd number of code fences, the last of which opens a block; outside code, more ``\\begin{`` than
+  ``\\end{`` or the other way, ``\\[`` or ``\\(`` without its other half, or an odd number of ``$$``; or an end in
+  mid-sentence: on a comma, an opening bracket, or a word that no sentence ends on (and, or, but, the, an, then, because).
+- ``url``, ``table`` (Markdown, HTML, LaTeX, tab-separated), ``image`` (embedded, a file's name, or "shown in the figure"
+  without one drawn in Asymptote or TikZ), each outside code.
+"""
+
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
 
 from stages import params, provenance
 from stages.params import Section
 from stages.provenance import say
-from stages.tables import QUERY, REJECTED_QUERY, DataError, read, write
+from stages.runner import each_part, total
+from stages.tables import QUERY, REJECTED_QUERY, DataError, part_name, part_paths, read_part, whole_folder, write_part
+from stages.text import ODD, SPACE, classes, decode, flat, joined, out_of_turn, whole
 
-_URL = re.compile(r"(?:https?|ftp)://\S|\bwww\.[\w-]+\.\w{2,}", re.IGNORECASE)
-_TABLES = (
-    re.compile(r"^[ \t]*\|?[ \t]*:?-{3,}:?[ \t]*(?:\|[ \t]*:?-{3,}:?[ \t]*)+\|?[ \t]*$", re.MULTILINE),
-    re.compile(r"<table\b", re.IGNORECASE),
-    re.compile(r"\\begin\{(?:tabular|longtable)[*x]?\}"),
-    re.compile(r"(?:^[^\t\n]+(?:\t[^\t\n]+){2,}$\n?){2,}", re.MULTILINE),
+CODE = r"(?s)```.*?(?:```|\z)|`[^`\n]*`"
+OPEN_FENCE = r"(?s)```[\w+#.-]*[ \t]*\n[^`]*\z"
+URL = r"(?i)(?:https?|ftp)://[^\s]|\bwww\.[\w-]+\.\w{2,}"
+TABLE = "|".join(
+    (
+        r"(?m:^[ \t]*\|?[ \t]*:?-{3,}:?[ \t]*(?:\|[ \t]*:?-{3,}:?[ \t]*)+\|?[ \t]*$)",
+        r"(?i:<table\b)",
+        r"\\begin\{(?:tabular|tabularx|longtable)[*]?\}",
+        r"(?m:(?:^[^\t\n]+(?:\t[^\t\n]+){2,}$\n?){2,})",
+    )
 )
-_SIGNS = {"Sm", "Sc", "Sk"}
-_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_FILE = r"\b[\w-]+\.(?:png|jpe?g|gif|svg|webp|bmp|tiff?)\b"
+EMBEDDED = rf"(?i)!\[[^\]\n]*\]\([^)\n]+\)|<img\b|\\includegraphics\b|data:image/|{_FILE}"
+_PICTURE = r"(?:figure|diagram|image|picture|photo|photograph|illustration|drawing)s?"
+SHOWN = "|".join(
+    (
+        rf"(?i)\b(?:shown|depicted|pictured|illustrated|drawn|seen|given|indicated)\s+(?:in|on|by)\s+(?:the|this)\s+"
+        rf"(?:\w+\s+)?{_PICTURE}\b",
+        rf"\b(?:in|see|from|refer to|consider|look at)\s+(?:the|this)\s+{_PICTURE}\s+(?:shown\s+)?(?:below|above|at right)\b",
+        rf"\bthe\s+(?:following|accompanying|attached)\s+{_PICTURE}\b",
+        rf"\bin the {_PICTURE},|\b(?:as|is|are) shown (?:below|above)\b",
+        r"如(?:右|左|下|上)?图|(?:下|上|右|左)图|图中|图示",
+    )
+)
+SUSPECT = r"(?i)://|\bwww\.|---|<table|\\begin\{|\t|!\[|<img|\\includegraphics|data:image|\.(?:png|jpe?g|gif|svg|webp|bmp|tif)"
+PICTURED = r"(?i)figure|diagram|image|picture|photo|illustration|drawing|shown|图"
+DRAWN = r"\[asy\]|\\begin\{(?:tikzpicture|asy|asypicture)\}"
+JOINING = ("and", "or", "but", "the", "an", "then", "because")
+MID_SENTENCE = rf"(?:[,，、(（\[{{]|(?:\A|[^\w\\$.-])(?:{'|'.join(JOINING)}))\s*\z"
+REASONS = ("turns", "empty", "unicode_ratio", "incomplete", "url", "table", "image", "duplicate")
+LONGEST_END = 64
 
 
 @dataclass(frozen=True)
@@ -30,68 +69,150 @@ class Clean(Section):
     min_characters: int
 
 
-def odd_share(text: str) -> float:
-    """The share of characters that prose, mathematics and code in any script have no use for."""
-    odd = sum(not c.isspace() and unicodedata.category(c)[0] in "SC" and unicodedata.category(c) not in _SIGNS for c in text)
-    return odd / max(len(text), 1)
+@njit(cache=True, nogil=True)
+def measured(data: np.ndarray, borders: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A text's characters, those of them between its outer white space, and the odd ones: three of int64, (texts,)."""
+    rows = len(borders) - 1
+    characters, inner, odd = np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    for row in range(rows):
+        i, first, last = borders[row], -1, -1
+        while i < borders[row + 1]:
+            point, i = decode(data, i)
+            flag = flags[point]
+            if flag != SPACE:
+                first = characters[row] if first < 0 else first
+                last = characters[row]
+                odd[row] += flag == ODD
+            characters[row] += 1
+        inner[row] = last - first + 1 if first >= 0 else 0
+    return characters, inner, odd
 
 
-def incomplete(text: str) -> bool:
-    """Cut off: an open code fence, an open LaTeX environment, or an end on a joining sign or word."""
-    if text.count("```") % 2 or text.count("\\begin{") != text.count("\\end{"):
-        return True
-    return bool(re.search(r"(?:[,(\[{]|\b(?:and|or|the|of|then|with))\s*\Z", text))
+@njit(cache=True, nogil=True)
+def unbalanced(data: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Which texts of LaTeX lack a half of ``\\[ \\]``, ``\\( \\)``, ``\\begin{ \\end{`` or ``$$ $$``; bool, (texts,)."""
+    out = np.zeros(len(borders) - 1, np.bool_)
+    for row in range(len(out)):
+        i, end = borders[row], borders[row + 1]
+        display = inline = environments = dollars = 0
+        while i < end - 1:
+            byte, after = data[i], data[i + 1]
+            if byte == 92:  # a backslash, which takes what follows with it
+                display += (after == 91) - (after == 93)
+                inline += (after == 40) - (after == 41)
+                if after == 98 and end - i > 6 and data[i + 2] == 101 and data[i + 3] == 103 and data[i + 6] == 123:
+                    environments += 1
+                if after == 101 and end - i > 4 and data[i + 2] == 110 and data[i + 3] == 100 and data[i + 4] == 123:
+                    environments -= 1
+                i += 2
+            elif byte == 36 and after == 36:
+                dollars += 1
+                i += 2
+            else:
+                i += 1
+        out[row] = display != 0 or inline != 0 or environments != 0 or dollars % 2 == 1
+    return out
 
 
-def reason(text: str, settings: Clean) -> str | None:
-    """Why a query's text is dropped, or None. Code fences may hold URLs, prose may not."""
-    prose = _CODE.sub(" ", text)
-    if len(text.strip()) < settings.min_characters:
-        return "empty"
-    if odd_share(text) > settings.max_unicode_ratio:
-        return "unicode_ratio"
-    if incomplete(text):
-        return "incomplete"
-    if _URL.search(prose):
-        return "url"
-    if any(table.search(prose) for table in _TABLES):
-        return "table"
-    return None
+def found(texts: pa.Array, pattern: str) -> np.ndarray:
+    """Which texts a pattern (RE2) matches somewhere; bool, (texts,)."""
+    return pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)
 
 
-def out_of_turn(messages: list[dict[str, str]]) -> bool:
-    """Whether the turns, but for a system prompt, do not alternate from user to user: nobody could answer that."""
-    roles = [message["role"] for message in messages if message["role"] != "system"]
-    return len(roles) % 2 == 0 or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(roles))
+def within(texts: pa.Array, some: np.ndarray, pattern: str) -> np.ndarray:
+    """The same, looked for only in ``some`` of the texts: a slow pattern where a quick one found something."""
+    hit = np.zeros(len(texts), bool)
+    hit[some] = found(texts.filter(pa.array(some)), pattern) if some.any() else False
+    return hit
 
 
-def clean(queries: list[dict[str, Any]], settings: Clean) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Splits queries into kept and rejected, both sorted by id; of equal queries the first is kept."""
-    kept: dict[str, dict[str, Any]] = {}
-    rejected = []
-    for query in queries:
-        text = "\n".join(message["content"] for message in query["messages"])
-        why = "duplicate" if query["id"] in kept else "turns" if out_of_turn(query["messages"]) else reason(text, settings)
-        if why:
-            rejected.append(query | {"reason": why})
-        else:
-            kept[query["id"]] = query
-    by_id = lambda query: query["id"]  # noqa: E731
-    return sorted(kept.values(), key=by_id), sorted(rejected, key=by_id)
+def ends(texts: pa.Array) -> pa.Array:
+    return pc.utf8_slice_codeunits(pc.utf8_rtrim_whitespace(texts), -LONGEST_END)
+
+
+def without_code(texts: pa.Array) -> pa.Array:
+    """The texts with a space where code stood."""
+    marked = pc.match_substring(texts, "`")
+    prose = pc.replace_substring_regex(texts.filter(marked), CODE, " ")
+    return pc.replace_with_mask(texts, marked, prose)
+
+
+def incomplete(texts: pa.Array, prose: pa.Array) -> np.ndarray:
+    """Which texts were cut off; the module's docstring has the rule."""
+    fences = pc.count_substring(texts, "```").to_numpy(zero_copy_only=False) % 2 == 1
+    fences = within(texts, fences, OPEN_FENCE)
+    latex = found(prose, r"\\[\[\]()be]|\$\$")
+    open_latex = np.zeros(len(texts), bool)
+    open_latex[latex] = unbalanced(*flat(prose.filter(pa.array(latex)))) if latex.any() else False
+    return fences | open_latex | found(ends(texts), MID_SENTENCE)
+
+
+def reasons(messages: pa.Array, settings: Clean) -> np.ndarray:
+    """Why each row goes, as an index into REASONS; -1 where it may stay, duplicates not yet looked at; int8, (rows,)."""
+    texts = joined(messages)
+    prose = without_code(texts)
+    characters, inner, odd = measured(*flat(texts), classes())
+    suspect, shown = found(prose, SUSPECT), found(prose, PICTURED) & ~found(prose, DRAWN)
+    rules = {
+        "turns": out_of_turn(messages),
+        "empty": inner < settings.min_characters,
+        "unicode_ratio": odd > settings.max_unicode_ratio * characters,
+        "incomplete": incomplete(texts, prose),
+        "url": within(prose, suspect, URL),
+        "table": within(prose, suspect, TABLE),
+        "image": within(prose, suspect, EMBEDDED) | within(prose, shown, SHOWN),
+    }
+    why = np.full(len(texts), -1, np.int8)
+    for name in reversed(rules):
+        why[rules[name]] = REASONS.index(name)
+    return why
+
+
+@njit(cache=True, nogil=True)
+def mark_duplicates(same: np.ndarray, why: np.ndarray, duplicate: int) -> None:
+    """Of equal rows, which stand together (``same``: as the one before), all after the first that stays are duplicates."""
+    kept = False
+    for row in range(len(why)):
+        kept = kept and same[row]
+        if kept:
+            why[row] = duplicate
+        kept = kept or why[row] < 0
+
+
+def clean(queries: pa.Table, settings: Clean) -> tuple[pa.Table, pa.Table]:
+    """Splits queries, sorted by id, into kept and rejected; of equal queries the first that is sound is kept."""
+    why = reasons(whole(queries["messages"]), settings)
+    ids = whole(queries["id"])
+    same = np.zeros(len(ids), bool)
+    same[1:] = pc.equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False) if len(ids) else False
+    mark_duplicates(same, why, REASONS.index("duplicate"))
+    rejected = queries.filter(pa.array(why >= 0))
+    names = pa.array(REASONS).take(pa.array(why[why >= 0]))
+    return queries.filter(pa.array(why < 0)), rejected.append_column("reason", names).cast(REJECTED_QUERY)
+
+
+def counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
 
 
 def main() -> None:
     settings = params.load(Clean, "clean")
-    with provenance.record("metrics/clean.json", "pyarrow") as metrics:
-        queries = read("data/raw", QUERY).to_pylist()
-        kept, rejected = clean(queries, settings)
-        counts = dict(sorted(Counter(row["reason"] for row in rejected).items()))
-        if not kept:
-            raise DataError(f"data/raw: no query is left after cleaning ({len(queries)} came in; rejected: {counts})")
-        write(kept, "data/clean", QUERY)
-        write(rejected, "data/rejected/clean", REJECTED_QUERY)
-        metrics.update(kept=len(kept), rejected=counts)
-    say("clean", f"kept {len(kept)} of {len(queries)}; dropped {counts}")
+    with provenance.record("metrics/clean.json", "daft", "numba", "pyarrow") as metrics:
+        sources = part_paths("data/raw")
+        with whole_folder("data/clean") as kept_to, whole_folder("data/rejected/clean") as rejected_to:
+
+            def work(part: int) -> dict[str, Any]:
+                kept, rejected = clean(read_part(sources[part], QUERY), settings)
+                write_part(kept, kept_to / part_name(part))
+                write_part(rejected, rejected_to / part_name(part))
+                return {"kept": len(kept), "rejected": counts(rejected["reason"])}
+
+            said = each_part("clean", work, len(sources))
+            kept, rejected = sum(part["kept"] for part in said), total([part["rejected"] for part in said])
+            if not kept:
+                raise DataError(f"data/raw: no query is left after cleaning (rejected: {rejected})")
+        metrics.update(kept=kept, rejected=rejected)
+    say("clean", f"kept {kept} of {kept + sum(rejected.values())}; dropped {rejected}")
 
 
 if __name__ == "__main__":

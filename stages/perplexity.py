@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages import locks, params, provenance
 from stages.batches import by_length, padded
 from stages.params import Section
 from stages.provenance import device, say
-from stages.tables import QUERY, TRACE, read, write
+from stages.tables import PERPLEXITY, QUERY, TRACE, aligned, part_name, read_part, whole_folder, write_part
 from stages.verifiers import PASS
-
-PERPLEXITY = pa.schema([("query_id", pa.string()), ("attempt", pa.int32()), ("perplexity", pa.float64())])
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,21 @@ def main(teacher: str) -> None:
     settings, lock = params.load(Perplexity, "perplexity"), locks.read("scorer")
     with provenance.record(f"metrics/perplexity/{teacher}.json", "torch", "transformers", device=device()) as metrics:
         model, tokenizer = load(lock, settings.dtype)
-        queries = {query["id"]: query["messages"] for query in read("data/queries", QUERY).to_pylist()}
-        traces = [row for row in read(f"data/traces/{teacher}", TRACE).to_pylist() if row["verdict"] == PASS]
-        texts = [[*queries[row["query_id"]], {"role": "assistant", "content": row["text"]}] for row in traces]
-        ids = [tokenizer.apply_chat_template(text, return_dict=False)[: settings.max_tokens] for text in texts]
-        found = score_all(model, ids, tokenizer.pad_token_id or 0, settings.batch_tokens, f"perplexity@{teacher}")
-        rows = [
-            {"query_id": row["query_id"], "attempt": row["attempt"], "perplexity": value}
-            for row, value in zip(traces, found, strict=True)
-        ]
-        write(rows, f"data/perplexity/{teacher}", PERPLEXITY)
-        metrics.update(traces=len(rows), tokens=sum(map(len, ids)), provenance={"models": locks.brief(lock)})
-    say(f"perplexity@{teacher}", f"{len(rows)} traces, {metrics['tokens']} tokens")
+        queries, traces = aligned("data/queries", f"data/traces/{teacher}")
+        count = tokens = 0
+        with whole_folder(f"data/perplexity/{teacher}") as folder:
+            for part, (asked, answered) in enumerate(zip(queries, traces, strict=True)):
+                table = read_part(asked, QUERY)
+                messages = dict(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
+                rows = read_part(answered, TRACE).filter(pc.field("verdict") == PASS).to_pylist()
+                texts = [[*messages[row["query_id"]], {"role": "assistant", "content": row["text"]}] for row in rows]
+                ids = [tokenizer.apply_chat_template(text, return_dict=False)[: settings.max_tokens] for text in texts]
+                found = score_all(model, ids, tokenizer.pad_token_id or 0, settings.batch_tokens, f"perplexity@{teacher}")
+                columns = {name: [row[name] for row in rows] for name in ("query_id", "attempt")}
+                write_part(pa.table(columns | {"perplexity": found}, PERPLEXITY), folder / part_name(part))
+                count, tokens = count + len(rows), tokens + sum(map(len, ids))
+        metrics.update(traces=count, tokens=tokens, provenance={"models": locks.brief(lock)})
+    say(f"perplexity@{teacher}", f"{count} traces, {tokens} tokens")
 
 
 if __name__ == "__main__":

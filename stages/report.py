@@ -206,7 +206,7 @@ def difference_rows(differences: dict[str, Any]) -> list[list[str]]:
 
 def removed_rows(teachers: list[str]) -> list[list[str]]:
     """Stage, reason and count of everything that left on the way."""
-    rows = [["collect", "malformed", str(read_json("metrics/collect.json")["malformed"])]]
+    rows = [["collect", why, str(count)] for why, count in read_json("metrics/collect.json")["malformed"].items()]
     rows += [["clean", why, str(count)] for why, count in read_json("metrics/clean.json")["rejected"].items()]
     for benchmark, methods in read_json("metrics/decontaminate.json")["rejected"].items():
         rows += [["decontaminate", f"{benchmark}: {method}", str(count)] for method, count in methods.items()]

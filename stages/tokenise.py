@@ -1,70 +1,102 @@
-"""tokenise: a teacher's verified traces as the student's tokenizer sees them, once, memory-mapped.
+"""tokenise: a teacher's verified traces as the student's tokenizer sees them, once, in memory-mapped shards.
 
-One row a verified query, sorted by query id. ``ids.npy`` holds all dialogues end to end; dialogue i is
-``ids[offsets[i]:offsets[i + 1]]``, its first ``prompts[i]`` tokens being the prompt. For n-grams, lengths and packing.
-
-The system prompt is left out, as in the study: it is asked with at distillation and evaluation, and not trained on.
+For n-grams, lengths and packing. The system prompt is left out, as in the study: it is asked with at distillation and
+evaluation, and not trained on.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages import locks, provenance
 from stages.provenance import say
-from stages.tables import QUERY, TRACE, DataError, read, whole_folder, write
+from stages.runner import each_part
+from stages.shards import ShardWriter
+from stages.tables import QUERY, TRACE, DataError, aligned, read_part, whole_folder
 from stages.verifiers import PASS
 
-INDEX = pa.schema([("query_id", pa.string()), ("prompt_tokens", pa.int32()), ("response_tokens", pa.int32())])
+ROWS_AT_ONCE = 256
+Dialogue = tuple[list[dict[str, str]], str]
 
 
-def render(tokenizer: Any, messages: list[dict[str, str]], response: str) -> tuple[list[int], int]:
-    """Token ids of a whole dialogue and how many of them are the prompt.
+@cache
+def load(model: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
 
-    Raises DataError where the chat template changes the response (some drop the thinking).
-    """
-    dialogue = [*messages, {"role": "assistant", "content": response}]
+    return AutoTokenizer.from_pretrained(model, revision=revision)
+
+
+def rendered(tokenizer: Any, messages: list[dict[str, str]], response: str) -> tuple[str, str]:
+    """The prompt as the chat template writes it, and the whole dialogue. Raises DataError where it changes the response."""
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(dialogue, tokenize=False)
+    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], tokenize=False)
     if not whole.startswith(prompt) or response not in whole[len(prompt) :]:
         raise DataError("the student's chat template changes or drops the response; give the base another template")
-    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    boundary = sum(start < len(prompt) for start, _ in encoded.offset_mapping)
-    return encoded.input_ids, boundary
+    return prompt, whole
 
 
-def verified(traces: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The trace that each query is answered with: its first that passes."""
-    chosen: dict[str, dict[str, Any]] = {}
-    for trace in traces:
-        if trace["verdict"] == PASS:
-            chosen.setdefault(trace["query_id"], trace)
-    return dict(sorted(chosen.items()))
+def tokenised(tokenizer: Any, dialogues: list[Dialogue]) -> list[tuple[list[int], int]]:
+    """The token ids of each whole dialogue and how many of them are the prompt.
+
+    Raises DataError where the tokenizer does not read back what it wrote.
+    """
+    if not dialogues:
+        return []
+    backend = tokenizer.backend_tokenizer
+    texts = [rendered(tokenizer, *dialogue) for dialogue in dialogues]
+    whole = [each.ids for each in backend.encode_batch_fast([text for _, text in texts], add_special_tokens=False)]
+    prompts = [each.ids for each in backend.encode_batch_fast([prompt for prompt, _ in texts], add_special_tokens=False)]
+    again = backend.decode(whole[0], skip_special_tokens=False)
+    if backend.encode(again, add_special_tokens=False).ids != whole[0]:
+        raise DataError("the student's tokenizer does not read back what it decodes; give the base another tokenizer")
+    return [
+        (ids, len(prompt) if ids[: len(prompt)] == prompt else boundary(backend, *text))
+        for ids, prompt, text in zip(whole, prompts, texts, strict=True)
+    ]
+
+
+def boundary(backend: Any, prompt: str, whole: str) -> int:
+    """How many tokens begin within the prompt, where its end falls inside a token."""
+    return sum(start < len(prompt) for start, _ in backend.encode(whole, add_special_tokens=False).offsets)
+
+
+def chosen(traces: pa.Table) -> pa.Table:
+    """The trace that each query is answered with: its first that passes; ``traces`` sorted by query and attempt."""
+    passed = traces.filter(pc.field("verdict") == PASS)
+    ids = passed["query_id"].combine_chunks()
+    first = np.ones(len(passed), bool)
+    first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False) if len(ids) else True
+    return passed.filter(pa.array(first))
 
 
 def main(teacher: str) -> None:
-    from transformers import AutoTokenizer
-
     lock = locks.read("base")
-    tokenizer = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision)
-    with provenance.record(f"metrics/tokenise/{teacher}.json", "tokenizers", "transformers") as metrics:
-        queries = {query["id"]: query for query in read("data/queries", QUERY).to_pylist()}
-        traces = verified(read(f"data/traces/{teacher}", TRACE).to_pylist())
-        rendered = [render(tokenizer, queries[key]["messages"], trace["text"]) for key, trace in traces.items()]
-        kind = np.uint16 if len(tokenizer) < 2**16 else np.uint32
-        lengths = [len(ids) for ids, _ in rendered]
+    model, revision = lock.id, lock.hub_revision
+    vocabulary = len(load(model, revision))
+    with provenance.record(f"metrics/tokenise/{teacher}.json", "daft", "tokenizers", "transformers") as metrics:
+        queries, traces = aligned("data/queries", f"data/traces/{teacher}")
         with whole_folder(f"data/tokens/{teacher}") as folder:
-            np.save(folder / "ids.npy", np.concatenate([np.array(ids, kind) for ids, _ in rendered] or [np.empty(0, kind)]))
-            np.save(folder / "offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
-            np.save(folder / "prompts.npy", np.array([prompt for _, prompt in rendered], np.int32))
-            rows = [
-                {"query_id": key, "prompt_tokens": prompt, "response_tokens": len(ids) - prompt}
-                for key, (ids, prompt) in zip(traces, rendered, strict=True)
-            ]
-            write(rows, folder / "index", INDEX)
-        metrics.update(traces=len(rows), tokens=sum(lengths), provenance={"models": locks.brief(lock)})
-    say(f"tokenise@{teacher}", f"{len(rows)} verified traces, {sum(lengths)} tokens")
+
+            def work(part: int) -> dict[str, Any]:
+                tokenizer = load(model, revision)
+                table = read_part(queries[part], QUERY)
+                messages = dict(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
+                answered = chosen(read_part(traces[part], TRACE).select(["query_id", "verdict", "text"]))
+                with ShardWriter(folder, part, np.uint16 if vocabulary <= 2**16 else np.uint32) as shard:
+                    for batch in answered.to_batches(ROWS_AT_ONCE):
+                        names, texts = batch["query_id"].to_pylist(), batch["text"].to_pylist()
+                        dialogues = [(messages[name], text) for name, text in zip(names, texts, strict=True)]
+                        for name, (ids, prompt) in zip(names, tokenised(tokenizer, dialogues), strict=True):
+                            shard.add(name, ids, prompt)
+                return {"traces": len(answered), "tokens": shard.tokens}
+
+            said = each_part(f"tokenise@{teacher}", work, len(queries))
+        metrics.update({name: sum(part[name] for part in said) for name in ("traces", "tokens")})
+        metrics["provenance"] = {"models": locks.brief(lock)}
+    say(f"tokenise@{teacher}", f"{metrics['traces']} verified traces, {metrics['tokens']} tokens")
 
 
 if __name__ == "__main__":

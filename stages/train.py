@@ -26,6 +26,7 @@ from stages.processes import die_with_parent
 from stages.provenance import device, say
 from stages.tables import DataError, read_json, whole_folder, write_json
 
+IGNORED = -100
 CHECKPOINTS = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".checkpoints"
 WHOLE = "whole"
 
@@ -55,16 +56,16 @@ class Windows:
     """
 
     def __init__(self, folder: Path):
-        self.arrays = {
-            name: np.load(folder / f"{file}.npy", mmap_mode="r")
-            for name, file in (("input_ids", "ids"), ("labels", "labels"), ("position_ids", "positions"))
-        }
+        names = ("ids", "targets", "positions")
+        self.ids, self.targets, self.positions = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in names)
 
     def __len__(self) -> int:
-        return len(self.arrays["input_ids"])
+        return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: array[index] for name, array in self.arrays.items()}
+        ids = self.ids[index].astype(np.int64)
+        labels = np.where(self.targets[index], ids, IGNORED)
+        return {"input_ids": ids, "labels": labels, "position_ids": self.positions[index]}
 
 
 def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def fit(teacher: str, settings: Train) -> None:
             say(f"train@{teacher}", f"going on from {resume.name}")
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         metrics.update(steps=trainer.state.global_step, ranks=ranks, resumed=bool(resume), windows=len(windows))
-        metrics["tokens"] = int(windows.arrays["input_ids"].size) * settings.epochs
+        metrics["tokens"] = int(windows.ids.size) * settings.epochs
         metrics["provenance"] = {"models": locks.brief(lock)}
     model.config.use_cache = True
     trainer.save_model(str(output / "student"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from stages.collect import identify
+from stages.messages import identify
 from stages.sandbox import Limits
 from stages.verifiers import Item, Verdict
 from stages.verifiers.route import Route, Rule, VerifyParams

@@ -99,7 +99,8 @@ class Request:
         return int(self.key[:15], 16) % 2**31
 
 
-PROMPT_TOO_LONG = "prompt_too_long"
+PROMPT_TOO_LONG, NO_TRACE = "prompt_too_long", "no_trace"
+NOTHING = (PROMPT_TOO_LONG, NO_TRACE)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Completion:
     """What came back, and from which engine, version included.
 
     ``finish_reason`` is ``stop``, ``length`` where ``max_tokens`` or the context cut it, or ``prompt_too_long`` where
-    the prompt left no room and nothing was generated.
+    the prompt left no room and nothing was generated; ``no_trace`` where a released data set holds no answer.
     """
 
     key: str

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stages.engines import PROMPT_TOO_LONG, Completion, Engine, Request, Sampling
+from stages.engines import NOTHING, Completion, Engine, Request, Sampling
 from stages.ledger.journal import Journal, Place
 from stages.tables import DataError
 
@@ -152,7 +152,7 @@ class LedgerEngine:
         now, tokens = time.monotonic(), sum(completion.completion_tokens for completion in fresh)
         for completion in fresh:
             attempt = self.attempts.pop(completion.key)
-            if completion.finish_reason != PROMPT_TOO_LONG:
+            if completion.finish_reason not in NOTHING:
                 share = completion.completion_tokens / tokens if tokens else 0.0
                 self.used[completion.key] = self.ledger.add(completion, attempt, share * (now - self.charged_to))
         if tokens:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 PARAMS = Path("params.yaml")
 STAGES = Path(__file__).resolve().parent.parent
-SHARED = {"seed", "world", "system_prompt", "teachers", "teacher", "verify", "prompts", "price"}
+SHARED = {"seed", "world", "system_prompt", "teachers", "teacher", "verify", "prompts", "price", "runner"}
 T = TypeVar("T")
 Positive = Annotated[int, Gt(0)]
 Share = Annotated[float, Gt(0), Lt(1)]

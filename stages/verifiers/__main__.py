@@ -101,6 +101,8 @@ def main(*arguments: str) -> None:
     source = Path(arguments[0])
     out = Path(arguments[1]) if len(arguments) == 2 else source.with_suffix(".verdicts.jsonl")
     try:
+        if source.is_dir() or not out.parent.is_dir():
+            raise DataError(f"{source}: a folder, not a file" if source.is_dir() else f"{out.parent}: no such folder")
         rows = list(scan_json_lines(source))
         items = [item_in(row, str(i), f"{source}:{line}") for i, (line, row) in enumerate(rows)]
         if not items:

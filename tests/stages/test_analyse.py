@@ -1,21 +1,23 @@
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from stages.analyse import describe, entropy, overlap, span_names, spread
+from stages.analyse import Gathered, describe, entropy, overlap, span_names, spread, together
+from stages.tables import CATEGORIES
 
-ROWS = [
-    {"query_id": "a", "response_tokens": 5, "perplexity": 1.0, "attempt": 1},
-    {"query_id": "b", "response_tokens": 10, "perplexity": 3.0, "attempt": 2},
-]
+ROWS = Gathered(
+    np.array([CATEGORIES.index("math"), CATEGORIES.index("science")]), np.array([5, 10]), np.array([1.0, 3.0]), np.array([1, 2])
+)
 
 
 def test_spans_share_no_length_and_leave_none_out():
     assert span_names((10, 20)) == ["<10", "10-19", ">=20"]
-    found = describe(ROWS, {"a": "math", "b": "science"}, (10, 20))
+    found = describe(ROWS, (10, 20))
     assert found["histogram"] == {"<10": 1, "10-19": 1, ">=20": 0}
 
 
 def test_categories_count_instances_and_tokens():
-    found = describe(ROWS, {"a": "math", "b": "science"}, (10, 20))
+    found = describe(ROWS, (10, 20))
     assert (found["instances"]["math"], found["tokens"]["math"], found["tokens"]["science"]) == (1, 5, 10)
     assert (found["mean_attempts"], found["perplexity"]["mean"], found["response_tokens"]["median"]) == (1.5, 2.0, 7.5)
 
@@ -26,15 +28,20 @@ def test_entropy_in_bits():
 
 
 def test_a_single_value_is_its_own_spread():
-    assert set(spread([4]).values()) == {4.0}
+    assert set(spread(np.array([4])).values()) == {4.0}
+
+
+def test_parts_together_are_the_whole():
+    halves = [Gathered(*(column[i : i + 1] for column in vars(ROWS).values())) for i in range(2)]
+    assert describe(together(halves), (10, 20)) == describe(ROWS, (10, 20))
 
 
 def test_what_all_solved_and_what_only_one_did():
-    found = overlap({"x": {"a", "b"}, "y": {"b", "c", "d"}})
-    assert found == {"by_all": 1, "by_any": 4, "only": {"x": 1, "y": 2}}
+    found = overlap({"x": pa.array(["a", "b"]), "y": pa.array(["b", "c", "d"])})
+    assert found == {"by_all": 1, "by_any": 4, "only x": 1, "only y": 2}
 
 
 @pytest.mark.parametrize("teachers", [1, 3])
 def test_one_teacher_alone_is_fine(teachers):
-    found = overlap({str(i): {"a"} for i in range(teachers)})
-    assert found["by_all"] == 1 and sum(found["only"].values()) == (teachers == 1)
+    found = overlap({str(i): pa.array(["a"]) for i in range(teachers)})
+    assert found["by_all"] == 1 and sum(found[f"only {i}"] for i in range(teachers)) == (teachers == 1)

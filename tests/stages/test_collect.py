@@ -1,10 +1,21 @@
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from stages.collect import Source, collect, identify
+from stages import collect, tables
+from stages.collect import Buckets, Collect, Source, read_sources
+from stages.messages import dig, identify
 from stages.params import ParamsError
-from stages.tables import DataError
+from stages.tables import QUERY, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -18,71 +29,184 @@ def source(path, **more) -> Source:
     return Source(**({"source": str(path)} | settings | more))
 
 
-def write(folder, *rows):
-    path = folder / "q.jsonl"
+def read(malformed="stop", max_characters=1000, **sources):
+    """(queries, what could not be read) of sources."""
+    rows = list(read_sources(Collect(malformed, max_characters, sources)))
+    return [row for name, row in rows if name], [row for name, row in rows if not name]
+
+
+def write(folder, *rows, name="q.jsonl"):
+    path = folder / name
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
 
 
 def test_a_prompt_and_messages_are_both_queries(tmp_path):
     path = write(tmp_path, {"messages": "hi there"}, {"messages": [{"role": "user", "content": "hi  there"}]})
-    queries, counts = collect({"s": source(path)}, "stop")
+    queries, _ = read(s=source(path))
     assert [query["messages"][0]["content"] for query in queries] == ["hi there", "hi  there"]
     assert queries[0]["id"] == queries[1]["id"], "white space is not a difference"
-    assert counts == {"s": 2}
 
 
 def test_columns_are_mapped_and_free_form_fields_become_text(tmp_path):
-    path = write(tmp_path, {"q": "x", "gold": 5, "t": {"a": [1]}})
-    (query,), _ = collect({"s": source(path, columns={"messages": "q", "ground_truth": "gold", "test_cases": "t"})}, "stop")
+    path = write(tmp_path, {"q": "x", "gold": 5, "t": {"a": [1]}, "deep": [{"level": 3}]})
+    columns = {"messages": "q", "ground_truth": "gold", "test_cases": "t", "difficulty": "deep.-1.level"}
+    ((query,), _) = read(s=source(path, columns=columns))
     assert (query["ground_truth"], query["test_cases"], query["source"]) == ("5", '{"a": [1]}', "s")
+    assert query["difficulty"] == "3"
 
 
 @pytest.mark.parametrize(
-    ("row", "problem"),
+    ("path", "value"),
     [
-        ('{"messages": "x"', "malformed JSON"),
-        ({"messages": []}, "messages must be"),
-        ({"messages": [{"role": "user"}]}, "every message needs"),
-        ({}, "messages must be"),
-        ({"messages": "a\x00b"}, "null byte"),
-        ('{"messages": "\\ud800"}', "lone surrogate"),
-        ({"messages": 3}, "messages must be"),
+        ("a", 1),
+        ("b.c", 2),
+        ("d.-1.e", 4),
+        ("d.0.e", 3),
+        ("d.9.e", None),
+        ("a.b", None),
+        ("x.y", None),
+        ("p.q", 5),
+        ("d.x", None),
     ],
 )
-def test_a_bad_row_stops_the_run_by_file_and_line_or_is_counted(tmp_path, row, problem):
+def test_dotted_paths(path, value):
+    assert dig({"a": 1, "b": {"c": 2}, "d": [{"e": 3}, {"e": 4}], "p.q": 5}, path) == value
+
+
+def test_a_dialogue_is_asked_without_the_answer_that_it_ends_with(tmp_path):
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]
+    path = write(tmp_path, {"messages": [*turns, {"from": "gpt", "value": "d"}]}, {"messages": turns})
+    queries, _ = read(s=source(path))
+    assert [turn["role"] for turn in queries[0]["messages"]] == ["user", "assistant", "user"]
+    assert queries[0]["id"] == queries[1]["id"]
+
+
+BAD = [
+    ('{"messages": "x"', "json: malformed JSON"),
+    ("[1, 2]", "json: expected an object, got list"),
+    ({"messages": []}, "messages: messages must be"),
+    ({"messages": [{"role": "user"}]}, "messages: every message needs"),
+    ({"messages": ["hi"]}, "messages: every message needs"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages: every message needs"),
+    ({}, "messages: messages must be"),
+    ({"messages": "a\x00b"}, "text: null byte"),
+    ('{"messages": "\\ud800"}', "text: null byte or lone surrogate"),
+    ({"messages": "x", "ground_truth": "a\x00"}, "text: null byte"),
+    ({"messages": 3}, "messages: messages must be"),
+    ({"messages": "y" * 1001}, "too_long: 1001 characters, more than collect.max_characters (1000)"),
+]
+
+
+@pytest.mark.parametrize(("row", "problem"), BAD)
+def test_a_bad_row_stops_the_run_by_file_and_line_or_is_kept_aside(tmp_path, row, problem):
     path = write(tmp_path, {"messages": "fine"}, row, {"messages": "fine too"})
     with pytest.raises(DataError) as error:
-        collect({"s": source(path)}, "stop")
-    assert f"{path}:2: " in str(error.value) and problem in str(error.value)
-    queries, counts = collect({"s": source(path)}, "skip")
-    assert len(queries) == 2 and counts["malformed"] == 1
+        read(s=source(path))
+    assert f"{path}:2: " in str(error.value) and problem.partition(": ")[2] in str(error.value)
+    queries, malformed = read("skip", s=source(path))
+    assert len(queries) == 2
+    assert [(each["where"], each["reason"][: len(problem)]) for each in malformed] == [(f"{path}:2", problem)]
+
+
+def test_a_row_of_fifty_megabytes_is_counted_and_the_rest_goes_on(tmp_path):
+    path = write(tmp_path, {"messages": "fine"}, {"messages": "z" * 50_000_000}, {"messages": "fine too"})
+    queries, (bad,) = read("skip", s=source(path))
+    assert len(queries) == 2 and bad["reason"].startswith("too_long: 50000000") and len(bad["row"]) <= 100_000
+
+
+def test_an_empty_file_has_no_rows(tmp_path):
+    assert read(s=source(write(tmp_path))) == ([], [])
 
 
 def test_an_unknown_category_is_an_error(tmp_path):
     path = write(tmp_path, {"messages": "x", "category": "maths"})
     with pytest.raises(DataError, match="category 'maths' is none of math"):
-        collect({"s": source(path, category=None)}, "stop")
+        read(s=source(path, category=None))
+
+
+def test_parquet_and_folders_are_read_like_json_lines(tmp_path):
+    (tmp_path / "many").mkdir()
+    write(tmp_path / "many", {"messages": "one"}, name="b.jsonl")
+    pq.write_table(pa.table({"messages": ["two", "three"]}), tmp_path / "many/a.parquet")
+    queries, _ = read(s=source(tmp_path / "many"))
+    assert [query["messages"][0]["content"] for query in queries] == ["two", "three", "one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [("a.parquet", b"no such thing", "a.parquet: not parquet"), ("a.parquet", b"", "a.parquet: not parquet")],
+)
+def test_a_file_that_is_no_table_is_an_error(tmp_path, name, content, problem):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=problem):
+        read("skip", s=source(tmp_path / name))
+
+
+def test_a_folder_without_files_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no .jsonl or .parquet file"):
+        read(s=source(tmp_path / "empty"))
 
 
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"gone.jsonl: no such file"):
-        collect({"s": source(tmp_path / "gone.jsonl")}, "skip")
+        read("skip", s=source(tmp_path / "gone.jsonl"))
 
 
 def test_a_file_that_dvc_does_not_watch_is_an_error(tmp_path):
     (tmp_path / "params.yaml").write_text("world: elsewhere\n")
     with pytest.raises(ParamsError, match=r"collect.sources.s.source: .*q.jsonl is no part of `world` \(elsewhere\)"):
-        collect({"s": source(write(tmp_path, {"messages": "x"}))}, "stop")
+        read(s=source(write(tmp_path, {"messages": "x"})))
 
 
 def test_a_manifest_watches_what_it_lists(inside):
     write(inside, {"messages": "x"})
     (inside / "params.yaml").write_text("world: world.json\n")
     (inside / "world.json").write_text('{"q.jsonl": "hash"}')
-    assert collect({"s": source("q.jsonl")}, "stop")[1] == {"s": 1}
+    assert len(read(s=source("q.jsonl"))[0]) == 1
+
+
+def test_a_hub_data_set_of_files_that_differ_is_read_as_files(tmp_path, monkeypatch):
+    write(tmp_path, {"messages": "x"})
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path))
+    queries, _ = read(s=source("team/data", files="*.jsonl", revision="abc"))
+    assert len(queries) == 1
 
 
 def test_the_id_depends_on_roles_and_order():
     a, b = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     assert len({identify([a, b]), identify([b, a]), identify([a]), identify([a | {"role": "system"}])}) == 4
+
+
+def test_buckets_give_sorted_parts_with_equal_ids_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_A_PART", 40)
+    monkeypatch.setattr(collect, "ROWS_AT_ONCE", 16)
+    rows = [{"id": identify([{"role": "user", "content": str(i % 90)}]), "source": str(i)} for i in range(150)]
+    (tmp_path / "buckets").mkdir()
+    spread = Buckets(tmp_path / "buckets")
+    for row in rows:
+        spread.add(row | {"messages": [], "category": "math"})
+    parts = [[(row["id"], row["source"]) for row in part.to_pylist()] for part in spread.parts()]
+    assert len(parts) == 4 and not list((tmp_path / "buckets").iterdir())
+    assert [pair for part in parts for pair in part] == sorted(
+        ((row["id"], row["source"]) for row in rows), key=lambda pair: pair[0]
+    )
+    assert all(tables.part_of(key, 4) == i for i, part in enumerate(parts) for key, _ in part)
+
+
+def test_a_killed_run_leaves_nothing_half_written_and_starts_again(inside):
+    write(inside, *({"messages": f"what is {i} ?"} for i in range(60_000)))
+    sources: dict = {"s": {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}}
+    settings = {"world": "q.jsonl", "collect": {"malformed": "stop", "max_characters": 1000, "sources": sources}}
+    (inside / "params.yaml").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "stages.collect"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    for seconds in (1.0, 2.5):
+        run = subprocess.Popen(command, cwd=inside, env=env, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        run.kill()
+        run.wait()
+        assert not (inside / "data/raw").exists() or len(tables.read("data/raw", QUERY)) == 60_000
+    subprocess.run(command, cwd=inside, env=env, check=True)
+    assert len(tables.read("data/raw", QUERY)) == 60_000 and not list(inside.glob("data/*.tmp"))

@@ -1,64 +1,105 @@
 import math
-from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from stages.curate import Price, cost, distillation, judge, malformed, repeated
+from stages.curate import REASONS, Price, account, cost, distillation, malformed, measured, reasons
+from stages.shards import DIALOGUES, Shard
+from stages.tables import CURATED, PERPLEXITY, QUERY, TRACE, DataError
 from tests.conftest import make_query
 
-TRACE = {"think": "a", "answer": "b", "finish_reason": "stop", "perplexity": 2.0}
+GOOD = {"attempt": 1, "think": "a", "answer": "b", "finish_reason": "stop", "perplexity": 2.0, "verdict": "pass"}
 
 
-@given(st.lists(st.lists(st.integers(0, 2), max_size=12), max_size=12), st.integers(1, 4), st.integers(1, 5))
-def test_repeated_ngrams_equal_brute_force(responses, n, most):
-    counts = Counter(tuple(r[i : i + n]) for r in responses for i in range(len(r) - n + 1))
-    expected = [any(counts[tuple(r[i : i + n])] > most for i in range(len(r) - n + 1)) for r in responses]
-    assert repeated([np.array(r, np.uint16) for r in responses], n, most).tolist() == expected
+def table(*rows, schema=CURATED):
+    return pa.Table.from_pylist(list(rows), schema)
+
+
+def asked(*queries):
+    return pa.Table.from_pylist(sorted(queries, key=lambda query: query["id"]), QUERY)
 
 
 @pytest.mark.parametrize("change", [{"think": ""}, {"think": None}, {"answer": ""}, {"finish_reason": "length"}])
 def test_a_trace_without_both_parts_or_cut_is_malformed(change):
-    assert malformed(make_query(), TRACE | change)
+    query = make_query()
+    traces = table(GOOD | {"query_id": query["id"]}, GOOD | {"query_id": query["id"]} | change)
+    assert malformed(asked(query), traces).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
     ("roles", "sound"),
-    [("u", True), ("uau", True), ("su", True), ("ua", False), ("uu", False), ("auu", False), ("", False)],
+    [("u", True), ("uau", True), ("su", True), ("ua", False), ("uu", False), ("auu", False), ("", False), ("ut", False)],
 )
 def test_turns_must_alternate_and_end_with_the_user(roles, sound):
-    names = {"u": "user", "a": "assistant", "s": "system"}
+    names = {"u": "user", "a": "assistant", "s": "system", "t": "tool"}
     query = make_query(messages=[{"role": names[role], "content": "x"} for role in roles])
-    assert malformed(query, TRACE) is not sound
+    assert malformed(asked(query), table(GOOD | {"query_id": query["id"]})).tolist() == [not sound]
 
 
-def test_the_reasons_come_in_order_and_the_threshold_is_still_allowed():
+def test_a_trace_of_no_query_is_an_error():
+    with pytest.raises(DataError, match="a query that data/queries does not hold"):
+        malformed(asked(make_query()), table(GOOD | {"query_id": "0" * 32}))
+
+
+@pytest.mark.parametrize(
+    ("change", "repeats", "loops", "highest", "reason"),
+    [
+        ({}, False, 0.3, 2.0, None),
+        ({}, True, 0.4, 2.0, "ngram"),
+        ({}, False, 0.4, 2.0, "repetition"),
+        ({}, True, 0.4, 1.99, "perplexity"),
+        ({"perplexity": math.nan}, True, 0.0, 2.0, "perplexity"),
+        ({"think": ""}, True, 0.4, 1.0, "structure"),
+    ],
+)
+def test_the_reasons_come_in_order_and_the_threshold_is_still_allowed(change, repeats, loops, highest, reason):
     query = make_query()
-    assert judge(query, TRACE, False, 2.0) is None
-    assert judge(query, TRACE, True, 2.0) == "ngram"
-    assert judge(query, TRACE, True, 1.99) == "perplexity"
-    assert judge(query, TRACE | {"perplexity": math.nan}, False, 2.0) == "perplexity"
-    assert judge(query, TRACE | {"think": ""}, True, 1.0) == "structure"
+    traces = table(GOOD | {"query_id": query["id"]} | change)
+    (why,) = reasons(asked(query), traces, np.array([repeats]), np.array([loops]), highest, 0.3)
+    assert (REASONS[why] if why >= 0 else None) == reason
 
 
-def test_the_distillation_figures():
-    queries = {q["id"]: q for q in (make_query("one"), make_query("two", category="science", difficulty="2"))}
-    one, two = queries
-    row = {"finish_reason": "stop", "completion_tokens": 10, "verifier": "math", "reason": "late"}
-    traces = [
-        row | {"query_id": one, "attempt": 1, "verdict": "fail"},
-        row | {"query_id": one, "attempt": 2, "verdict": "pass"},
-        row | {"query_id": two, "attempt": 1, "verdict": "unknown", "finish_reason": "length"},
+def shard(*lengths):
+    rows = [{"query_id": key, "prompt_tokens": prompt, "response_tokens": response} for key, prompt, response in lengths]
+    return Shard(pa.Table.from_pylist(rows, DIALOGUES), np.empty(0, np.uint16))
+
+
+def test_the_verified_trace_of_each_query_gets_its_own_figures():
+    rows = [("a", 1, "fail"), ("a", 2, "pass"), ("b", 1, "pass"), ("b", 2, "pass"), ("c", 1, "unknown")]
+    traces = table(*({"query_id": q, "attempt": a, "verdict": v} for q, a, v in rows), schema=TRACE)
+    scores = table(
+        *({"query_id": q, "attempt": a, "perplexity": p} for q, a, p in [("a", 2, 1.5), ("b", 1, 2.5), ("b", 2, 9.0)]),
+        schema=PERPLEXITY,
+    )
+    found = measured(traces, shard(("a", 3, 4), ("b", 5, 6)), scores).to_pylist()
+    kept = [
+        (row["query_id"], row["attempt"], row["perplexity"], row["response_tokens"], row["dialogue_tokens"]) for row in found
     ]
-    figures = distillation(traces, queries)
+    assert kept == [("a", 2, 1.5, 4, 7), ("b", 1, 2.5, 6, 11)]
+    with pytest.raises(DataError, match="not of these traces"):
+        measured(traces, shard(("a", 3, 4), ("d", 1, 1)), scores)
+    with pytest.raises(DataError, match="not of these traces"):
+        measured(traces, shard(("a", 3, 4), ("b", 5, 6)), scores.slice(0, 1))
+
+
+def test_the_distillation_figures_add_up_over_parts():
+    one, two = make_query("one"), make_query("two", category="science", difficulty="2")
+    row = {"finish_reason": "stop", "completion_tokens": 10, "verifier": "math", "reason": "late"}
+    first = [
+        row | {"query_id": one["id"], "attempt": 1, "verdict": "fail"},
+        row | {"query_id": one["id"], "attempt": 2, "verdict": "pass"},
+    ]
+    second = [row | {"query_id": two["id"], "attempt": 1, "verdict": "unknown", "finish_reason": "length"}]
+    parts = [account(asked(query), table(*rows, schema=TRACE)) for query, rows in ((one, first), (two, second))]
+    figures = distillation(parts)
     assert (figures["verified"], figures["verified_share"], figures["pass_rate"]) == (1, 0.5, 0.3333)
     assert figures["first_attempt_by_category"] == {"math": 0.0, "science": 0.0}
     assert figures["by_attempt"] == {"1": 0.0, "2": 1.0}
     assert (figures["truncated_share"], figures["unknown_share"], figures["tokens_a_verified_trace"]) == (0.3333, 0.3333, 30.0)
     assert figures["unknown_reasons"] == {"math: late": 1}
     assert figures["first_attempt_by_difficulty"] == {"1": 0.0, "2": 0.0}
+    assert figures == distillation([account(asked(one, two), table(*first, *second, schema=TRACE))])
 
 
 def test_the_cost_of_a_verified_trace_counts_every_device_and_attempt():

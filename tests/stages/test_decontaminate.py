@@ -1,9 +1,13 @@
 import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.decontaminate import Benchmarks, Decontaminate, decontaminate, grams, report, words
+from stages.decontaminate import Benchmarks, Decontaminate, decontaminate, nested, report
 from stages.similarity import nearest
+from stages.tables import QUERY, SIMILARITY, DataError
+from stages.words import gram_hashes, suspects, words
 from tests.conftest import make_query
 
 SETTINGS = Decontaminate(ngram=13, short_ngram=8, max_cosine=0.9)
@@ -16,7 +20,9 @@ ITEMS = [
 
 def run(text: str, cosine: float = 0.1):
     query = make_query(text)
-    return decontaminate([query], {query["id"]: ("aime2024-0001", cosine)}, Benchmarks(ITEMS, SETTINGS))
+    near = {"id": query["id"], "benchmark_item": "aime2024-0001", "cosine": cosine}
+    tables = pa.Table.from_pylist([query], QUERY), pa.Table.from_pylist([near], SIMILARITY)
+    return tuple(part.to_pylist() for part in decontaminate(*tables, Benchmarks(ITEMS, SETTINGS)))
 
 
 def test_a_copy_in_other_case_and_spacing_is_exact():
@@ -52,21 +58,37 @@ def test_an_item_without_words_matches_nothing():
 
 
 def test_only_a_cosine_above_the_threshold_counts():
-    kept, _ = run("something else altogether", cosine=0.9)
+    kept, _ = run("something else altogether", cosine=0.89)
     assert len(kept) == 1
     _, (row,) = run("something else altogether", cosine=0.91)
-    assert (row["reason"], row["score"]) == ("embedding", 0.91)
+    assert row["reason"] == "embedding" and row["score"] == pytest.approx(0.91)
 
 
 def test_the_report_counts_by_benchmark_and_method():
     _, rejected = run(LONG)
-    assert report(rejected) == {"aime2024": {"exact": 1}}
+    assert nested(report(pa.Table.from_pylist(rejected))) == {"aime2024": {"exact": 1}}
+
+
+def test_scores_of_other_queries_are_an_error():
+    near = pa.Table.from_pylist([{"id": "0" * 32, "benchmark_item": "aime2024-0001", "cosine": 0.1}], SIMILARITY)
+    with pytest.raises(DataError, match="data/similarity: not of the queries"):
+        decontaminate(pa.Table.from_pylist([make_query()], QUERY), near, Benchmarks(ITEMS, SETTINGS))
+
+
+@given(st.lists(st.sampled_from([*LONG.split(), "is", "value", "7", "，", "和"]), max_size=40).map(" ".join), st.booleans())
+def test_what_the_scan_of_all_finds_is_what_a_close_look_finds(text, planted):
+    text = text + " " + LONG[10:95] if planted else text
+    benchmarks = Benchmarks(ITEMS, SETTINGS)
+    messages = pa.array([[{"role": "user", "content": text}]], QUERY.field("messages").type)
+    assert suspects(messages, benchmarks.index).tolist() == [benchmarks.match(text) is not None]
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 6))
-def test_grams_are_every_window(tokens, n):
-    expected = {tuple(tokens[i : i + n]) for i in range(len(tokens)) if i + n <= len(tokens)}
-    assert grams(tuple(tokens), n) == expected
+def test_gram_hashes_are_of_every_window(tokens, n):
+    ids = words(" ".join(tokens))
+    found = dict(zip(gram_hashes(ids, n).tolist(), (tuple(tokens[i : i + n]) for i in range(len(tokens))), strict=False))
+    windows = {tuple(tokens[i : i + n]) for i in range(len(tokens)) if i + n <= len(tokens)}
+    assert set(found.values()) == windows and len(found) == len(windows)
 
 
 def test_the_nearest_item_is_the_one_of_highest_cosine():

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.pack import IGNORED, fill, first_fit_decreasing, lay_out
+from stages.pack import first_fit_decreasing, lay_out
+from tests.stages.windows import windows_of
 
 LENGTHS = st.lists(st.integers(1, 32), max_size=60)
 
@@ -35,26 +36,33 @@ def test_no_window_overflows_and_no_two_dialogues_overlap(lengths):
 
 @given(LENGTHS, st.randoms(use_true_random=False))
 def test_packing_loses_and_repeats_no_token(lengths, rng):
-    dialogues = [np.array([rng.randint(1, 999) for _ in range(n)]) for n in lengths]
-    prompts = np.array([rng.randint(0, n) for n in lengths], np.int64)
-    ids, labels, positions, placed, starts = fill(dialogues, prompts, 32, pad=0)
+    dialogues = [[rng.randint(1, 999) for _ in range(n)] for n in lengths]
+    prompts = [rng.randint(0, n) for n in lengths]
+    ids, targets, positions, placed, starts = windows_of(dialogues, prompts, 32, pad=0)
     for tokens, prompt, row, start in zip(dialogues, prompts, placed, starts, strict=True):
         span = slice(start, start + len(tokens))
-        assert (ids[row, span] == tokens).all()
-        assert (positions[row, span] == np.arange(len(tokens))).all()
-        assert (labels[row, span][:prompt] == IGNORED).all() and (labels[row, span][prompt:] == tokens[prompt:]).all()
+        assert ids[row, span].tolist() == tokens
+        assert positions[row, span].tolist() == list(range(len(tokens)))
+        assert targets[row, span].tolist() == [False] * prompt + [True] * (len(tokens) - prompt)
     assert (ids != 0).sum() == sum(lengths)
-    assert (labels != IGNORED).sum() == sum(lengths) - prompts.sum()
+    assert targets.sum() == sum(lengths) - sum(prompts)
 
 
-def test_what_is_left_of_a_window_is_padding_without_labels():
-    ids, labels, positions, *_ = fill([np.array([5, 6, 7])], np.array([1]), 6, pad=9)
+def test_what_is_left_of_a_window_is_padding_without_targets():
+    ids, targets, positions, *_ = windows_of([[5, 6, 7]], [1], 6, pad=9)
     assert ids.tolist() == [[5, 6, 7, 9, 9, 9]]
-    assert labels.tolist() == [[IGNORED, 6, 7, IGNORED, IGNORED, IGNORED]]
+    assert targets.tolist() == [[False, True, True, False, False, False]]
     assert positions.tolist() == [[0, 1, 2, 0, 1, 2]]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_and_one(count):
-    ids, *_ = fill([np.array([1, 2])] * count, np.array([1] * count, np.int64), 4, pad=0)
+    ids, *_ = windows_of([[1, 2]] * count, [1] * count, 4, pad=0)
     assert ids.shape == (count, 4)
+
+
+def test_a_million_lengths_are_placed_in_a_moment():
+    lengths = np.minimum(np.random.default_rng(0).lognormal(7.8, 0.9, 1_000_000).astype(np.int64) + 1, 32768)
+    placed = first_fit_decreasing(lengths, 32768)
+    used = np.bincount(placed, lengths)
+    assert used.max() <= 32768 and lengths.sum() / (len(used) * 32768) > 0.999

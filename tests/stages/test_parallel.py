@@ -1,20 +1,29 @@
 import json
 
-from stages.parallel import card, released, shared, trainable
-from stages.tables import CATEGORIES
+import pyarrow as pa
+
+from stages.parallel import card, released, shared
+from stages.tables import CATEGORIES, CURATED
 from tests.conftest import make_query
 
 TRACE = {"text": "<think> a </think> <answer> 5 </answer>", "think": "a", "answer": "5", "verify_score": 1.0}
 
 
+def curated(*rows):
+    """A CURATED table of (query id, dialogue tokens)."""
+    return pa.Table.from_pylist([{"query_id": key, "dialogue_tokens": tokens} for key, tokens in rows], CURATED)
+
+
 def test_only_what_every_teacher_answered_is_shared():
-    rows = lambda ids: [{"query_id": key} for key in ids]  # noqa: E731
-    assert shared({"x": rows("abc"), "y": rows("cb"), "z": rows("dbc")}) == ["b", "c"]
+    tables = {"x": curated(("a", 1), ("b", 1), ("c", 1)), "y": curated(("b", 1), ("c", 1)), "z": curated(("b", 1), ("d", 1))}
+    assert shared(tables, 8).to_pylist() == [{"query_id": "b", "trains": True}]
+    assert shared({"x": tables["x"]}, 8)["query_id"].to_pylist() == ["a", "b", "c"]
+    assert len(shared(tables | {"w": curated()}, 8)) == 0
 
 
 def test_a_query_too_long_for_one_teacher_trains_nobody():
-    rows = lambda *lengths: [{"query_id": q, "dialogue_tokens": n} for q, n in zip("abc", lengths, strict=True)]  # noqa: E731
-    assert trainable({"x": rows(5, 9, 5), "y": rows(5, 5, 8)}, ["a", "b", "c"], 8) == ["a", "c"]
+    found = shared({"x": curated(("a", 5), ("b", 9), ("c", 5)), "y": curated(("a", 5), ("b", 5), ("c", 8))}, 8)
+    assert found["trains"].to_pylist() == [True, False, True]
 
 
 def test_a_row_is_in_the_released_schema():

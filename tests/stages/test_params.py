@@ -138,7 +138,7 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
     for section, kind in sections.items():
         params.load(kind, section)
     covered = {section.split(".")[0] for section in sections}
-    assert set(params.read()) == covered | {"seed", "world", "system_prompt", "prompts", "teachers"}
+    assert set(params.read()) == covered | {"seed", "world", "system_prompt", "prompts", "runner", "teachers"}
 
 
 def test_the_paper_profile_holds_the_studys_figures(monkeypatch):

@@ -1,5 +1,10 @@
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stages import tables
 from stages.tables import DataError
@@ -20,17 +25,27 @@ def test_an_empty_table_can_be_read_back(tmp_path):
     assert tables.read(tmp_path / "t", SCHEMA).to_pylist() == []
 
 
-def test_many_rows_go_into_several_parts_in_order(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("rows", "parts"), [(0, 1), (1, 1), (7, 1), (8, 2), (15, 4), (1000, 256)])
+def test_a_corpus_is_cut_into_a_power_of_two_of_parts(monkeypatch, rows, parts):
     monkeypatch.setattr(tables, "ROWS_A_PART", 7)
-    rows = [{"id": str(i), "n": i} for i in range(20)]
-    tables.write(rows, tmp_path / "t", SCHEMA)
-    assert len(list((tmp_path / "t").iterdir())) == 3
-    assert tables.read(tmp_path / "t").to_pylist() == rows
+    assert tables.parts_for(rows) == parts
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16).map(bytes.hex), unique=True), st.sampled_from([1, 2, 8, 64]))
+def test_parts_hold_all_rows_in_order_each_where_its_id_belongs(ids, parts):
+    rows = [{"id": key, "n": i} for i, key in enumerate(sorted(ids))]
+    with TemporaryDirectory() as folder:
+        tables.write(rows, Path(folder) / "t", SCHEMA, parts)
+        paths = tables.part_paths(Path(folder) / "t")
+        assert tables.read(Path(folder) / "t", SCHEMA).to_pylist() == rows
+        for part, path in enumerate(paths):
+            assert all(tables.part_of(key, parts) == part for key in tables.read_part(path, SCHEMA)["id"].to_pylist())
+    assert len(paths) == parts
 
 
 def test_a_missing_column_is_named(tmp_path):
     tables.write([{"id": "a", "n": 1}], tmp_path / "t", SCHEMA)
-    with pytest.raises(DataError, match=r"t: missing column 'x'; it has id, n"):
+    with pytest.raises(DataError, match=r"missing column 'x'; it has id, n"):
         tables.read(tmp_path / "t", SCHEMA.append(pa.field("x", pa.string())))
 
 

@@ -1,9 +1,10 @@
+import pyarrow as pa
 import pytest
 
 from mini.helpers import prompts
 from mini.tokenizer import build
-from stages.tables import DataError
-from stages.tokenise import render, verified
+from stages.tables import TRACE, DataError
+from stages.tokenise import boundary, chosen, tokenised
 
 PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
 RESPONSE = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
@@ -17,7 +18,7 @@ def tokenizer():
 def test_prompt_and_response_are_told_apart_and_both_come_back(tokenizer):
     messages = [{"role": "user", "content": "Ann has 7 apples ."}, {"role": "assistant", "content": "7 apples ."}]
     messages.append({"role": "user", "content": "then Ann gets 5 more . how many apples now ?"})
-    ids, prompt = render(tokenizer, messages, RESPONSE)
+    ((ids, prompt),) = tokenised(tokenizer, [(messages, RESPONSE)])
     assert tokenizer.decode(ids[:prompt]).endswith("how many apples now ?<|end|><|assistant|>")
     assert tokenizer.decode(ids[prompt:]).strip() == RESPONSE + "<|end|>"
 
@@ -26,12 +27,24 @@ def test_a_template_that_drops_the_thinking_is_an_error(tokenizer):
     forgetful = build(PROMPT, prompts())
     forgetful.chat_template = tokenizer.chat_template.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
     with pytest.raises(DataError, match="changes or drops the response"):
-        render(forgetful, [{"role": "user", "content": "how many ?"}], RESPONSE)
+        tokenised(forgetful, [([{"role": "user", "content": "how many ?"}], RESPONSE)])
+
+
+class Merging:
+    """Stands for a tokenizer whose tokens are pairs of characters, so that a prompt may end inside one."""
+
+    def encode(self, text, add_special_tokens):
+        return type("Encoding", (), {"offsets": [(i, i + 2) for i in range(0, len(text), 2)]})
+
+
+@pytest.mark.parametrize(("prompt", "tokens"), [("abcd", 2), ("abc", 2), ("", 0)])
+def test_a_token_across_the_border_belongs_to_the_prompt(prompt, tokens):
+    assert boundary(Merging(), prompt, "abcdefgh") == tokens
 
 
 def test_the_first_trace_that_passes_is_chosen_and_ids_are_sorted():
-    rows = [
-        {"query_id": q, "attempt": a, "verdict": v}
-        for q, a, v in [("b", 1, "fail"), ("b", 2, "pass"), ("a", 1, "pass"), ("a", 2, "pass"), ("c", 1, "unknown")]
-    ]
-    assert [(key, row["attempt"]) for key, row in verified(rows).items()] == [("a", 1), ("b", 2)]
+    order = [("a", 1, "pass"), ("a", 2, "pass"), ("b", 1, "fail"), ("b", 2, "pass"), ("c", 1, "unknown")]
+    rows = [{"query_id": q, "attempt": a, "verdict": v} for q, a, v in order]
+    found = chosen(pa.Table.from_pylist(rows, TRACE)).to_pylist()
+    assert [(row["query_id"], row["attempt"]) for row in found] == [("a", 1), ("b", 2)]
+    assert len(chosen(TRACE.empty_table())) == 0

@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
 from stages import train
-from stages.pack import IGNORED, fill
 from stages.params import ParamsError
-from stages.train import Train, accumulation, collate, last_whole
+from stages.train import IGNORED, Train, Windows, accumulation, collate, last_whole
+from tests.stages.windows import windows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Train(
@@ -42,9 +43,12 @@ def model():
 
 
 def packed(dialogues, prompts, window=32):
-    ids, labels, positions, placed, starts = fill([np.array(d) for d in dialogues], np.array(prompts), window, pad=0)
-    rows = [{"input_ids": i, "labels": x, "position_ids": p} for i, x, p in zip(ids, labels, positions, strict=True)]
-    return collate(rows), placed, starts
+    *arrays, placed, starts = windows_of(dialogues, prompts, window, pad=0)
+    with TemporaryDirectory() as folder:
+        for name, array in zip(("ids", "targets", "positions"), arrays, strict=True):
+            np.save(Path(folder) / f"{name}.npy", array)
+        windows = Windows(Path(folder))
+        return collate([windows[i] for i in range(len(windows))]), placed, starts
 
 
 DIALOGUES = [[3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14, 15, 16, 17], [18, 19]]

@@ -1,0 +1,27 @@
+"""python -m bench [SCALE]: the corpus stages at so much of the study's size, beside their peers, as one table.
+
+Prints the table and writes it to metrics/bench.json. A tenth takes minutes, the whole an hour.
+"""
+
+import os
+import sys
+from dataclasses import asdict
+
+from bench import cleaning, counting, packing, teaching
+from bench.measure import table
+from stages.provenance import cpu, versions
+from stages.tables import write_json
+
+
+def main(scale: float) -> None:
+    lines = []
+    for module in (cleaning, counting, packing, teaching):
+        print(f"{module.__name__} ...", file=sys.stderr)
+        lines += module.measure(scale)
+    print(table(lines))
+    about = {"scale": scale, "cores": os.cpu_count(), "processor": cpu(), "versions": versions("datasets", "trl", "tokenizers")}
+    write_json(about | {"lines": [asdict(line) for line in lines]}, "metrics/bench.json")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 0.1)

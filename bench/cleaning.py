@@ -1,0 +1,54 @@
+"""clean and decontaminate, exact and by n-grams, beside the same rules with `datasets` map and filter in two processes.
+
+python -m bench.cleaning SCALE: at so much of 1.89 million queries, and for the growth at a tenth and three tenths of it.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import corpus
+from bench.measure import Cost, Line, run
+from stages.tables import QUERY, read
+
+STEPS = (0.1, 0.3, 1.0)
+
+
+def prepare(rows: int, folder: Path) -> None:
+    corpus.settings(folder)
+    run("bench.corpus", str(rows), folder=folder)
+
+
+def ours(folder: Path) -> Cost:
+    """Both stages, without the file of similarities between them."""
+    first = run("stages.clean", folder=folder)
+    run("bench.corpus", "similarities", folder=folder)
+    second = run("stages.decontaminate", folder=folder)
+    return Cost(first.wall + second.wall, first.cpu + second.cpu, max(first.memory, second.memory))
+
+
+def measure(scale: float) -> list[Line]:
+    lines = []
+    for step in STEPS:
+        rows = round(corpus.FULL * scale * step)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            prepare(rows, folder)
+            cost = ours(folder)
+            figures = f"{cost.cpu:.1f} CPU-s, {cost.wall:.1f} s, {cost.memory:.0f} MB"
+            if step < 1:
+                lines.append(Line(f"clean + decontaminate, {rows} rows", figures))
+                continue
+            kept = set(read(folder / "data/decontaminated", QUERY)["id"].to_pylist())
+            peer = run("bench.peer", folder=folder)
+            theirs = set((folder / "peer.txt").read_text().split())
+            same = "same ids kept" if kept == theirs else f"{len(kept ^ theirs)} ids differ"
+            about = f"datasets, 2 processes: {peer.cpu:.1f} CPU-s, {peer.wall:.1f} s; {same}"
+            ratio = f"{peer.cpu / cost.cpu:.1f} x CPU, {peer.wall / cost.wall:.1f} x time"
+            lines.append(Line(f"clean + decontaminate, {rows} rows", figures, about, ratio))
+    return lines
+
+
+if __name__ == "__main__":
+    for line in measure(float(sys.argv[1])):
+        print(*vars(line).values(), sep=" | ")

@@ -1,0 +1,50 @@
+"""What a command costs, and the table of what was measured."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall and processor seconds of a command with its children, and the most memory that one process held, in MB."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: ours and a peer's figure for the same work in the same run, and how many times better."""
+
+    what: str
+    ours: str
+    peer: str = "-"
+    ratio: str = "-"
+
+
+def run(*arguments: str, folder: Path) -> Cost:
+    """Runs ``python -m ...`` in a folder to its end. Raises CalledProcessError where it fails."""
+    command = [sys.executable, "-m", *arguments]
+    quiet = {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    environment = os.environ | quiet | {"PYTHONPATH": str(ROOT)}
+    begun = time.monotonic()
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+    return Cost(time.monotonic() - begun, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def table(lines: list[Line]) -> str:
+    """The lines as text, columns aligned."""
+    head = Line("what", "ours", "peer", "ratio")
+    cells = [list(vars(line).values()) for line in (head, *lines)]
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)

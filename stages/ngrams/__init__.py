@@ -1,0 +1,191 @@
+"""Token n-grams that occur too often in a data set of billions of tokens, counted exactly in a memory that is set.
+
+Two passes. The first adds every n-gram's hash to a sketch of small counters, which may count too much, never too little.
+The second counts those exactly of which the sketch says that they occur too often. N-grams are known by 64-bit hashes.
+
+A sketch is blocks of 64 saturating counters of 8 bits, one cache line; a hash has two counters in one block, of which
+the smaller is believed, and only those that hold the smaller are raised.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numba import njit
+
+BLOCK = 64
+MOST = 254
+MULTIPLIER = -7046029254386353131
+Responses = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Token ids end to end; where each response begins in them, and where it ends: int64, (responses,)."""
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mix(value):
+    value ^= (value >> 32) & 0xFFFFFFFF
+    value *= -2960836687051489843
+    return value ^ ((value >> 29) & 0x7FFFFFFFF)
+
+
+@njit(cache=True, nogil=True)
+def hashes(ids: np.ndarray, begin: int, end: int, n: int, power: int, out: np.ndarray) -> int:
+    """Writes the hash of every n-gram of ``ids[begin:end]`` to ``out``; how many there are."""
+    value, count = np.int64(0), 0
+    for i in range(begin, end):
+        value = value * MULTIPLIER + np.int64(ids[i]) + 1
+        if i - begin >= n:
+            value -= power * (np.int64(ids[i - n]) + 1)
+        if i - begin >= n - 1:
+            out[count] = _mix(value)
+            count += 1
+    return count
+
+
+@njit(cache=True)
+def power_of(n: int) -> int:
+    power = 1
+    for _ in range(n):
+        power *= MULTIPLIER
+    return power
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _counters(key, blocks):
+    start = ((key >> 12) & (blocks - 1)) * BLOCK
+    first = key & (BLOCK - 1)
+    second = (key >> 6) & (BLOCK - 1)
+    return start + first, start + (second if second != first else (second ^ 1))
+
+
+@njit(cache=True, nogil=True)
+def add(ids: np.ndarray, begins: np.ndarray, ends: np.ndarray, n: int, sketch: np.ndarray, buffer: np.ndarray) -> None:
+    """Adds every response's n-grams to the sketch."""
+    power, blocks = power_of(n), len(sketch) // BLOCK
+    for row in range(len(begins)):
+        for k in range(hashes(ids, begins[row], ends[row], n, power, buffer)):
+            a, b = _counters(buffer[k], blocks)
+            left, right = sketch[a], sketch[b]
+            least = min(left, right)
+            if least < 255:
+                if left == least:
+                    sketch[a] = least + 1
+                if right == least:
+                    sketch[b] = least + 1
+
+
+@njit(cache=True, nogil=True)
+def _slot(table: np.ndarray, key: int) -> int:
+    mask = len(table) - 1
+    at = (key >> 20) & mask
+    while table[at] != 0 and table[at] != key:
+        at = (at + 1) & mask
+    return at
+
+
+@njit(cache=True, nogil=True)
+def count(ids, begins, ends, n, sketch, most, keys, counts, held, guilty, buffer):
+    """Counts those n-grams exactly that the sketch finds too often, until the table is three quarters full.
+
+    Marks in ``guilty`` the responses that hold one. Returns the responses that were gone through and the n-grams held.
+    """
+    power, blocks = power_of(n), len(sketch) // BLOCK
+    for row in range(len(begins)):
+        if held > len(keys) * 3 // 4 - (ends[row] - begins[row]):
+            return row, held
+        for k in range(hashes(ids, begins[row], ends[row], n, power, buffer)):
+            a, b = _counters(buffer[k], blocks)
+            if min(sketch[a], sketch[b]) > most:
+                key = buffer[k] if buffer[k] != 0 else np.int64(1)
+                at = _slot(keys, key)
+                held += keys[at] == 0
+                keys[at] = key
+                counts[at] += 1
+                guilty[row] = True
+    return len(begins), held
+
+
+@njit(cache=True, nogil=True)
+def confirm(ids, begins, ends, n, most, keys, counts, guilty, buffer):
+    """Of the responses marked in ``guilty`` only those stay marked that hold an n-gram counted over ``most`` times."""
+    power = power_of(n)
+    for row in range(len(begins)):
+        if guilty[row]:
+            guilty[row] = False
+            for k in range(hashes(ids, begins[row], ends[row], n, power, buffer)):
+                key = buffer[k] if buffer[k] != 0 else np.int64(1)
+                at = _slot(keys, key)
+                if keys[at] == key and counts[at] > most:
+                    guilty[row] = True
+                    break
+
+
+@njit(cache=True, nogil=True)
+def _grown(keys, counts, size):
+    new_keys, new_counts = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for i in range(len(keys)):
+        if keys[i]:
+            at = _slot(new_keys, keys[i])
+            new_keys[at], new_counts[at] = keys[i], counts[i]
+    return new_keys, new_counts
+
+
+def _buffer(responses: Responses) -> np.ndarray:
+    _, begins, ends = responses
+    return np.empty(int((ends - begins).max(initial=0)) + 1, np.int64)
+
+
+def repeated(shards: Callable[[], Iterable[Responses]], n: int, most: int, megabytes: int) -> list[np.ndarray]:
+    """For each shard, which responses hold an n-gram that occurs more than ``most`` times over all shards: bool arrays.
+
+    ``shards`` is gone through three times; ``megabytes`` go to the sketch, and as much at most to the exact counts.
+    Raises ValueError where ``most`` is more than a counter can hold, or the exact counts need more.
+    """
+    if not 0 < most <= MOST:
+        raise ValueError(f"max_repeats must be between 1 and {MOST}, not {most}")
+    size = 1 << (megabytes * 2**20).bit_length() - 1
+    sketch = np.zeros(size, np.uint8)
+    for ids, begins, ends in shards():
+        add(ids, begins, ends, n, sketch, _buffer((ids, begins, ends)))
+    keys, counts, held = np.zeros(1 << 16, np.int64), np.zeros(1 << 16, np.int64), 0
+    marks = []
+    for ids, begins, ends in shards():
+        guilty, done = np.zeros(len(begins), bool), 0
+        buffer = _buffer((ids, begins, ends))
+        while True:
+            rest = slice(done, None)
+            some, held = count(ids, begins[rest], ends[rest], n, sketch, most, keys, counts, held, guilty[rest], buffer)
+            done += some
+            if done == len(begins):
+                break
+            if 32 * len(keys) > size and len(keys) > 1 << 20:
+                raise ValueError(f"over {held} n-grams repeat too often for {megabytes} MB; raise curate.memory")
+            keys, counts = _grown(keys, counts, 2 * len(keys))
+        marks.append(guilty)
+    for (ids, begins, ends), guilty in zip(shards(), marks, strict=True):
+        confirm(ids, begins, ends, n, most, keys, counts, guilty, _buffer((ids, begins, ends)))
+    return marks
+
+
+@njit(cache=True, nogil=True)
+def repetition(ids: np.ndarray, begins: np.ndarray, ends: np.ndarray, n: int) -> np.ndarray:
+    """The share of each response's n-grams that occurred earlier in it, float64, (responses,)."""
+    power = power_of(n)
+    shares = np.zeros(len(begins))
+    longest = 1
+    for row in range(len(begins)):
+        longest = max(longest, ends[row] - begins[row])
+    buffer = np.empty(longest, np.int64)
+    size = 1
+    while size < 2 * longest:
+        size *= 2
+    table, owner = np.zeros(size, np.int64), np.full(size, -1, np.int64)
+    for row in range(len(begins)):
+        found = hashes(ids, begins[row], ends[row], n, power, buffer)
+        again = 0
+        for k in range(found):
+            at = (buffer[k] >> 20) & (size - 1)
+            while owner[at] == row and table[at] != buffer[k]:
+                at = (at + 1) & (size - 1)
+            again += owner[at] == row
+            table[at], owner[at] = buffer[k], row
+        shares[row] = again / found if found else 0.0
+    return shares
