@@ -7,6 +7,13 @@
 set -euo pipefail
 a=${1:?which teachers? make compare A=adaptive B=verbose} b=${2:?which teachers? make compare A=adaptive B=verbose}
 for teacher in "$a" "$b"; do
+    python - "$teacher" <<'CHECK'
+import sys
+from stages import params
+teachers = params.load(list[str], "teachers")
+if sys.argv[1] not in teachers:
+    sys.exit(f"compare: {sys.argv[1]!r} is none of the teachers {', '.join(teachers)}")
+CHECK
     dvc exp remove --quiet "$teacher" 2>/dev/null || true  # an earlier comparison's
     dvc exp run --quiet --temp --name "$teacher" --set-param "headline.teacher=$teacher" headline
 done

@@ -68,9 +68,6 @@ def _frame(report: Callable[[int], str], parts: int, runner: str) -> Any:
 
     if runner == "ray":
         _join_cluster()
-        daft.set_runner_ray()
-    else:
-        daft.set_runner_native()
     numbers = daft.from_pydict({"part": list(range(parts))})
     numbers = numbers.into_partitions(parts) if runner == "ray" else numbers
     told = daft.func(report, return_dtype=daft.DataType.string())
@@ -78,6 +75,8 @@ def _frame(report: Callable[[int], str], parts: int, runner: str) -> Any:
 
 
 def _join_cluster() -> None:
+    """Has Daft run on the cluster, once a process. Raises ParamsError or DataError where there is none."""
+    import daft
     import ray
 
     if ray.is_initialized():
@@ -88,5 +87,6 @@ def _join_cluster() -> None:
     environment = {"env_vars": {"PYTHONPATH": str(CODE)}}
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
+        daft.set_runner_ray()
     except ConnectionError as error:
         raise DataError(f"no Ray cluster answers at RAY_ADDRESS={address}: {' '.join(str(error).split())}") from None
