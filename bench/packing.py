@@ -48,9 +48,10 @@ def planning(scale: float) -> list[Line]:
 
 def trl(lengths: np.ndarray) -> tuple[int, float]:
     """How many windows TRL's packing makes of sequences of these lengths, and its seconds."""
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from trl.data_utils import pack_dataset
 
+    disable_progress_bars()
     rows = Dataset.from_dict({"input_ids": [np.zeros(n, np.int32) for n in lengths]})
     begun = time.monotonic()
     packed = pack_dataset(rows, seq_length=WINDOW, strategy="bfd")

@@ -5,14 +5,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mini import grammar
+from mini import grammar, talk
 from mini.grammar import Problem
 from mini.mixture import draw
 from mini.params import Benchmark, Corpus, load
 from stages.tables import whole_folder, write_json_lines
 
 WORLD = Path("mini/world")
-KINDS = {"story": grammar.story, "program": grammar.program}
+KINDS = {"story": grammar.story, "program": grammar.program, "function": talk.code}
 
 
 def query(problem: Problem, tell: bool = True) -> dict[str, Any]:
@@ -59,11 +59,9 @@ def benchmark(name: str, params: Benchmark) -> list[dict[str, str]]:
         wanted = len(rows) + count
         while len(rows) < wanted:
             problem = KINDS[params.kind](rng, int(level))
-            rows[problem.turns[0]] = {
-                "question": problem.turns[0],
-                "answer": problem.ground_truth or "",
-                "level": level,
-            }
+            asked = {"question": problem.turns[0], "level": level}
+            scored_by = {"tests": problem.test_cases} if problem.test_cases else {"answer": problem.ground_truth or ""}
+            rows[problem.turns[0]] = asked | scored_by
     return list(rows.values())
 
 

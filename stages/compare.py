@@ -1,9 +1,11 @@
-"""compare: which differences between students are differences, and which are noise.
+"""compare: which differences between students are differences, which are noise, and which nobody can tell.
 
-Every student answers the same questions, so differences are paired by question: a bootstrap over questions of the
-difference of their pass rates (Efron and Tibshirani, 1993), samples within a question staying together.
+Every student answers the same questions, so differences are paired by question (`stages.statistics`). All differences of
+one measure are one family, and their p are adjusted for its size. A difference counts as one (``higher`` or ``lower``)
+where its adjusted p is within the level; all others could not be told, and say how many questions would tell them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -14,73 +16,109 @@ from stages import params, provenance
 from stages.params import Positive, Section, Share
 from stages.provenance import say
 from stages.score import Sample, grouped
-from stages.tables import read
+from stages.statistics import adaptivity, estimate, holm, questions_needed
+from stages.tables import DataError, read, read_json
 from stages.verifiers import PASS
+
+MEASURES = ("pass@1", "mean_tokens")
+TOLD, UNTOLD = ("higher", "lower"), "could not tell"
+CONDITIONS = ("engines", "dtype", "sampling", "prompts", "tasks")
+Values = dict[str, dict[str, dict[str, np.ndarray]]]
+"""By model, benchmark and measure: one number a question, (questions,)."""
 
 
 @dataclass(frozen=True)
 class Compare(Section):
-    """``resamples`` of the bootstrap; ``confidence`` of its percentile intervals."""
+    """``resamples`` of the bootstrap; ``confidence`` of its intervals, and of what counts as told."""
 
     resamples: Positive
     confidence: Share
 
 
-def per_question(samples: list[Sample], value: str) -> np.ndarray:
-    """One number a question, (questions,), by question id: ``pass`` in percent, or ``tokens``."""
-    of = {"pass": lambda s: 100.0 * (s["verdict"] == PASS), "tokens": lambda s: float(s["completion_tokens"])}[value]
-    return np.array([np.mean([of(sample) for sample in group]) for group in grouped(samples, "question_id").values()])
+def per_question(samples: list[Sample]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The questions' ids, sorted, and each measure's mean over a question's samples; pass@1 in percent."""
+    questions = grouped(samples, "question_id")
+    passed = [100 * np.mean([sample["verdict"] == PASS for sample in group]) for group in questions.values()]
+    tokens = [np.mean([sample["completion_tokens"] for sample in group]) for group in questions.values()]
+    return list(questions), dict(zip(MEASURES, map(np.array, (passed, tokens)), strict=True))
 
 
-def bootstrap(values: np.ndarray, settings: Compare, seed: int) -> dict[str, float]:
-    """The mean of (questions,) values with its percentile interval and the two-sided p of a mean of zero."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(values), (settings.resamples, len(values)))
-    means = values[picks].mean(1)
-    tail = 50 * (1 - settings.confidence)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    p = 2 * (min((means <= 0).sum(), (means >= 0).sum()) + 1) / (settings.resamples + 1)
-    figures = {"mean": values.mean(), "low": low, "high": high}
-    return {name: round(float(figure), 4) for name, figure in figures.items()} | {"p": float(f"{min(1.0, p):.3g}")}
-
-
-def differences(samples: dict[str, list[Sample]], benchmarks: list[str], settings: Compare, seed: int) -> dict[str, Any]:
-    """For every two models and every benchmark: the paired difference of pass@1 and of mean tokens."""
-    split = {name: grouped(rows, "benchmark") for name, rows in samples.items()}
-    found: dict[str, Any] = {}
-    for a, b in combinations(samples, 2):
+def values_of(samples: dict[str, list[Sample]], benchmarks: list[str]) -> Values:
+    """Raises DataError where two models did not answer the same questions."""
+    values: Values = {}
+    asked: dict[str, list[str]] = {}
+    for model, rows in samples.items():
+        split = grouped(rows, "benchmark")
+        values[model] = {}
         for benchmark in benchmarks:
-            for value, name in (("pass", "pass@1"), ("tokens", "mean_tokens")):
-                change = per_question(split[a][benchmark], value) - per_question(split[b][benchmark], value)
-                found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[name] = bootstrap(change, settings, seed)
+            questions, values[model][benchmark] = per_question(split.get(benchmark, []))
+            if asked.setdefault(benchmark, questions) != questions or not questions:
+                raise DataError(f"data/samples/{model}: other questions of {benchmark} than the rest; run `dvc repro`")
+    return values
+
+
+def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
+    """For every two models, benchmark and measure: the paired difference, its adjusted p, and what it comes to."""
+    found: dict[str, Any] = {}
+    family: dict[str, list[dict[str, Any]]] = {measure: [] for measure in MEASURES}
+    for a, b in combinations(values, 2):
+        for benchmark in values[a]:
+            for measure in MEASURES:
+                change = values[a][benchmark][measure] - values[b][benchmark][measure]
+                told: dict[str, Any] = estimate(change, settings.resamples, settings.confidence, seed)
+                told["questions_needed"] = questions_needed(change, settings.confidence)
+                found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = told
+                family[measure].append(told)
+    for members in family.values():
+        for told, adjusted in zip(members, holm([member["p"] for member in members]), strict=True):
+            told["p_holm"] = adjusted
+            told["verdict"] = TOLD[told["mean"] < 0] if adjusted <= 1 - settings.confidence else UNTOLD
     return found
 
 
-def intervals(samples: dict[str, list[Sample]], benchmarks: list[str], settings: Compare, seed: int) -> dict[str, Any]:
+def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     """Every model's own pass@1 and mean tokens with intervals."""
-    split = {name: grouped(rows, "benchmark") for name, rows in samples.items()}
-    values = (("pass", "pass@1"), ("tokens", "mean_tokens"))
     return {
         model: {
-            b: {name: bootstrap(per_question(groups[b], value), settings, seed) for value, name in values} for b in benchmarks
+            benchmark: {m: estimate(each, settings.resamples, settings.confidence, seed) for m, each in measures.items()}
+            for benchmark, measures in by_benchmark.items()
         }
-        for model, groups in split.items()
+        for model, by_benchmark in values.items()
     }
+
+
+def adaptivities(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
+    """How each model's length follows difficulty, which is a question's fail rate over all models."""
+    benchmarks = list(next(iter(values.values())))
+    fails = [1 - np.mean([values[model][b]["pass@1"] for model in values], 0) / 100 for b in benchmarks]
+    tokens = {model: [by[b]["mean_tokens"] for b in benchmarks] for model, by in values.items()}
+    return adaptivity(fails, tokens, settings.resamples, settings.confidence, seed)
+
+
+def unlike(conditions: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A line for each condition under which not all models were evaluated alike."""
+    for name in CONDITIONS:
+        by_value: dict[str, list[str]] = {}
+        for model, held in conditions.items():
+            by_value.setdefault(str(held.get(name)), []).append(model)
+        if len(by_value) > 1:
+            yield f"{name} differ: " + "; ".join(f"{', '.join(models)}: {value}" for value, models in by_value.items())
 
 
 def main() -> None:
     settings, seed = params.load(Compare, "compare"), params.load(int, "seed")
     models = [*params.load(list[str], "teachers"), "base"]
     benchmarks = list(params.load(dict[str, Any], "evaluate.benchmarks"))
-    with provenance.record("metrics/compare.json", "numpy") as metrics:
-        samples = {name: read(f"data/samples/{name}").to_pylist() for name in models}
-        metrics["models"] = intervals(samples, benchmarks, settings, seed)
-        metrics["differences"] = differences(samples, benchmarks, settings, seed)
+    with provenance.record("metrics/compare.json", "numpy", "scipy") as metrics:
+        values = values_of({name: read(f"data/samples/{name}").to_pylist() for name in models}, benchmarks)
+        metrics["models"] = intervals(values, settings, seed)
+        metrics["differences"] = differences(values, settings, seed)
+        metrics["adaptivity"] = adaptivities(values, settings, seed)
+        metrics["warnings"] = list(unlike({name: read_json(f"metrics/evaluate/{name}.json")["conditions"] for name in models}))
+    for warning in metrics["warnings"]:
+        say("compare", f"not evaluated alike: {warning}")
     for pair, by_benchmark in metrics["differences"].items():
-        told = [
-            f"{b} {d['pass@1']['mean']:+.1f} [{d['pass@1']['low']:+.1f}, {d['pass@1']['high']:+.1f}]"
-            for b, d in by_benchmark.items()
-        ]
+        told = [f"{b} {scored['pass@1']['mean']:+.1f} ({scored['pass@1']['verdict']})" for b, scored in by_benchmark.items()]
         say("compare", f"{pair}: {', '.join(told)}")
 
 

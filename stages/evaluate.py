@@ -6,10 +6,11 @@
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from stages.locks import Lock
 from stages.params import Section
 from stages.provenance import device, say
 from stages.tables import DataError, read_json_lines, write
-from stages.verifiers import PASS, Item, Verdict, answer_part
+from stages.verifiers import PASS, Category, Item, Verdict, answer_part
+from stages.verifiers.math import key_of
 from stages.verifiers.route import Route, Rule, VerifyParams
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
+EVERY_TEST = 100_000
 Place = tuple[str, int, int]  # benchmark, the question's number, sample
 SAMPLES = pa.schema(
     [
@@ -38,8 +41,10 @@ SAMPLES = pa.schema(
         ("difficulty", pa.string()),
         ("sample", pa.int32()),
         ("text", pa.string()),
+        ("answer", pa.string()),
         ("finish_reason", pa.string()),
         ("completion_tokens", pa.int32()),
+        ("seconds", pa.float64()),
         ("verdict", pa.string()),
         ("reason", pa.string()),
     ]
@@ -56,7 +61,7 @@ class Task(Section):
 
 @dataclass(frozen=True)
 class Evaluate(Section):
-    """``suffix`` follows every question; ``sampling`` and ``engine`` hold for all models alike."""
+    """``suffix`` follows every question of mathematics; ``sampling`` and ``engine`` hold for all models alike."""
 
     engine: EngineSettings
     sampling: Sampling
@@ -65,9 +70,9 @@ class Evaluate(Section):
 
 
 def model_of(name: str) -> Lock:
-    """The base by its lock, a student by the hash of its weights."""
-    if name == "base":
-        return locks.read("base")
+    """The base, or a teacher itself (``teacher-NAME``), by its lock; a student by the hash of its weights."""
+    if name == "base" or name.startswith("teacher-"):
+        return locks.read(name)
     folder = Path(f"models/students/{name}")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -88,17 +93,25 @@ def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name
         def __init__(self) -> None:
             super().__init__()
             self.completions: dict[Place, Completion] = {}
+            self.requests: dict[Place, Request] = {}
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             return json.dumps([{"role": turn["role"], "content": turn["content"]} for turn in chat_history])
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             places = self._place(requests)
+            self.requests |= places
             place_of = {request.key: place for place, request in places.items()}
+            began = last = time.monotonic()
             for done, (request, completion) in enumerate(answers(engine, places.values(), max_in_flight), 1):
                 self.completions[place_of[request.key]] = completion
-                if done % 500 == 0:
-                    say(f"evaluate@{name}", f"{done}/{len(places)} samples")
+                if (now := time.monotonic()) - last > 5:
+                    last = now
+                    left = (now - began) / done * (len(places) - done)
+                    say(
+                        f"evaluate@{name}",
+                        f"{done}/{len(places)} samples, {done / (now - began):.1f} a second, {left:.0f} s left",
+                    )
             return [self.completions[place].text for place in places]
 
         def _place(self, requests: list[Any]) -> dict[Place, Request]:
@@ -124,12 +137,18 @@ def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name
     return EngineLM()
 
 
+def item_of(key: str, doc: dict[str, Any], text: str) -> Item:
+    """A sample as its verifier needs it: a program where the question has tests, else an expression."""
+    category = "code" if doc.get("tests") else "math"
+    return Item(key, category, answer_part(text), ground_truth=doc["answer"], test_cases=doc.get("tests"))
+
+
 def scorer(verify: Callable[[list[Item]], list[Verdict]], verdicts: dict[str, list[Verdict]]) -> Callable[..., Any]:
     """lm-eval's process_results: pass@1 as the mean over a question's samples; the verdicts are kept by question."""
 
     def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
         texts = results[0] if isinstance(results[0], list) else results
-        items = [Item(str(i), "math", answer_part(text), ground_truth=doc["answer"]) for i, text in enumerate(texts)]
+        items = [item_of(str(i), doc, text) for i, text in enumerate(texts)]
         verdicts[doc["id"]] = verify(items)
         return {"pass@1": sum(v.verdict == PASS for v in verdicts[doc["id"]]) / len(texts)}
 
@@ -172,14 +191,17 @@ def verify_with(pool: Any) -> Callable[[list[Item]], list[Verdict]]:
     return verify
 
 
-def rows_of(results: dict[str, Any], lm: Any, verdicts: dict[str, list[Verdict]]) -> list[dict[str, Any]]:
+def rows_of(
+    results: dict[str, Any], lm: Any, verdicts: dict[str, list[Verdict]], seconds: Callable[[Request], float]
+) -> list[dict[str, Any]]:
     """A row a sample, sorted by benchmark, question and sample."""
     rows = []
     for benchmark, samples in sorted(results["samples"].items()):
         for sample in sorted(samples, key=lambda sample: sample["doc"]["id"]):
             doc = sample["doc"]
             for attempt, verdict in enumerate(verdicts[doc["id"]], 1):
-                completion = lm.completions[benchmark, sample["doc_id"], attempt]
+                place = (benchmark, sample["doc_id"], attempt)
+                completion = lm.completions[place]
                 rows.append(
                     {
                         "benchmark": benchmark,
@@ -187,6 +209,8 @@ def rows_of(results: dict[str, Any], lm: Any, verdicts: dict[str, list[Verdict]]
                         "difficulty": doc["difficulty"],
                         "sample": attempt,
                         "text": completion.text.strip(),
+                        "answer": None if doc.get("tests") else key_of(answer_part(completion.text)),
+                        "seconds": round(seconds(lm.requests[place]), 4),
                         "finish_reason": completion.finish_reason,
                         "completion_tokens": completion.completion_tokens,
                         "verdict": verdict.verdict,
@@ -196,13 +220,36 @@ def rows_of(results: dict[str, Any], lm: Any, verdicts: dict[str, list[Verdict]]
     return rows
 
 
+def strict(verify: VerifyParams, settings: Evaluate) -> VerifyParams:
+    """How benchmarks are verified: one right answer a question, so no judge is asked; every test of a program."""
+    has_code = any(row.get("tests") for each in settings.benchmarks for row in read_json_lines(f"data/benchmarks/{each}.jsonl"))
+    rules: dict[Category, Rule] = {"math": Rule("math", 1.0)}
+    if has_code:
+        rules["code"] = Rule("code", 1.0)
+    sandbox = replace(verify.sandbox, tests=EVERY_TEST)
+    return replace(verify, rules=rules, judge=None, reward=None, sandbox=sandbox)
+
+
+def conditions(settings: Evaluate, lm: Any) -> dict[str, Any]:
+    """Under what the samples were drawn: two scores may be compared where these are the same."""
+    asked = hashlib.sha256(json.dumps(sorted(str(request.messages) for request in lm.requests.values())).encode())
+    files = {each: [Path(task.task), Path(f"data/benchmarks/{each}.jsonl")] for each, task in settings.benchmarks.items()}
+    tasks = {each: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() for each, paths in files.items()}
+    return {
+        "engines": sorted({completion.engine for completion in lm.completions.values()}),
+        "dtype": getattr(settings.engine, "dtype", None),
+        "sampling": asdict(settings.sampling),
+        "prompts": asked.hexdigest()[:16],
+        "tasks": {each: digest[:16] for each, digest in tasks.items()},
+    }
+
+
 def main(name: str) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     settings = params.load(Evaluate, "evaluate")
-    # A benchmark has one right answer a question: no judge is asked.
-    verify = replace(params.load(VerifyParams, "verify"), rules={"math": Rule("math", 1.0)}, judge=None, reward=None)
+    verify = strict(params.load(VerifyParams, "verify"), settings)
     system_prompt = params.load(str, "system_prompt")
     model, owner = model_of(name), f"evaluate-{name}"
     verdicts: dict[str, list[Verdict]] = {}
@@ -222,12 +269,12 @@ def main(name: str) -> None:
             apply_chat_template=True,
             bootstrap_iters=0,
         )
-        rows = rows_of(results, lm, verdicts)
+        rows = rows_of(results, lm, verdicts, engine.seconds)
         write(rows, f"data/samples/{name}", SAMPLES)
         metrics["lm_eval"] = {each: result["pass@1,all"] for each, result in sorted(results["results"].items())}
         metrics.update(asked=engine.asked, reused=engine.reused, tokens=sum(row["completion_tokens"] for row in rows))
-        engines = sorted({completion.engine for completion in lm.completions.values()})
-        metrics["provenance"] = {"model": f"{model.id}@{model.revision}", "engines": engines}
+        metrics["conditions"] = conditions(settings, lm)
+        metrics["provenance"] = {"model": f"{model.id}@{model.revision}", "engines": metrics["conditions"]["engines"]}
     scores = ", ".join(f"{each} {100 * value:.1f}" for each, value in metrics["lm_eval"].items())
     say(f"evaluate@{name}", f"{scores} ({engine.asked} generated, {engine.reused} from the ledger)")
 

@@ -48,12 +48,16 @@ __all__ = ["Answer", "Limits", "Sandbox", "SandboxError", "Session", "decode", "
 
 @dataclass(frozen=True)
 class Limits(Section):
-    """``seconds`` a test; ``memory`` and ``output`` in MiB, ``processes`` in number, for a whole program."""
+    """``seconds`` a test; ``memory`` and ``output`` in MiB, ``processes`` in number, for a whole program.
+
+    Of a program's tests the first ``tests`` are run.
+    """
 
     seconds: float
     memory: Positive
     output: Positive
     processes: Positive
+    tests: Positive = 10
 
 
 @dataclass(frozen=True)

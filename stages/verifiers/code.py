@@ -1,4 +1,4 @@
-"""Code by its tests, in the sandbox: the score is the share of the first ten tests that pass.
+"""Code by its tests, in the sandbox: the score is the share of the first tests (ten, as in the study) that pass.
 
 Test cases (JSON) come in three forms, all with an optional ``language`` (``python``, ``cpp``):
 
@@ -28,7 +28,6 @@ from stages.sandbox import Answer, Limits, Sandbox, SandboxError, Session, decod
 from stages.verifiers import Item, Verdict, scored, unknown
 
 NAME = "code"
-MOST_TESTS = 10
 TOTAL = 3
 MOST_HASHED = 1000
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
@@ -89,8 +88,8 @@ def program_of(answer: str) -> str:
     return blocks[-1] if blocks else answer
 
 
-def suite_of(test_cases: str | None) -> Suite:
-    """Reads test cases. Raises TestsError where they are missing or of no known form."""
+def suite_of(test_cases: str | None, most: int) -> Suite:
+    """Reads test cases, the first ``most`` of them. Raises TestsError where they are missing or of no known form."""
     try:
         cases = json.loads(test_cases or "null")
     except ValueError as error:
@@ -108,7 +107,7 @@ def suite_of(test_cases: str | None) -> Suite:
         raise TestsError("the query has no test cases")
     if language == "cpp" and not all(isinstance(test, Stdin) for test in tests):
         raise TestsError("C++ is tested by standard input and output only")
-    return Suite(language, tests[:MOST_TESTS])
+    return Suite(language, tests[:most])
 
 
 def _tests_of(cases: dict[str, Any]) -> list[Test]:
@@ -348,6 +347,7 @@ class CodeVerifier:
     def __init__(self, limits: Limits, workers: int):
         self.threads = ThreadPoolExecutor(workers, "sandbox")
         self.sandbox: Sandbox | None = None
+        self.most = limits.tests
         try:
             self.sandbox = Sandbox(limits)
             self.notice = self.sandbox.description
@@ -366,7 +366,7 @@ class CodeVerifier:
         if self.sandbox is None:
             return unknown(NAME, self.notice, hopeless=True)
         try:
-            suite = suite_of(item.test_cases)
+            suite = suite_of(item.test_cases, self.most)
             outcomes = Grader(self.sandbox, suite).grade(program_of(item.answer or ""))
         except TestsError as error:
             return unknown(NAME, str(error), hopeless=True)

@@ -76,6 +76,15 @@ def rational(text: str) -> Fraction | int | None:
     return None
 
 
+def key_of(answer: str | None) -> str | None:
+    """What answers of one meaning share, as far as can be told without comparing them; None where there is none."""
+    expression = sole(answer) if answer else None
+    if not expression:
+        return None
+    value = rational(expression)
+    return re.sub(_SPACE, "", expression).casefold() if value is None else str(value)
+
+
 def quantity(text: str) -> tuple[Fraction | int, str] | None:
     r"""A plain number and its unit, written ``5 cm`` or ``5\text{ cm}``; the unit is empty where there is none."""
     value = rational(text)

@@ -1,20 +1,27 @@
 """lm-eval for real, over a scripted engine: the reference scores 1, a wrong number 0, and nothing is asked twice."""
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stages import evaluate
-from stages.engines import Sampling, VllmSettings
+from stages.engines import Completion, Request, Sampling, VllmSettings
 from stages.engines.scripted import ScriptedEngine
-from stages.evaluate import Evaluate, Task, language_model, rows_of, scorer, task_config, verify_with
+from stages.evaluate import Evaluate, Task, language_model, rows_of, scorer, strict, task_config, verify_with
 from stages.ledger import Ledger, LedgerEngine
 from stages.verifiers import Verdict
+from stages.verifiers.route import Route
+from tests.conftest import verify_params
 
+CODE = str(Path(__file__).resolve().parents[2] / "conf/tasks/code.yaml")
 TASK = str(Path(__file__).resolve().parents[2] / "conf/tasks/math.yaml")
 ENGINE = VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True)
 SETTINGS = Evaluate(ENGINE, Sampling(0.6, 0.95, 16), {"easy": Task(TASK, 3)}, " think .")
+TESTS = json.dumps({"fn_name": "f", "inputs": [[i] for i in range(11)], "outputs": [i + 1 for i in range(11)]})
+STDIN = json.dumps({"inputs": [str(i) for i in range(11)], "outputs": [str(i + 1) for i in range(11)], "fn_name": None})
 QUESTIONS = [{"id": f"easy-{i}", "question": f"what is {i} + 1 ?", "answer": str(i + 1), "difficulty": "1"} for i in range(5)]
 
 
@@ -37,7 +44,7 @@ def run(route, script, root):
         apply_chat_template=True,
         bootstrap_iters=0,
     )
-    return results["results"]["easy"]["pass@1,all"], rows_of(results, lm, verdicts), scripted
+    return results["results"]["easy"]["pass@1,all"], rows_of(results, lm, verdicts, engine.seconds), scripted
 
 
 def number(request) -> int:
@@ -91,3 +98,54 @@ def test_a_second_evaluation_asks_for_nothing(inside, route):
 def test_a_student_that_is_not_there_is_named(inside):
     with pytest.raises(evaluate.DataError, match=r"models/students/nobody: no student there; run `dvc repro train@nobody`"):
         evaluate.model_of("nobody")
+
+
+PROGRAMS = [
+    {"id": "code-0", "question": "add one .", "answer": None, "difficulty": "1", "starter": "def f ( x ) :", "tests": TESTS},
+    {"id": "code-1", "question": "read and add one .", "answer": None, "difficulty": "1", "starter": "", "tests": STDIN},
+]
+
+
+@pytest.mark.parametrize(
+    ("right", "score"),
+    [({"add one .": "def f(x): return x + 1", "read and add one .": "print(int(input()) + 1)"}, 1.0), ({}, 0.0)],
+)
+def test_programs_are_scored_by_all_their_tests_in_the_sandbox(inside, monkeypatch, right, score):
+    """The eleventh test counts too; a program that passes ten is wrong."""
+    monkeypatch.setattr("tests.stages.test_evaluate.QUESTIONS", PROGRAMS)
+    lazy = "def f(x): return x + 1 if x < 10 else 0"
+    script = lambda request: f"```python\n{right.get(request.messages[-1]['content'].split(chr(10))[0], lazy)}\n```"  # noqa: E731
+    Path("data/benchmarks").mkdir(parents=True)
+    Path("data/benchmarks/easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROGRAMS))
+    monkeypatch.setattr("tests.stages.test_evaluate.SETTINGS", replace(SETTINGS, benchmarks={"easy": Task(CODE, 3)}))
+    with closing(Route(strict(verify_params(), SETTINGS))) as route:
+        found, rows, scripted = run(route, script, inside / "ledger")
+    assert found == score and len(rows) == 6 and all(row["answer"] is None for row in rows)
+    assert "Complete this code" in scripted.asked[0].messages[-1]["content"]
+
+
+def test_a_teacher_itself_can_be_evaluated(inside):
+    Path("models/locks").mkdir(parents=True)
+    lock = {"role": "teacher-a", "id": "path", "revision": "r", "local": True, "files": {}}
+    Path("models/locks/teacher-a.json").write_text(json.dumps(lock))
+    assert evaluate.model_of("teacher-a").revision == "r"
+
+
+class Asked:
+    """What `conditions` reads of a language model that was asked one thing."""
+
+    def __init__(self, suffix):
+        request = Request(({"role": "user", "content": f"what ?{suffix}"},), "r", SETTINGS.sampling, 1)
+        self.requests = {("easy", 0, 1): request}
+        self.completions = {("easy", 0, 1): Completion(request.key, "x", "stop", 1, 1, "scripted")}
+
+
+def test_conditions_say_under_what_samples_were_drawn(inside, route):
+    found = []
+    for suffix in (" think .", " hurry ."):
+        settings = replace(SETTINGS, suffix=suffix)
+        Path("data/benchmarks").mkdir(parents=True, exist_ok=True)
+        Path("data/benchmarks/easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+        found.append(evaluate.conditions(settings, Asked(suffix)))
+    one, two = found
+    assert one["prompts"] != two["prompts"] and one["tasks"] == two["tasks"] and one["engines"] == ["scripted"]

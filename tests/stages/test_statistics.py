@@ -1,26 +1,40 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
-from stages.compare import Compare, bootstrap, differences, per_question
-from stages.score import pass_at_1, score
+from stages.compare import Compare, differences, per_question, unlike, values_of
+from stages.score import majority, many, pass_at, pass_at_1, score
+from stages.statistics import adaptivity, estimate, holm, p_of, questions_needed, tail_of
+from stages.tables import DataError
 
 SETTINGS = Compare(resamples=2000, confidence=0.95)
+RUNS = 1000
 
 
-def samples(rates, per=4, tokens=10, rng=None):
+def samples(rates, per=4, tokens=10, benchmark="b"):
     """Samples of one benchmark: question i passes round(rates[i] * per) of ``per`` times."""
     return [
         {
-            "benchmark": "b",
+            "benchmark": benchmark,
             "question_id": f"q{i:03}",
             "difficulty": "1",
             "verdict": "pass" if s < round(rate * per) else "fail",
             "completion_tokens": tokens,
             "finish_reason": "stop",
+            "answer": "1",
         }
         for i, rate in enumerate(rates)
         for s in range(per)
     ]
+
+
+def compared(**models):
+    """The differences of models' samples on one benchmark."""
+    return differences(values_of(models, ["b"]), SETTINGS, 0)
 
 
 def test_pass_at_1_is_the_mean_over_questions_of_the_mean_over_samples():
@@ -36,31 +50,170 @@ def test_a_score_counts_cuts_and_unknowns():
     assert set(figures["by_difficulty"]) == {"1", "2"}
 
 
+def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_pass():
+    for passed in range(6):
+        rows = [{"verdict": "pass" if i < passed else "fail"} for i in range(5)]
+        for k in range(1, 6):
+            draws = [any(row["verdict"] == "pass" for row in draw) for draw in combinations(rows, k)]
+            assert pass_at(k, rows) == pytest.approx(np.mean(draws))
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [("aab", 1.0), ("abb", 0.0), ("ab", 1.0), ("ba", 0.0), ([None, None, "a"], 1.0), ([None], 0.0)],
+)
+def test_the_majority_is_the_answer_given_most_often(answers, expected):
+    rows = [{"answer": each, "verdict": "pass" if each == "a" else "fail"} for each in answers]
+    assert majority(rows) == expected
+
+
+def test_many_samples_give_pass_at_k_and_a_majority():
+    figures = many(samples([0.5, 0.0], per=4))
+    assert figures == {"pass@2": 41.67, "pass@4": 50.0, "majority@4": 50.0}
+    assert many([row | {"answer": None} for row in samples([1.0], per=1)]) == {}
+
+
 def test_values_a_question_come_in_the_order_of_questions():
     shuffled = sorted(samples([0.0, 0.5, 1.0]), key=lambda row: row["verdict"])
-    assert per_question(shuffled, "pass").tolist() == [0.0, 50.0, 100.0]
+    names, values = per_question(shuffled)
+    assert names == ["q000", "q001", "q002"] and values["pass@1"].tolist() == [0.0, 50.0, 100.0]
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    settings, hits, runs = Compare(400, 0.95), 0, 300
-    for run in range(runs):
-        rates = rng.beta(2, 2, 60)
-        found = bootstrap(100 * rng.binomial(8, rates) / 8, settings, run)
+@pytest.mark.parametrize(("questions", "per"), [(30, 8), (60, 4), (200, 4)])
+def test_intervals_cover_the_truth_as_often_as_they_say(questions, per):
+    rng, hits = np.random.default_rng(1), 0
+    for run in range(RUNS):
+        rates = rng.beta(2, 2, questions)
+        found = estimate(100 * rng.binomial(per, rates) / per, 500, 0.95, run)
         hits += found["low"] <= 50 <= found["high"]
-    assert 0.91 <= hits / runs <= 0.98
+    assert 0.93 <= hits / RUNS <= 0.97
 
 
-def test_a_paired_difference_is_found_that_is_lost_among_the_questions():
+def test_intervals_of_a_paired_difference_cover_it_too():
+    rng, hits = np.random.default_rng(2), 0
+    for run in range(RUNS):
+        easy = rng.uniform(0.1, 0.8, 30)
+        a, b = 100 * rng.binomial(8, easy + 0.1) / 8, 100 * rng.binomial(8, easy) / 8
+        found = estimate(a - b, 500, 0.95, run)
+        hits += found["low"] <= 10 <= found["high"]
+    assert 0.93 <= hits / RUNS <= 0.97
+
+
+def test_pairing_finds_what_the_unpaired_test_misses_and_raises_no_false_alarm():
+    rng = np.random.default_rng(3)
+    paired = apart = alarms = 0
+    for run in range(RUNS):
+        rates = rng.uniform(0.05, 0.8, 30)
+        a, b, same = (100 * rng.binomial(16, r) / 16 for r in (rates + 0.1, rates, rates))
+        paired += estimate(a - b, 500, 0.95, run)["p"] <= 0.05
+        apart += stats.ttest_ind(a, b).pvalue <= 0.05
+        alarms += estimate(same - b, 500, 0.95, run)["p"] <= 0.05
+    assert paired / RUNS > 0.9 and apart / RUNS < 0.5
+    assert alarms / RUNS <= 0.065, "5 % and what 1,000 runs may scatter"
+
+
+def test_holm_keeps_the_family_within_the_level():
+    rng, alarms = np.random.default_rng(4), 0
+    for run in range(RUNS):
+        ps = [estimate(rng.normal(size=40), 500, 0.95, 10 * run + i)["p"] for i in range(6)]
+        alarms += min(holm(ps)) <= 0.05
+    assert alarms / RUNS <= 0.065
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
+def test_holm_is_that_of_statsmodels(ps):
+    from statsmodels.stats.multitest import multipletests
+
+    assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1].tolist(), rel=5e-3)
+
+
+def test_the_interval_is_that_of_scipy_for_many_questions():
+    values = np.random.default_rng(5).gamma(2, 10, 1000)
+    ours = estimate(values, 20_000, 0.95, 0)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
+    width = theirs.high - theirs.low
+    assert abs(ours["low"] - theirs.low) < 0.04 * width and abs(ours["high"] - theirs.high) < 0.04 * width
+
+
+@pytest.mark.parametrize("shift", [0.05, 0.2, 0.35])
+def test_p_is_near_that_of_the_paired_t_test(shift):
+    rng = np.random.default_rng(6)
+    change = rng.normal(shift, 1, 60)
+    assert estimate(change, 50_000, 0.95, 0)["p"] == pytest.approx(stats.ttest_1samp(change, 0).pvalue, rel=0.25, abs=0.002)
+
+
+@given(st.integers(2, 500), st.floats(0.5, 0.999))
+def test_p_is_the_level_at_which_the_interval_touches(count, confidence):
+    assert p_of(tail_of(confidence, count), count) == pytest.approx(1 - confidence)
+
+
+def test_a_paired_difference_is_told_and_says_which_way():
     rng = np.random.default_rng(2)
     rates = rng.uniform(0.0, 0.85, 16)
-    found = differences({"a": samples(rates + 0.125, 8), "b": samples(rates, 8)}, ["b"], SETTINGS, 0)["a - b"]["b"]
-    assert found["pass@1"]["low"] > 0 and found["pass@1"]["p"] < 0.01
-    spread = 1.96 * 100 * np.std(rates) * np.sqrt(2 / 16)
-    assert found["pass@1"]["mean"] < spread, "an unpaired interval would hold zero"
+    found = compared(a=samples(rates + 0.125, 8), b=samples(rates, 8))["a - b"]["b"]["pass@1"]
+    assert found["low"] > 0 and found["p_holm"] < 0.01 and found["verdict"] == "higher"
+    back = compared(b=samples(rates, 8), a=samples(rates + 0.125, 8))["b - a"]["b"]["pass@1"]
+    assert back["verdict"] == "lower" and back["mean"] == -found["mean"]
+
+
+def test_a_small_difference_could_not_be_told_and_says_what_it_would_take():
+    rng = np.random.default_rng(3)
+    one, two = (samples(rng.uniform(0, 1, 12), 4) for _ in range(2))
+    found = compared(a=one, b=two)["a - b"]["b"]["pass@1"]
+    assert found["verdict"] == "could not tell" and found["questions_needed"] > 12
+
+
+def test_the_questions_needed_do_tell():
+    rng = np.random.default_rng(4)
+    draw = lambda count: np.asarray(rng.normal(0.3, 1.0, count))  # noqa: E731
+    wanted = questions_needed(draw(100_000), 0.95)
+    told = np.mean([stats.ttest_1samp(draw(wanted), 0).pvalue <= 0.05 for _ in range(2000)])
+    assert 0.76 <= told <= 0.84
+    assert questions_needed(np.zeros(5), 0.95) is None
 
 
 def test_equal_models_do_not_differ():
     same = samples([0.25, 0.5, 0.75, 1.0])
-    found = differences({"a": same, "b": same}, ["b"], SETTINGS, 0)["a - b"]["b"]
-    assert found["pass@1"] == pytest.approx({"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0})
+    found = compared(a=same, b=same)["a - b"]["b"]["pass@1"]
+    expected = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0, "questions_needed": None}
+    assert found == expected | {"verdict": "could not tell"}
+
+
+def test_one_question_tells_nothing():
+    found = compared(a=samples([1.0]), b=samples([0.0]))["a - b"]["b"]["pass@1"]
+    assert found["mean"] == 100 and found["questions_needed"] == 2
+
+
+def test_models_that_were_asked_otherwise_are_not_compared():
+    with pytest.raises(DataError, match="data/samples/b: other questions of b than the rest"):
+        compared(a=samples([1.0, 0.5]), b=samples([1.0]))
+
+
+def adapting(factor, rng, questions=80):
+    """Two benchmarks of questions of all difficulties, and tokens that grow ``factor`` times over them."""
+    difficulty = [rng.uniform(0.0, 0.6, questions), rng.uniform(0.3, 1.0, questions)]
+    return difficulty, [np.exp(5 + np.log(factor) * block + rng.normal(0, 0.3, questions)) for block in difficulty]
+
+
+def test_adaptivity_is_the_factor_by_which_length_grows():
+    rng, hits = np.random.default_rng(5), 0
+    for run in range(200):
+        difficulty, tokens = adapting(4.0, rng)
+        found = adaptivity(difficulty, {"m": tokens}, 300, 0.95, run)["m"]["within"]
+        hits += found["low"] <= 4 <= found["high"]
+    assert 0.9 <= hits / 200 <= 0.985
+    found = adaptivity(difficulty, {"m": tokens, "flat": [np.full(80, 50.0)] * 2}, 300, 0.95, 0)
+    assert found["m"]["within"]["p"] < 0.01 and found["flat"]["within"]["mean"] == 1.0 and found["flat"]["within"]["p"] == 1.0
+    assert found["m"]["across"]["mean"] == pytest.approx(4, rel=0.5)
+
+
+def test_no_difficulty_no_adaptivity():
+    found = adaptivity([np.zeros(5)], {"m": [np.arange(1.0, 6.0)]}, 100, 0.95, 0)
+    assert found == {"m": {"within": None, "across": None}}
+
+
+def test_what_was_not_alike_is_named():
+    alike = {"engines": ["vllm 1"], "dtype": "float32", "sampling": {}, "prompts": "x", "tasks": {"b": "y"}}
+    assert not list(unlike({"a": alike, "b": alike}))
+    (line,) = unlike({"a": alike, "b": alike | {"dtype": "bfloat16"}, "c": alike})
+    assert line == "dtype differ: a, c: float32; b: bfloat16"

@@ -59,13 +59,13 @@ BAD = [None, "null", "[]", "{}", '{"inputs": []}', '{"inputs": ["1"], "outputs":
 @pytest.mark.parametrize("cases", [*BAD, '{"language": "cobol", "inputs": ["1"], "outputs": ["1"]}'])
 def test_test_cases_that_cannot_be_run_are_unknown_for_ever(route, cases):
     with pytest.raises(BadTests):
-        suite_of(cases)
+        suite_of(cases, 10)
     (verdict,) = verdicts_of(route, [Item("x", "code", "print(1)", test_cases=cases)])
     assert verdict.verdict == UNKNOWN and verdict.hopeless and verdict.reason
 
 
 def test_the_first_ten_tests_count_and_the_score_is_the_share():
-    assert len(suite_of(json.dumps({"inputs": ["1"] * 30, "outputs": ["1"] * 30})).tests) == 10
+    assert len(suite_of(json.dumps({"inputs": ["1"] * 30, "outputs": ["1"] * 30}), 10).tests) == 10
 
 
 def test_scores(route):
