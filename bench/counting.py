@@ -3,7 +3,6 @@
 python -m bench.counting SCALE: at so much of 200 million tokens, one core, a sketch of 256 MB.
 """
 
-import resource
 import sys
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from collections import Counter
 import numpy as np
 
 from bench import corpus
-from bench.measure import Line
+from bench.measure import Line, forget_peak, peak_memory
 from stages.ngrams import Responses, repeated
 
 TOKENS, LENGTH, N, MOST, MEMORY = 200_000_000, 3400, 20, 20, 256
@@ -42,14 +41,15 @@ def measure(scale: float) -> list[Line]:
         ids[begin + 20 : begin + 50] = np.arange(30)
     part = (ids[:SLICE], few_begins, ends[few])
     seconds_of(part)
+    before = forget_peak()
     ours, guilty = seconds_of((ids, begins, ends))
+    memory = peak_memory("self") - before
     _, guilty_few = seconds_of(part)
     begun = time.process_time()
     expected = plain(*part)
     theirs = time.process_time() - begun
     same = "the same found" if guilty_few.tolist() == expected else "NOT the same found"
     rate, peer = len(ids) / ours / 1e6, SLICE / theirs / 1e6
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - ids.nbytes / 2**20
     figures = f"{rate:.1f} M tokens/s a core, {memory:.0f} MB beside the tokens, {guilty.sum()} of {len(lengths)} responses"
     about = f"Counter on {SLICE / 1e6:g} M tokens: {peer:.2f} M tokens/s; {same}"
     return [Line(f"n-grams counted, {len(ids) / 1e6:.0f} M tokens", figures, about, f"{rate / peer:.0f} x")]

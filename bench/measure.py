@@ -34,12 +34,32 @@ def run(*arguments: str, folder: Path) -> Cost:
     command = [sys.executable, "-m", *arguments]
     quiet = {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     environment = os.environ | quiet | {"PYTHONPATH": str(ROOT)}
-    begun = time.monotonic()
+    begun, most = time.monotonic(), 0.0
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
+    while True:
+        ended, status, used = os.wait4(process.pid, os.WNOHANG)
+        if ended:
+            break
+        most = max(most, peak_memory(process.pid))
+        time.sleep(0.02)
     if status:
         raise subprocess.CalledProcessError(status, command)
-    return Cost(time.monotonic() - begun, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Cost(time.monotonic() - begun, used.ru_utime + used.ru_stime, most)
+
+
+def peak_memory(pid: int | str) -> float:
+    """The most memory that a process has held since it began or `forget_peak`, in MB (a child's rusage counts its parent's)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
+
+
+def forget_peak() -> float:
+    """Forgets this process's peak; what it holds now, in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory("self")
 
 
 def table(lines: list[Line]) -> str:

@@ -29,8 +29,10 @@ def odd(char: str) -> bool:
 
 def unbalanced(prose: str) -> bool:
     marks = re.findall(r"\\begin\{|\\end\{|\\.|\$\$", prose, re.DOTALL)
+    latex = re.search(r"\\[\[\]()be]|\$\$.*\\[a-zA-Z]|\\[a-zA-Z].*\$\$", prose)
     pairs = (("\\begin{", "\\end{"), ("\\[", "\\]"), ("\\(", "\\)"))
-    return any(marks.count(a) != marks.count(b) for a, b in pairs) or marks.count("$$") % 2 == 1
+    odd_marks = any(marks.count(a) != marks.count(b) for a, b in pairs) or marks.count("$$") % 2 == 1
+    return bool(latex) and odd_marks
 
 
 def goes(text: str, roles: list[str]) -> bool:
@@ -46,7 +48,7 @@ def goes(text: str, roles: list[str]) -> bool:
         return True
     if any(PATTERNS[name].search(prose) for name in ("URL", "TABLE", "EMBEDDED")):
         return True
-    return bool(PATTERNS["SHOWN"].search(prose)) and not PATTERNS["DRAWN"].search(prose)
+    return bool(PATTERNS["SHOWN"].search(prose)) and not PATTERNS["DRAWN"].search(text)
 
 
 def command(match: re.Match[str]) -> str:
@@ -80,7 +82,7 @@ def main() -> None:
     exact = set(questions)
 
     def judge(row: dict[str, Any]) -> dict[str, bool]:
-        text = "\n".join(turn["content"] for turn in row["messages"])
+        text = "\n".join(turn["content"] for turn in row["messages"]).replace("\r\n", "\n")
         if goes(text, [turn["role"] for turn in row["messages"]]):
             return {"sound": False, "twin": False}
         tokens = words(text)

@@ -131,6 +131,8 @@ def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     settings = params.load(Analyse, "analyse")
+    if not settings.spans or list(settings.spans) != sorted(set(settings.spans)):
+        raise params.ParamsError(f"params.yaml: analyse.spans: borders must rise, got {list(settings.spans)}")
     teachers = params.load(list[str], "teachers")
     with provenance.record("metrics/analysis.json", "numpy") as metrics:
         folders = [f"data/curated/{teacher}" for teacher in teachers]

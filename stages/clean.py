@@ -7,8 +7,9 @@ The rules, in this order, over the user's and assistant's texts of a query toget
 - ``unicode_ratio``: more than that share of the characters is neither letter, digit, mark, punctuation, space nor a sign
   of mathematics.
 - ``incomplete``: an odd number of code fences, the last of which opens a block; outside code, more ``\\begin{`` than
-  ``\\end{`` or the other way, ``\\[`` or ``\\(`` without its other half, or an odd number of ``$$``; or an end in
-  mid-sentence: on a comma, an opening bracket, or a word that no sentence ends on (and, or, but, the, an, then, because).
+  ``\\end{`` or the other way, ``\\[`` or ``\\(`` without its other half, or an odd number of ``$$`` beside LaTeX; or an
+  end in mid-sentence: on a comma, an opening bracket that is no smiley, or a word that no sentence ends on (and, or, but,
+  the, an, then, because).
 - ``url``, ``table`` (Markdown, HTML, LaTeX, tab-separated), ``image`` (embedded, a file's name, or "shown in the figure"
   without one drawn in Asymptote or TikZ), each outside code.
 """
@@ -28,12 +29,12 @@ from stages.runner import each_part, total
 from stages.tables import QUERY, REJECTED_QUERY, DataError, part_name, part_paths, read_part, whole_folder, write_part
 from stages.text import ODD, SPACE, classes, decode, flat, joined, out_of_turn, whole
 
-CODE = r"(?s)```.*?(?:```|\z)|`[^`\n]*`"
-OPEN_FENCE = r"(?s)```[\w+#.-]*[ \t]*\n[^`]*\z"
+CODE = r"(?s)```.*?(?:```|\z)|~~~.*?(?:~~~|\z)|`[^`\n]*`"
+OPEN_FENCE = r"(?s)```[^\n`]*\n(?:[^`]|`{1,2}(?:[^`]|\z))*\z"
 URL = r"(?i)(?:https?|ftp)://[^\s]|\bwww\.[\w-]+\.\w{2,}"
 TABLE = "|".join(
     (
-        r"(?m:^[ \t]*\|?[ \t]*:?-{3,}:?[ \t]*(?:\|[ \t]*:?-{3,}:?[ \t]*)+\|?[ \t]*$)",
+        r"(?m:^[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)+\|?[ \t]*$)",
         r"(?i:<table\b)",
         r"\\begin\{(?:tabular|tabularx|longtable)[*]?\}",
         r"(?m:(?:^[^\t\n]+(?:\t[^\t\n]+){2,}$\n?){2,})",
@@ -44,19 +45,22 @@ EMBEDDED = rf"(?i)!\[[^\]\n]*\]\([^)\n]+\)|<img\b|\\includegraphics\b|data:image
 _PICTURE = r"(?:figure|diagram|image|picture|photo|photograph|illustration|drawing)s?"
 SHOWN = "|".join(
     (
-        rf"(?i)\b(?:shown|depicted|pictured|illustrated|drawn|seen|given|indicated)\s+(?:in|on|by)\s+(?:the|this)\s+"
-        rf"(?:\w+\s+)?{_PICTURE}\b",
+        rf"(?i)\b(?:shown|depicted|pictured|illustrated)\s+(?:in|on|by)\s+(?:the|this)\s+(?:\w+\s+)?{_PICTURE}\b",
         rf"\b(?:in|see|from|refer to|consider|look at)\s+(?:the|this)\s+{_PICTURE}\s+(?:shown\s+)?(?:below|above|at right)\b",
         rf"\bthe\s+(?:following|accompanying|attached)\s+{_PICTURE}\b",
-        rf"\bin the {_PICTURE},|\b(?:as|is|are) shown (?:below|above)\b",
-        r"如(?:右|左|下|上)?图|(?:下|上|右|左)图|图中|图示",
+        r"(?:\A|[^例比譬])如[右左下上]?图(?:所示|中|[，,。：:\d])|[下上右左]图(?:所示|中|[，,。：:])|(?:\A|[，。；、\s])图中",
     )
 )
-SUSPECT = r"(?i)://|\bwww\.|---|<table|\\begin\{|\t|!\[|<img|\\includegraphics|data:image|\.(?:png|jpe?g|gif|svg|webp|bmp|tif)"
-PICTURED = r"(?i)figure|diagram|image|picture|photo|illustration|drawing|shown|图"
-DRAWN = r"\[asy\]|\\begin\{(?:tikzpicture|asy|asypicture)\}"
+SUSPECT = "|".join(
+    (
+        r"(?i)://|\bwww\.|-[ \t:]*\||\|[ \t:]*-|<table|\\begin\{|\t|!\[|<img|\\includegraphics|data:image",
+        r"\.(?:png|jpe?g|gif|svg|webp|bmp|tif)",
+    )
+)
+PICTURED = r"(?i)figure|diagram|image|picture|photo|illustration|drawing|图"
+DRAWN = r"\[asy\]|```asy|\\begin\{(?:tikzpicture|tikzcd|asy|asypicture)\}"
 JOINING = ("and", "or", "but", "the", "an", "then", "because")
-MID_SENTENCE = rf"(?:[,，、(（\[{{]|(?:\A|[^\w\\$.-])(?:{'|'.join(JOINING)}))\s*\z"
+MID_SENTENCE = rf"(?:[,，、（{{]|(?:\A|[^:;=-])\(|(?:\A|[\s(（,;:])(?:{'|'.join(JOINING)}))\s*\z"
 REASONS = ("turns", "empty", "unicode_ratio", "incomplete", "url", "table", "image", "duplicate")
 LONGEST_END = 64
 
@@ -132,7 +136,7 @@ def ends(texts: pa.Array) -> pa.Array:
 
 def without_code(texts: pa.Array) -> pa.Array:
     """The texts with a space where code stood."""
-    marked = pc.match_substring(texts, "`")
+    marked = pc.match_substring_regex(texts, "`|~~~")
     prose = pc.replace_substring_regex(texts.filter(marked), CODE, " ")
     return pc.replace_with_mask(texts, marked, prose)
 
@@ -141,7 +145,7 @@ def incomplete(texts: pa.Array, prose: pa.Array) -> np.ndarray:
     """Which texts were cut off; the module's docstring has the rule."""
     fences = pc.count_substring(texts, "```").to_numpy(zero_copy_only=False) % 2 == 1
     fences = within(texts, fences, OPEN_FENCE)
-    latex = found(prose, r"\\[\[\]()be]|\$\$")
+    latex = found(prose, r"\\[\[\]()be]|\$\$.*\\[a-zA-Z]|\\[a-zA-Z].*\$\$")
     open_latex = np.zeros(len(texts), bool)
     open_latex[latex] = unbalanced(*flat(prose.filter(pa.array(latex)))) if latex.any() else False
     return fences | open_latex | found(ends(texts), MID_SENTENCE)
@@ -149,10 +153,10 @@ def incomplete(texts: pa.Array, prose: pa.Array) -> np.ndarray:
 
 def reasons(messages: pa.Array, settings: Clean) -> np.ndarray:
     """Why each row goes, as an index into REASONS; -1 where it may stay, duplicates not yet looked at; int8, (rows,)."""
-    texts = joined(messages)
+    texts = pc.replace_substring(joined(messages), "\r\n", "\n")
     prose = without_code(texts)
     characters, inner, odd = measured(*flat(texts), classes())
-    suspect, shown = found(prose, SUSPECT), found(prose, PICTURED) & ~found(prose, DRAWN)
+    suspect, shown = found(prose, SUSPECT), found(prose, PICTURED) & ~found(texts, DRAWN)
     rules = {
         "turns": out_of_turn(messages),
         "empty": inner < settings.min_characters,

@@ -5,7 +5,6 @@ part at a time. Rows are first spread over buckets on disk: memory holds one buc
 """
 
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from stages import params, provenance
-from stages.messages import as_messages, asked_and_answered, dig, identify
+from stages.messages import UNWRITABLE, as_messages, asked_and_answered, dig, identify
 from stages.params import Positive, Section
 from stages.provenance import say
 from stages.sources import scan
@@ -37,9 +36,8 @@ from stages.tables import (
 RAW, REJECTED = Path("data/raw"), Path("data/rejected/collect")
 BUCKETS = 256
 ROWS_AT_ONCE = 50_000
-LONGEST_SHOWN = 100_000
+LONGEST_SHOWN, MOST_SHOWN = 100_000, 5
 FREE_FORM = ("difficulty", "ground_truth", "test_cases", "constraints")
-_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 Query = dict[str, Any]
 Malformed = dict[str, str]
 
@@ -102,7 +100,7 @@ def as_query(row: dict[str, Any], name: str, source: Source, max_characters: int
     fields["source"] = as_text(get("source")) or name
     texts = [text for text in (*(turn["content"] for turn in messages), *fields.values()) if text]
     roles = [turn["role"] for turn in messages]
-    if any(_UNWRITABLE.search(text) for text in (*texts, *roles)):
+    if any(UNWRITABLE.search(text) for text in (*texts, *roles)):
         raise UnreadableError("text", "null byte or lone surrogate in the text")
     length = sum(len(turn["content"]) for turn in messages)
     if length > max_characters:
@@ -174,36 +172,42 @@ class Buckets:
             yield table.take(pa.array(order, pa.int64())).combine_chunks()
 
 
-def collect(settings: Collect, to: Buckets) -> tuple[Counter[str], list[Malformed]]:
-    """Puts all queries into the buckets: how many came of each source, and what could not be read."""
-    counts: Counter[str] = Counter()
-    malformed: list[Malformed] = []
+def collect(settings: Collect, to: Buckets, counts: Counter[str]) -> Iterator[Malformed]:
+    """Puts all queries into the buckets, counting them by source, and yields what could not be read."""
     begun = last = time.monotonic()
     for name, row in read_sources(settings):
+        counts[name] += 1
         if name:
             to.add(row)
-            counts[name] += 1
         else:
-            malformed.append(row)
+            yield row
         if (now := time.monotonic()) - last > 5:
             last = now
-            say("collect", f"{to.rows} queries, {to.rows / (now - begun):.0f} a second, {len(malformed)} rows malformed")
-    return counts, malformed
+            say("collect", f"{to.rows} queries, {to.rows / (now - begun):.0f} a second, {counts['']} rows malformed")
+
+
+def counted(rows: Iterator[Malformed], reasons: Counter[str]) -> Iterator[Malformed]:
+    """The rows, counted by their kind; the first few are shown."""
+    for row in rows:
+        if reasons.total() < MOST_SHOWN:
+            say("collect", f"skipped {row['where']}: {row['reason']}")
+        reasons[row["reason"].partition(":")[0]] += 1
+        yield row
 
 
 def main() -> None:
     settings = params.load(Collect, "collect")
+    counts, malformed = Counter[str](), Counter[str]()
     with provenance.record("metrics/collect.json", "datasets", "pyarrow") as metrics, whole_folder(RAW) as folder:
         spread = Buckets(folder)
-        counts, malformed = collect(settings, spread)
+        write(counted(collect(settings, spread, counts), malformed), REJECTED, MALFORMED)
+        if not spread.rows:
+            raise DataError(f"no source gave a query; could not read {dict(malformed)}, see {REJECTED}")
         for part, table in enumerate(spread.parts()):
             write_part(table, folder / part_name(part))
-        write(malformed, REJECTED, MALFORMED)
         metrics["queries"] = spread.rows
         metrics["sources"] = {name: counts[name] for name in settings.sources}
-        metrics["malformed"] = dict(sorted(Counter(row["reason"].partition(":")[0] for row in malformed).items()))
-    for row in malformed[:5]:
-        say("collect", f"skipped {row['where']}: {row['reason']}")
+        metrics["malformed"] = dict(sorted(malformed.items()))
     say("collect", f"{spread.rows} queries; could not read {metrics['malformed'] or 'none'}, see {REJECTED}")
 
 

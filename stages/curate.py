@@ -75,7 +75,7 @@ def repeated(teacher: str, settings: Curate) -> list[np.ndarray]:
 
     try:
         return ngrams.repeated(shards, settings.ngram, settings.max_repeats, settings.memory)
-    except ValueError as error:
+    except ngrams.LimitError as error:
         raise ParamsError(f"params.yaml: curate: {error}") from None
 
 
@@ -109,12 +109,14 @@ def tallies(queries: pa.Table, traces: pa.Table) -> dict[str, Tally]:
     """Attempts that passed and all attempts: first ones by category and difficulty, and by attempt."""
     asked = queries.select(["id", "category", "difficulty"])
     joined = traces.select(["query_id", "attempt", "verdict"]).join(asked, "query_id", "id")
+    level = pc.if_else(pc.equal(pc.fill_null(joined["difficulty"], ""), ""), "none", joined["difficulty"])
+    joined = joined.drop_columns(["difficulty"]).append_column("difficulty", level)
     joined = joined.append_column("passed", pc.cast(pc.equal(joined["verdict"], PASS), pa.int64()))
     first = joined.filter(pc.field("attempt") == 1)
     found = {}
     for name, table in zip(GROUPS, (first, first, joined), strict=True):
         groups = table.group_by(name).aggregate([("passed", "sum"), ("passed", "count")]).to_pylist()
-        found[name] = {str(row[name] or "none"): (row["passed_sum"], row["passed_count"]) for row in groups}
+        found[name] = {str(row[name]): (row["passed_sum"], row["passed_count"]) for row in groups}
     return found
 
 
@@ -177,11 +179,13 @@ def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float | 
 def measured(traces: pa.Table, shard: Shard, scores: pa.Table) -> pa.Table:
     """The verified traces, one a query, with their perplexity and lengths: CURATED, in the order of the shard."""
     verified = traces.filter(pc.field("verdict") == PASS)
-    first = pc.index_in(whole(shard.names), whole(verified["query_id"]))
-    verified = verified.take(first)
+    ids = whole(verified["query_id"])
+    first = np.ones(len(ids), bool)
+    first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False) if len(ids) else True
+    verified = verified.filter(pa.array(first))
     key = lambda table: pc.binary_join_element_wise(table["query_id"], pc.cast(table["attempt"], pa.string()), "-")  # noqa: E731
     found = pc.index_in(whole(key(verified)), whole(key(scores)))
-    if first.null_count or found.null_count:
+    if not whole(shard.names).equals(whole(verified["query_id"])) or found.null_count:
         raise DataError("data/tokens or data/perplexity: not of these traces; run `dvc repro`")
     lengths = (pa.array(shard.responses), pa.array(shard.prompts + shard.responses))
     for name, column in zip(CURATED.names[len(TRACE) :], (whole(scores["perplexity"].take(found)), *lengths), strict=True):

@@ -8,10 +8,11 @@ such runs. ``embedding``: a cosine, found by `similarity`, above ``max_cosine``.
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+from annotated_types import Ge
 
 from stages import params, provenance
 from stages.params import Section
@@ -42,8 +43,8 @@ Found = tuple[str, str, float]
 class Decontaminate(Section):
     """``ngram`` in words, ``short_ngram`` for questions shorter than that; ``max_cosine`` is still allowed."""
 
-    ngram: int
-    short_ngram: int
+    ngram: Annotated[int, Ge(SHORTEST)]
+    short_ngram: Annotated[int, Ge(SHORTEST)]
     max_cosine: float
 
 

@@ -30,7 +30,7 @@ def main() -> None:
     if teacher not in teachers:
         raise ParamsError(f"params.yaml: headline.teacher: {teacher!r} is none of the teachers {', '.join(teachers)}")
     benchmarks = list(params.load(dict[str, Any], "evaluate.benchmarks"))
-    data = read_json("metrics/analysis.json")[teacher]
+    data, adaptivity = read_json("metrics/analysis.json")[teacher], read_json("metrics/compare.json")["adaptivity"][teacher]
     write_json(
         {
             **headline(read_json(f"metrics/students/{teacher}.json"), benchmarks),
@@ -38,7 +38,9 @@ def main() -> None:
                 "mean_tokens": data["response_tokens"]["mean"],
                 "mean_perplexity": data["perplexity"]["mean"],
                 "mean_attempts": data["mean_attempts"],
+                "length_entropy_bits": data["length_entropy_bits"],
             },
+            "adaptivity": {name: found and found["mean"] for name, found in adaptivity.items()},
         },
         "metrics/student.json",
     )

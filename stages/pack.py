@@ -103,7 +103,10 @@ def trained(folder: str) -> Iterator[tuple[Shard, np.ndarray]]:
     for part, path in enumerate(part_paths("data/parallel/ids")):
         common, shard = read_part(path, SHARED), open_shard(folder, part)
         wanted = common.filter(pc.field("trains"))["query_id"]
-        yield shard, np.flatnonzero(pc.is_in(shard.names, value_set=whole(wanted)).to_numpy())
+        chosen = np.flatnonzero(pc.is_in(shard.names, value_set=whole(wanted)).to_numpy())
+        if len(chosen) != len(wanted):
+            raise DataError(f"{folder}: {len(wanted) - len(chosen)} dialogues of part {part} are missing; run `dvc repro`")
+        yield shard, chosen
 
 
 def pad_token() -> int:
@@ -119,6 +122,8 @@ def pack(teacher: str, folder: Path, window: int, pad: int) -> dict[str, int]:
     lengths = np.concatenate([np.diff(shard.offsets)[chosen] for shard, chosen in trained(source)])
     if not len(lengths):
         raise DataError(f"data/parallel: no query fits a window of {window} tokens for every teacher; raise pack.window")
+    if lengths.max() > window:
+        raise DataError(f"data/parallel: made for windows longer than {window} tokens; run `dvc repro parallel`")
     placed, starts = lay_out(lengths, window)
     shape = (int(placed.max()) + 1, window)
     kind = open_shard(source, 0).ids.dtype

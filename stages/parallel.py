@@ -52,7 +52,10 @@ INFO = {
 
 
 def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str) -> dict[str, Any]:
-    """One row in the released schema; the last turn's info describes the response, every turn's the query."""
+    """One row in the released schema; the last turn's info describes the response, every turn's the query.
+
+    A query's own system prompt follows the pipeline's, as it was asked.
+    """
     about = {
         "source": query["source"],
         "category": query["category"],
@@ -73,7 +76,8 @@ def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str) -
         if message["role"] in SPEAKERS
     ]
     turns.append({"from": "assistant", "value": trace["text"], "info": about | response})
-    return {"system": system_prompt, "conversations": turns}
+    own = [message["content"] for message in query["messages"] if message["role"] == "system"]
+    return {"system": "\n\n".join(filter(None, [system_prompt, *own])), "conversations": turns}
 
 
 def shared(curated: dict[str, pa.Table], window: int) -> pa.Table:

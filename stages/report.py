@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stages import params, provenance
 from stages.params import Section
 from stages.provenance import say
@@ -32,10 +34,11 @@ PAGE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True)
 class Report(Section):
-    """``title`` of the page, and a ``note`` that says what the run is and is not."""
+    """``title`` of the page, a ``note`` that says what the run is and is not, and a file of a study's own figures, or null."""
 
     title: str
     note: str
+    study: str | None
 
 
 @dataclass(frozen=True)
@@ -195,13 +198,65 @@ def score_rows(students: dict[str, Any], benchmarks: list[str]) -> list[list[str
     ]
 
 
+def told(d: dict[str, Any], digits: int = 1) -> str:
+    return f"{d['mean']:.{digits}f} [{d['low']:.{digits}f}, {d['high']:.{digits}f}]"
+
+
 def difference_rows(differences: dict[str, Any]) -> list[list[str]]:
-    told = lambda d, digits: f"{d['mean']:+.{digits}f} [{d['low']:+.{digits}f}, {d['high']:+.{digits}f}]"  # noqa: E731
-    return [
-        [pair, benchmark, told(d["pass@1"], 1), f"{d['pass@1']['p']:.4f}", told(d["mean_tokens"], 1)]
-        for pair, by_benchmark in differences.items()
-        for benchmark, d in by_benchmark.items()
-    ]
+    """A line a pair and benchmark: the differences, their adjusted p, what they come to, and what would tell them."""
+    rows = []
+    for pair, by_benchmark in differences.items():
+        for benchmark, measured in by_benchmark.items():
+            scored, tokens = measured["pass@1"], measured["mean_tokens"]
+            needed = "-" if scored["verdict"] != "could not tell" else str(scored["questions_needed"] or "-")
+            lengths = f"{told(tokens)}, {tokens['verdict']}"
+            rows.append([pair, benchmark, told(scored), f"{scored['p_holm']:.3g}", scored["verdict"], needed, lengths])
+    return rows
+
+
+def headlines(compared: dict[str, Any], teachers: list[str], benchmarks: list[str]) -> Iterator[str]:
+    """A sentence a benchmark: whose student scores highest, and from whose it could be told."""
+    for benchmark in benchmarks:
+        scores = {teacher: compared["models"][teacher][benchmark]["pass@1"]["mean"] for teacher in teachers}
+        best = max(teachers, key=scores.__getitem__)
+        beaten = [other for other in teachers if other != best and leads(compared["differences"], best, other, benchmark)]
+        rest = [other for other in teachers if other not in (best, *beaten)]
+        told_from = f"told from {', '.join(beaten)}" if beaten else ""
+        not_from = f"could not be told from {', '.join(rest)}" if rest else ""
+        yield f"{benchmark}: {best} highest with {scores[best]:.1f} %; {'; '.join(filter(None, (told_from, not_from)))}."
+
+
+def leads(differences: dict[str, Any], best: str, other: str, benchmark: str) -> bool:
+    """Whether the comparison tells that ``best`` scores higher."""
+    for pair, wanted in ((f"{best} - {other}", "higher"), (f"{other} - {best}", "lower")):
+        if pair in differences:
+            return differences[pair][benchmark]["pass@1"]["verdict"] == wanted
+    return False
+
+
+def study_rows(path: str | None, benchmarks: list[str]) -> list[list[str]]:
+    """A study's own figures, as its file has them: pass@1 (mean tokens) by teacher and benchmark."""
+    found = yaml.safe_load(Path(path).read_text()) if path else {}
+    rows = [[teacher, *(scores.get(benchmark, "-") for benchmark in benchmarks)] for teacher, scores in found.items()]
+    return [[str(cell) for cell in row] for row in rows]
+
+
+def adaptivity_rows(adaptivities: dict[str, Any]) -> list[list[str]]:
+    """How many times longer each student answers what nobody solves than what all solve."""
+    factor = lambda d: "-" if d is None else told(d, 2)  # noqa: E731
+    return [[model, factor(found["within"]), factor(found["across"])] for model, found in adaptivities.items()]
+
+
+def many_rows(students: dict[str, Any], benchmarks: list[str]) -> list[list[str]]:
+    """What several samples a question give, and how long and how often cut they are."""
+    rows = []
+    for name, scores in students.items():
+        for benchmark in benchmarks:
+            found = scores[benchmark]
+            many = ", ".join(f"{measure} {value:.1f}" for measure, value in found["many"].items())
+            lengths = f"{found['tokens']['q1']:.0f} / {found['tokens']['median']:.0f} / {found['tokens']['q3']:.0f}"
+            rows.append([name, benchmark, many, lengths, f"{100 * found['truncated_share']:.1f} %"])
+    return rows
 
 
 def removed_rows(teachers: list[str]) -> list[list[str]]:
@@ -269,7 +324,12 @@ def main() -> None:
             figures=drawn,
             benchmarks=benchmarks,
             scores=score_rows(students, benchmarks),
+            headlines=list(headlines(compared, teachers, benchmarks)),
+            warnings=compared["warnings"],
+            study=study_rows(settings.study, benchmarks),
             differences=difference_rows(compared["differences"]),
+            adaptivity=adaptivity_rows(compared["adaptivity"]),
+            many=many_rows(students, benchmarks),
             teacher_head=TEACHER_HEAD,
             teachers=teacher_rows(teachers),
             removed=removed_rows(teachers),

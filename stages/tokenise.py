@@ -24,9 +24,13 @@ Dialogue = tuple[list[dict[str, str]], str]
 
 @cache
 def load(model: str, revision: str | None) -> Any:
+    """The tokenizer, which neither cuts nor pads, whatever its file says."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
 
 
 def rendered(tokenizer: Any, messages: list[dict[str, str]], response: str) -> tuple[str, str]:

@@ -1,17 +1,24 @@
 """train: one student a teacher. transformers' Trainer over DeepSpeed, packed windows, loss on the last response only.
 
-Started plainly it launches itself under torchrun with ``processes`` ranks. Checkpoints stand outside the stage's
-outputs, named by what is trained, so that a killed run goes on from the last whole one.
+Started plainly it launches itself with ``processes`` ranks a machine: under torchrun on this one, or by DeepSpeed's
+launcher on those of ``hostfile``. Checkpoints stand outside the stage's outputs, named by what is trained, so that a
+killed run goes on from the last whole one. DVCLive shows the loss in dvclive/ while it trains.
+
+FLOPs are 6 a parameter and token, and 12 x layers x width x half the document's length a token for attention (Chowdhery
+et al., arXiv 2204.02311, appendix B, causal); their utilisation is of a GPU's dense bfloat16 peak.
 """
 
 import csv
 import fcntl
 import hashlib
 import json
+import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +36,8 @@ from stages.tables import DataError, read_json, whole_folder, write_json
 IGNORED = -100
 CHECKPOINTS = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".checkpoints"
 WHOLE = "whole"
+CALM, SUSTAINED, EVERY = 10, 50, 5.0
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
 @dataclass(frozen=True)
@@ -47,22 +56,67 @@ class Train(Section):
     gradient_checkpointing: bool
     checkpoint_every: int
     attention: str
+    liger: bool
+    hostfile: str | None
+
+
+class DivergedError(DataError):
+    """A loss that is no number any more, or that climbs and stays high."""
+
+
+def trouble(losses: list[float]) -> str | None:
+    """What is wrong with a loss curve, a number a step: not finite, or doubled over the last 50 steps; None if nothing."""
+    if losses and not math.isfinite(losses[-1]):
+        return f"the loss is {losses[-1]} at step {len(losses)}"
+    first, last = losses[:CALM], losses[-SUSTAINED:]
+    if len(losses) >= CALM + SUSTAINED and min(last) > 2 * sum(first) / CALM:
+        return f"the loss has been over twice its first {CALM} steps' for {SUSTAINED} steps"
+    return None
+
+
+def flops(parameters: int, layers: int, width: int, positions: np.ndarray) -> float:
+    """The operations of one pass forward and back over windows, given their position ids (windows, window)."""
+    tokens, attended = positions.size, float(positions.astype(np.float64).sum() + positions.size)
+    return 6.0 * parameters * tokens + 12.0 * layers * width * attended
+
+
+def peak_flops() -> float | None:
+    """This GPU's dense bfloat16 operations a second, None where unknown."""
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((peak for model, peak in PEAKS.items() if model in name), None)
+
+
+def peak_memory() -> float:
+    """The most memory that this rank held, in MiB: the GPU's where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 class Windows:
     """Packed windows as the Trainer wants them.
 
-    There is no attention mask: with restarting positions, its absence is what keeps documents apart.
+    There is no attention mask: with restarting positions, its absence is what keeps documents apart. Blank windows without
+    a label fill the last batch up to ``multiple``: otherwise ranks would repeat windows there, each number of ranks others.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, multiple: int):
         names = ("ids", "targets", "positions")
         self.ids, self.targets, self.positions = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in names)
+        self.count = -(-len(self.ids) // multiple) * multiple
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.count
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if index >= len(self.ids):
+            window = self.ids.shape[1]
+            blank = np.zeros(window, np.int64)
+            return {"input_ids": blank, "labels": blank + IGNORED, "position_ids": np.arange(window)}
         ids = self.ids[index].astype(np.int64)
         labels = np.where(self.targets[index], ids, IGNORED)
         return {"input_ids": ids, "labels": labels, "position_ids": self.positions[index]}
@@ -120,6 +174,8 @@ def arguments(settings: Train, output: Path, ranks: int, seed: int) -> Any:
         save_steps=settings.checkpoint_every,
         save_total_limit=2,
         logging_steps=1,
+        logging_nan_inf_filter=False,
+        use_liger_kernel=settings.liger,
         dataloader_drop_last=False,
         remove_unused_columns=False,
         report_to=[],
@@ -137,13 +193,25 @@ def on_cpu() -> bool:
 
 
 def watcher(teacher: str) -> Any:
-    """Prints progress and marks each checkpoint whole once everything of it is on disk."""
+    """Prints progress, stops a run that has come to nothing, and marks each checkpoint whole once all of it is on disk."""
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):
+        def __init__(self) -> None:
+            self.began = self.said = time.monotonic()
+            self.steps = 0
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if state.is_world_process_zero and "loss" in (logs or {}):
-                say(f"train@{teacher}", f"step {state.global_step}/{state.max_steps}, loss {float(logs['loss']):.4f}")
+            if "loss" not in (logs or {}):
+                return
+            if why := trouble([float(row["loss"]) for row in state.log_history if "loss" in row]):
+                raise DivergedError(f"{why}; lower train.learning_rate; checkpoints are kept in {args.output_dir}")
+            self.steps, now = self.steps + 1, time.monotonic()
+            if state.is_world_process_zero and now - self.said > EVERY:
+                self.said = now
+                left = (now - self.began) / self.steps * (state.max_steps - state.global_step)
+                at = f"step {state.global_step}/{state.max_steps}, loss {float(logs['loss']):.4f}, {left:.0f} s left"
+                say(f"train@{teacher}", at)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
@@ -154,27 +222,36 @@ def watcher(teacher: str) -> Any:
 
 def fit(teacher: str, settings: Train) -> None:
     """Runs in every rank: trains, and in the first rank saves the student and its loss curve."""
+    import deepspeed
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, set_seed
 
     seed, lock, ranks = params.load(int, "seed"), locks.read("base"), int(os.environ["WORLD_SIZE"])
     output = CHECKPOINTS / job(teacher, settings, lock, seed)
     set_seed(seed)
+    deepspeed.init_distributed()  # ZeRO 3 counts the ranks while it loads the model
     chosen = arguments(settings, output, ranks, seed)
     model = AutoModelForCausalLM.from_pretrained(
         lock.id, revision=lock.hub_revision, dtype=settings.dtype, attn_implementation=settings.attention
     )
     model.config.use_cache = False
-    windows = Windows(Path(f"data/packed/{teacher}"))
-    trainer = Trainer(model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=[watcher(teacher)])
+    size = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+    windows = Windows(Path(f"data/packed/{teacher}"), settings.global_batch)
+    callbacks = [watcher(teacher), *([live(teacher, bool(last_whole(output)))] if int(os.environ["RANK"]) == 0 else [])]
+    trainer = Trainer(model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=callbacks)
+    trainer.remove_callback(PrinterCallback)
     facts = output / f"run-{os.environ['RANK']}.json"
     with provenance.record(facts, "torch", "transformers", "deepspeed", "accelerate", device=device()) as metrics:
         resume = last_whole(output)
         if resume and trainer.is_world_process_zero():
             say(f"train@{teacher}", f"going on from {resume.name}")
+        begun, before = time.monotonic(), int(resume.name.split("-")[1]) if resume else 0
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        metrics.update(steps=trainer.state.global_step, ranks=ranks, resumed=bool(resume), windows=len(windows))
-        metrics["tokens"] = int(windows.ids.size) * settings.epochs
+        steps = trainer.state.global_step
+        metrics.update(steps=steps, ranks=ranks, resumed=bool(resume), windows=len(windows.ids))
+        seconds, share = time.monotonic() - begun, (steps - before) / steps
+        metrics.update(speed(trainer.model.config, size, windows, seconds, share, settings.epochs))
+        metrics["peak_memory_mib"] = peak_memory()
         metrics["provenance"] = {"models": locks.brief(lock)}
     model.config.use_cache = True
     trainer.save_model(str(output / "student"))
@@ -184,6 +261,28 @@ def fit(teacher: str, settings: Train) -> None:
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def speed(config: Any, parameters: int, windows: Windows, seconds: float, share: float, epochs: int) -> dict[str, Any]:
+    """What this run trained a second, where it did a ``share`` of all steps; utilisation is None off known GPUs."""
+    tokens, ranks = windows.ids.size * epochs, int(os.environ["WORLD_SIZE"])
+    done = flops(parameters, config.num_hidden_layers, config.hidden_size, windows.positions) * epochs * share
+    peak = peak_flops()
+    return {
+        "tokens": int(tokens),
+        "target_share": round(float(np.mean(windows.targets)), 4),
+        "tokens_a_second": round(tokens * share / max(seconds, 1e-9), 1),
+        "flops_a_second": float(f"{done / max(seconds, 1e-9):.4g}"),
+        "flops_utilisation": round(done / seconds / ranks / peak, 4) if peak else None,
+    }
+
+
+def live(teacher: str, resume: bool) -> Any:
+    """Shows the loss in dvclive/ as it goes, for `dvc plots show` and the editor's extension."""
+    from dvclive import Live
+    from transformers.integrations import DVCLiveCallback
+
+    return DVCLiveCallback(live=Live(f"dvclive/{teacher}", dvcyaml=None, save_dvc_exp=False, report=None, resume=resume))
 
 
 def write_curve(history: list[dict[str, Any]], path: Path) -> None:
@@ -222,13 +321,20 @@ def launch(teacher: str, settings: Train) -> None:
         shutil.rmtree(output)
 
 
+def launcher(settings: Train) -> list[str]:
+    """The command that starts the ranks, but for the module."""
+    if settings.hostfile:
+        return ["deepspeed", "--hostfile", settings.hostfile, "--num_gpus", str(settings.processes), "--module"]
+    ranks = f"--nproc-per-node={settings.processes}"
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", ranks, "-m"]
+
+
 def run_ranks(teacher: str, settings: Train) -> None:
     """Starts the ranks and waits for them. Raises DataError where they fail."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.processes}"]
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if on_cpu():
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // settings.processes))}
-    done = subprocess.run([*command, "-m", "stages.train", teacher], env=environment, preexec_fn=die_with_parent)
+    done = subprocess.run([*launcher(settings), "stages.train", teacher], env=environment, preexec_fn=die_with_parent)
     if done.returncode:
         raise DataError(
             f"training of {teacher} ended with exit code {done.returncode}; its checkpoints are kept in {CHECKPOINTS}"

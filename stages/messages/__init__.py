@@ -6,6 +6,8 @@ import re
 import unicodedata
 from typing import Any
 
+UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
+"""What no table can hold: null bytes and lone surrogates."""
 Messages = list[dict[str, str]]
 SPEAKERS = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 
@@ -33,10 +35,12 @@ def as_messages(value: Any) -> Messages:
 def as_message(turn: Any) -> dict[str, str]:
     if not isinstance(turn, dict):
         raise ValueError("every message needs a role and a content, both text")
-    role, content = (turn.get(ours, turn.get(theirs)) for ours, theirs in (("role", "from"), ("content", "value")))
+    role, content = (
+        turn.get(theirs) if turn.get(ours) is None else turn[ours] for ours, theirs in (("role", "from"), ("content", "value"))
+    )
     if not isinstance(role, str) or not isinstance(content, str):
         raise ValueError("every message needs a role and a content, both text")
-    return {"role": SPEAKERS.get(role, role), "content": content}
+    return {"role": SPEAKERS.get(role.lower(), role), "content": content}
 
 
 def asked_and_answered(messages: Messages) -> tuple[Messages, str | None]:
@@ -53,7 +57,7 @@ def dig(row: Any, path: str) -> Any:
     for step in path.split("."):
         if isinstance(row, dict):
             row = row.get(step)
-        elif isinstance(row, list) and step.lstrip("-").isdecimal() and -len(row) <= int(step) < len(row):
+        elif isinstance(row, list) and step.removeprefix("-").isdecimal() and -len(row) <= int(step) < len(row):
             row = row[int(step)]
         else:
             return None

@@ -19,6 +19,10 @@ Responses = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Token ids end to end; where each response begins in them, and where it ends: int64, (responses,)."""
 
 
+class LimitError(ValueError):
+    """More repeats than a counter holds, or more n-grams than the memory that is set."""
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _mix(value):
     value ^= (value >> 32) & 0xFFFFFFFF
@@ -137,10 +141,10 @@ def repeated(shards: Callable[[], Iterable[Responses]], n: int, most: int, megab
     """For each shard, which responses hold an n-gram that occurs more than ``most`` times over all shards: bool arrays.
 
     ``shards`` is gone through three times; ``megabytes`` go to the sketch, and as much at most to the exact counts.
-    Raises ValueError where ``most`` is more than a counter can hold, or the exact counts need more.
+    Raises LimitError where ``most`` is more than a counter can hold, or the exact counts need more.
     """
     if not 0 < most <= MOST:
-        raise ValueError(f"max_repeats must be between 1 and {MOST}, not {most}")
+        raise LimitError(f"max_repeats must be between 1 and {MOST}, not {most}")
     size = 1 << (megabytes * 2**20).bit_length() - 1
     sketch = np.zeros(size, np.uint8)
     for ids, begins, ends in shards():
@@ -157,7 +161,7 @@ def repeated(shards: Callable[[], Iterable[Responses]], n: int, most: int, megab
             if done == len(begins):
                 break
             if 32 * len(keys) > size and len(keys) > 1 << 20:
-                raise ValueError(f"over {held} n-grams repeat too often for {megabytes} MB; raise curate.memory")
+                raise LimitError(f"over {held} n-grams repeat too often for {megabytes} MB; raise curate.memory")
             keys, counts = _grown(keys, counts, 2 * len(keys))
         marks.append(guilty)
     for (ids, begins, ends), guilty in zip(shards(), marks, strict=True):

@@ -11,42 +11,54 @@ from typing import Any
 
 from stages.engines import NO_TRACE, Completion, Request
 from stages.ledger import Ledger
-from stages.messages import as_messages, asked_and_answered, identify
+from stages.messages import UNWRITABLE, Messages, as_messages, asked_and_answered, identify
 from stages.provenance import say
 from stages.sources import Traces, scan
 from stages.tables import DataError
 
 
-def answers(traces: Traces, key: str) -> Iterator[tuple[str, str] | None]:
-    """(query id, response) of every row, None for a row that has none; ``key`` names the setting that says where."""
+def answers(traces: Traces, key: str) -> Iterator[tuple[list[str], str] | None]:
+    """(ids of the query, response) of every row, None for a row that has none; ``key`` names the setting that says where.
+
+    A query with a system prompt has two ids: with it, and without.
+    """
     for _, row in scan(traces.source, traces.split, traces.revision, key, traces.files):
         try:
             if isinstance(row, DataError):
                 raise row
-            turns = as_messages(row.get("conversations") or row.get("messages"))
+            asked, answer = asked_and_answered(as_messages(row.get("conversations") or row.get("messages")))
         except ValueError:
             yield None
             continue
-        asked, answer = asked_and_answered([turn for turn in turns if turn["role"] != "system"])
-        yield (identify(asked), answer) if answer else None
+        if answer and not UNWRITABLE.search(answer):
+            yield [identify(asked), identify(bare(asked))], answer
+        else:
+            yield None
+
+
+def bare(messages: Messages) -> Messages:
+    return [turn for turn in messages if turn["role"] != "system"]
+
+
+def by_id(queries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Queries by their ids, and by their ids without a system prompt where that is one query's alone."""
+    without = Counter(identify(bare(query["messages"])) for query in queries)
+    known = {key: query for query in queries if without[key := identify(bare(query["messages"]))] == 1}
+    return known | {query["id"]: query for query in queries}
 
 
 def bring_in(
     ledger: Ledger, traces: Traces, queries: list[dict[str, Any]], ask: Callable[[dict[str, Any], int], Request], key: str
 ) -> Counter[str]:
-    """Puts every response to one of ``queries`` into the ledger, once; counts what was taken, foreign and unreadable.
-
-    A query is known with or without its system prompt.
-    """
-    known = {identify([turn for turn in query["messages"] if turn["role"] != "system"]): query for query in queries}
-    attempts: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
+    """Puts every response to one of ``queries`` into the ledger, once; counts what was taken, foreign and unreadable."""
+    known, attempts, counts = by_id(queries), Counter[str](), Counter[str]()
     engine, last = f"released {traces.source} {traces.revision or ''}".strip(), time.monotonic()
     for found in answers(traces, key):
-        counts["unreadable" if found is None else "taken" if found[0] in known else "of other queries"] += 1
-        if found and found[0] in known:
-            attempts[found[0]] += 1
-            request = ask(known[found[0]], attempts[found[0]])
+        query = next((known[each] for each in found[0] if each in known), None) if found else None
+        counts["unreadable" if found is None else "taken" if query else "of other queries"] += 1
+        if found and query:
+            attempts[query["id"]] += 1
+            request = ask(query, attempts[query["id"]])
             if not ledger.entries.get(request.key):
                 ledger.add(Completion(request.key, found[1], "stop", 0, 0, engine), request.attempt)
         if time.monotonic() - last > 5:

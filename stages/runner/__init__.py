@@ -31,7 +31,7 @@ def each_part(stage: str, work: Work, parts: int) -> list[dict[str, Any]]:
     frame = _frame(_reporting(work, Path.cwd()), parts, runner)
     said: dict[int, dict[str, Any]] = {}
     begun = last = time.monotonic()
-    for row in frame.iter_rows():
+    for row in frame.iter_rows(results_buffer_size=1):
         answer = json.loads(row["said"])
         if "error" in answer:
             raise DataError(answer["error"]) if answer["errno"] is None else OSError(answer["errno"], answer["error"])
@@ -63,6 +63,15 @@ def _reporting(work: Work, folder: Path) -> Callable[[int], str]:
     return report
 
 
+def _one_by_one(report: Callable[[int], str]) -> Callable[[Any], list[str]]:
+    """Daft gives each thread a batch at a time, so batches of one share the parts out."""
+
+    def report_all(parts: Any) -> list[str]:
+        return [report(part) for part in parts.to_pylist()]
+
+    return report_all
+
+
 def _frame(report: Callable[[int], str], parts: int, runner: str) -> Any:
     import daft
 
@@ -70,7 +79,7 @@ def _frame(report: Callable[[int], str], parts: int, runner: str) -> Any:
         _join_cluster()
     numbers = daft.from_pydict({"part": list(range(parts))})
     numbers = numbers.into_partitions(parts) if runner == "ray" else numbers
-    told = daft.func(report, return_dtype=daft.DataType.string())
+    told = daft.func.batch(return_dtype=daft.DataType.string(), batch_size=1)(_one_by_one(report))
     return numbers.with_column("said", told(daft.col("part")))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.tables import part_name, part_paths, read_part, write_part
+from stages.tables import DataError, part_name, part_paths, read_part, write_part
 
 DIALOGUES = pa.schema([("query_id", pa.string()), ("prompt_tokens", pa.int32()), ("response_tokens", pa.int32())])
 
@@ -47,8 +47,17 @@ class Shard:
 
 
 def open_shard(folder: str | Path, part: int) -> Shard:
+    """Raises DataError where a file is torn, or holds other tokens than its table says."""
+    path = Path(folder) / ids_name(part)
     table = read_part(Path(folder) / part_name(part), DIALOGUES)
-    return Shard(table, np.load(Path(folder) / ids_name(part), mmap_mode="r"))
+    try:
+        ids = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; remove it and run `dvc checkout`") from None
+    shard = Shard(table, ids)
+    if len(ids) != shard.offsets[-1]:
+        raise DataError(f"{path}: {len(ids)} tokens, its table has {shard.offsets[-1]}; remove it and run `dvc checkout`")
+    return shard
 
 
 def count_shards(folder: str | Path) -> int:

@@ -18,6 +18,7 @@ from stages.tables import DataError, read_json, scan_json_lines
 
 Row = dict[str, Any]
 KINDS = (".jsonl", ".parquet")
+OTHER_KINDS = (".json", ".gz", ".zst", ".zip", ".csv", ".tsv", ".txt")
 ROWS_AT_ONCE = 1000
 
 
@@ -53,21 +54,33 @@ def scan(
         for where, row in scan_files(folder):
             yield f"{source}@{revision}:{where.removeprefix(str(folder) + '/')}", row
     else:
-        from datasets import load_dataset
-
-        for number, row in enumerate(load_dataset(source, split=split, revision=revision, streaming=True), 1):
+        for number, row in enumerate(_streamed(source, split, revision), 1):
             yield f"{source}@{revision}:{number}", row
 
 
+def _streamed(source: str, split: str, revision: str | None) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    try:
+        yield from load_dataset(source, split=split, revision=revision, streaming=True)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"{source}: neither a file or folder here nor to be had from the hub: {why}") from None
+
+
 def is_local(source: str) -> bool:
-    return Path(source).suffix in KINDS or Path(source).is_dir()
+    """Raises DataError at a file of another kind."""
+    path = Path(source)
+    if path.suffix in OTHER_KINDS or (path.is_file() and path.suffix not in KINDS):
+        raise DataError(f"{source}: only {' and '.join(KINDS)} are read, and folders of them")
+    return path.suffix in KINDS or path.is_dir()
 
 
 def files_of(path: Path) -> list[Path]:
     """The files of a source: itself, or all JSON lines and parquet in a folder, sorted."""
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix in KINDS)
+    found = sorted(file for file in path.rglob("*") if file.suffix in KINDS and file.is_file())
     if not found:
         raise DataError(f"{path}: no .jsonl or .parquet file in this folder")
     return found
@@ -75,15 +88,27 @@ def files_of(path: Path) -> list[Path]:
 
 def scan_files(path: Path) -> Iterator[tuple[str, Row | DataError]]:
     for file in files_of(path):
-        if file.suffix == ".jsonl":
-            yield from ((f"{file}:{number}", row) for number, row in scan_json_lines(file))
-            continue
-        try:
-            batches = pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE)
-            rows = (row for batch in batches for row in batch.to_pylist())
-            yield from ((f"{file}:{number}", row) for number, row in enumerate(rows, 1))
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{file}: not parquet: {' '.join(str(error).split())}") from None
+        rows = scan_json_lines(file) if file.suffix == ".jsonl" else enumerate(scan_parquet(file), 1)
+        yield from ((f"{file}:{number}", row) for number, row in rows)
+
+
+def scan_parquet(path: Path) -> Iterator[Row | DataError]:
+    """The rows of a parquet file; a row that Python cannot hold is a DataError. Raises DataError where the file is torn."""
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_ONCE):
+            try:
+                yield from batch.to_pylist()
+            except (ValueError, OverflowError):
+                yield from (_sole(batch.slice(i, 1)) for i in range(len(batch)))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not parquet, or torn: {' '.join(str(error).split())}") from None
+
+
+def _sole(batch: pa.RecordBatch) -> Row | DataError:
+    try:
+        return batch.to_pylist()[0]
+    except (ValueError, OverflowError) as error:
+        return DataError(f"cannot be read: {error}")
 
 
 def check_watched(path: Path, key: str) -> None:
@@ -92,7 +117,7 @@ def check_watched(path: Path, key: str) -> None:
         raise DataError(f"{path}: no such file; {key} in params.yaml names it")
     world = Path(params.load(str, "world"))
     listed = world.suffix == ".json" and str(path) in read_json(world)
-    if not (listed or path == world or world in path.parents):
+    if not (listed or path == world or world.resolve() in path.resolve().parents):
         raise ParamsError(
             f"params.yaml: {key}: {path} is no part of `world` ({world}), so DVC would not see it change; "
             "set `world` to the file or to a folder that holds it"

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS_A_PART = 50_000
+ROWS_A_PART = 20_000
 ROWS_A_GROUP = 10_000
 MALFORMED = pa.schema([("where", pa.string()), ("reason", pa.string()), ("row", pa.string())])
 CATEGORIES = ("math", "code", "science", "if", "multiturn", "other")
@@ -111,8 +111,8 @@ def read_part(path: str | Path, schema: pa.Schema) -> pa.Table:
         raise DataError(f"{path}: missing column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
     try:
         return file.read(columns=schema.names).select(schema.names).cast(schema)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as it should be: {' '.join(str(error).split())}") from None
 
 
 def read(folder: str | Path, schema: pa.Schema | None = None) -> pa.Table:

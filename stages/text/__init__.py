@@ -63,7 +63,7 @@ def contents(messages: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """All contents of a column of messages, end to end, and where each row's begin: int64, (rows + 1,)."""
     borders = messages.offsets.to_numpy().astype(np.int64)
     said = messages.values.field("content").slice(borders[0], borders[-1] - borders[0])
-    return said, borders - borders[0]
+    return said.fill_null(""), borders - borders[0]
 
 
 def joined(messages: pa.Array) -> pa.Array:

@@ -21,7 +21,8 @@ POINTS = 0x30000
 SEPARATOR, PART, ALONE, NOTHING = 0, 1, 2, 3
 _ALONE = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2FFFF))
 LAYOUT = """left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle limits nolimits quad qquad
-    text textbf textit textrm mathrm mathbf mathit mathsf operatorname rm bf it boldsymbol hspace vspace hfill noindent"""
+    text textbf textit textrm mathrm mathbf mathit mathsf operatorname rm bf it boldsymbol hspace vspace hfill noindent
+    emph underline"""
 SPELLINGS = """dfrac frac tfrac frac cfrac frac dbinom binom tbinom binom leq le geq ge leqslant le geqslant ge neq ne
     to rightarrow ldots dots cdots dots dotsc dots dotsb dots lvert vert rvert vert mid vert degree circ"""
 FIRST, PRIME = -3750763034362895579, 1099511628211
@@ -51,13 +52,14 @@ def folding() -> Folding:
     for point in range(POINTS):
         char = chr(point)
         plain = "" if 0xD800 <= point < 0xE000 else fold(char)
-        if any(low <= point <= high for low, high in _ALONE):
+        if any(low <= ord(c) <= high for c in plain for low, high in _ALONE):
             kinds[point] = ALONE
         elif any(map(str.isalnum, plain)):
             kinds[point] = PART
         elif unicodedata.category(char) in ("Mn", "Me", "Cf"):
             kinds[point] = NOTHING
-        folded += [ord(c) if c.isalnum() else 0 for c in plain]
+        raised = unicodedata.decomposition(char).startswith(("<super>", "<sub>"))
+        folded += [*([0] if raised else []), *(ord(c) if c.isalnum() else 0 for c in plain)]
         starts[point + 1] = len(folded)
     return Folding(kinds, starts, np.array(folded, np.int32))
 

@@ -135,7 +135,7 @@ def test_parquet_and_folders_are_read_like_json_lines(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
-    [("a.parquet", b"no such thing", "a.parquet: not parquet"), ("a.parquet", b"", "a.parquet: not parquet")],
+    [("a.parquet", b"no such thing", "a.parquet: not parquet, or torn"), ("a.parquet", b"", "a.parquet: not parquet, or torn")],
 )
 def test_a_file_that_is_no_table_is_an_error(tmp_path, name, content, problem):
     (tmp_path / name).write_bytes(content)

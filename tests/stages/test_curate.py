@@ -102,6 +102,13 @@ def test_the_distillation_figures_add_up_over_parts():
     assert figures == distillation([account(asked(one, two), table(*first, *second, schema=TRACE))])
 
 
+def test_difficulties_that_nobody_named_are_one_group():
+    queries = [make_query(str(i), difficulty=level) for i, level in enumerate((None, "", "none", "2"))]
+    rows = [{"query_id": query["id"], "attempt": 1, "verdict": "pass", "finish_reason": "stop"} for query in queries]
+    found = account(asked(*queries), table(*sorted(rows, key=lambda row: row["query_id"]), schema=TRACE))
+    assert found["tallies"]["difficulty"] == {"none": (3, 3), "2": (1, 1)}
+
+
 def test_the_cost_of_a_verified_trace_counts_every_device_and_attempt():
     run = {"engine_seconds": 1800.0, "devices": 2}
     assert cost(run, 4, Price(2.0)) == {"device_seconds_a_verified_trace": 900.0, "cost_a_verified_trace": 0.5}

@@ -9,6 +9,7 @@ from stages.distill import Distill, Distiller, asker, rows_of
 from stages.engines import Sampling
 from stages.ledger import Ledger, LedgerEngine
 from stages.locks import Lock
+from stages.messages import as_messages, identify
 from stages.released import NoMore, bring_in
 from stages.sources import Traces
 from tests.stages.test_distill import Equal
@@ -141,3 +142,20 @@ def test_a_query_that_they_do_not_hold_is_unknown_and_a_fail_stays_one(folder, t
     found = {row["query_id"]: (row["verdict"], row["reason"]) for row in rows}
     assert found["f" * 32] == ("unknown", "the released traces do not hold this query")
     assert found[wrong["id"]][0] == "fail" and settled == {("math", "unknown"): 1, ("math", "fail"): 1}
+
+
+def test_queries_that_differ_by_their_system_prompt_keep_their_own_traces(folder, tmp_path):
+    asked = lambda system: [turn("system", system), turn("human", "greet me")] if system else [turn("human", "greet me")]  # noqa: E731
+    rows = [{"conversations": [*asked(s), turn("assistant", said("so", s or "hi"))]} for s in ("french", "german", "")]
+    (tmp_path / "set/math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = [query | {"category": "other", "ground_truth": None} for query in queries_as(rows[:2])]
+    ledger = Ledger("t", tmp_path / "l")
+    counts = bring_in(ledger, Traces(folder, None, "train", None), queries, asker(LOCK, SAMPLING, ""), "key")
+    assert (counts["taken"], counts["of other queries"]) == (2, 2)
+    assert len(ledger.entries) == 2
+
+
+def queries_as(rows):
+    for row in rows:
+        messages = as_messages(row["conversations"][:-1])
+        yield {"id": identify(messages), "messages": messages}

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from stages import params
@@ -28,6 +30,16 @@ def test_an_error_in_a_part_keeps_its_kind_and_words(error, kind):
     assert str(raised.value) == str(error)
     if kind is OSError:
         assert raised.value.errno == 28
+
+
+def test_parts_are_worked_on_side_by_side():
+    def work(part):
+        began = time.monotonic()
+        time.sleep(0.2)
+        return {"began": began, "ended": time.monotonic()}
+
+    spans = each_part("s", work, 8)
+    assert any(a["began"] < b["began"] < a["ended"] for a in spans for b in spans if a is not b)
 
 
 def test_an_unknown_runner_is_an_error(inside):

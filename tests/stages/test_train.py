@@ -26,6 +26,8 @@ SETTINGS = Train(
     gradient_checkpointing=False,
     checkpoint_every=2,
     attention="sdpa",
+    liger=False,
+    hostfile=None,
 )
 
 
@@ -47,7 +49,7 @@ def packed(dialogues, prompts, window=32):
     with TemporaryDirectory() as folder:
         for name, array in zip(("ids", "targets", "positions"), arrays, strict=True):
             np.save(Path(folder) / f"{name}.npy", array)
-        windows = Windows(Path(folder))
+        windows = Windows(Path(folder), 1)
         return collate([windows[i] for i in range(len(windows))]), placed, starts
 
 
@@ -103,6 +105,5 @@ def test_the_curve_is_a_line_a_step(tmp_path):
 
 
 def test_the_deepspeed_files_are_json():
-    for path in ("zero2", "zero3"):
-        config = json.loads((ROOT / f"conf/deepspeed/{path}.json").read_text())
-        assert config["zero_optimization"]["stage"] == int(path[-1])
+    for path in (ROOT / "conf/deepspeed").glob("*.json"):
+        assert json.loads(path.read_text())["zero_optimization"]["stage"] == int(path.stem[4])

@@ -12,7 +12,8 @@ CHARACTERS = st.characters(max_codepoint=POINTS - 1, exclude_categories=["Cs"], 
 
 def reference(text: str) -> list[str]:
     """Words as one would write them with regular expressions, LaTeX aside."""
-    plain = "".join(fold(char) for char in text)
+    raised = lambda char: unicodedata.decomposition(char).startswith(("<super>", "<sub>"))  # noqa: E731
+    plain = "".join(" " * raised(char) + fold(char) for char in text)
     spaced = re.sub(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff])", r" \1 ", plain)
     return re.findall(r"[^\W_]+", spaced)
 
@@ -27,7 +28,9 @@ def same(left: str, right: str) -> bool:
         ("CAFE\u0301", "caf\u00e9"),
         ("stra\u00dfe", "STRASSE"),
         ("\uff58\uff0b\uff11", "x 1"),
-        ("x\u00b2", "x2"),
+        ("x\u00b2", "x^2"),
+        ("\uff71", "\u30a2"),
+        ("\\emph{so}", "so"),
         ("\\dfrac12", "\\frac 12"),
         ("\\left(x\\right)", "(x)"),
         ("$x_{1}$", "x_1"),

@@ -1,0 +1,176 @@
+"""Training for real, by its own command on the CPU: ranks, accumulation, kills and a loss that is no number."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mini.helpers import prompts
+from mini.tokenizer import build
+from stages.train import CALM, SUSTAINED, flops, trouble
+from tests.stages.windows import windows_of
+
+ROOT = Path(__file__).resolve().parents[2]
+WINDOW, VOCABULARY = 64, 60
+SETTINGS = {
+    "processes": 1,
+    "deepspeed": str(ROOT / "conf/deepspeed/zero2.json"),
+    "dtype": "float32",
+    "learning_rate": 0.003,
+    "warmup": 0.05,
+    "epochs": 3,
+    "global_batch": 4,
+    "micro_batch": 1,
+    "weight_decay": 0.0,
+    "gradient_checkpointing": False,
+    "checkpoint_every": 2,
+    "attention": "sdpa",
+    "liger": False,
+    "hostfile": None,
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny model of random weights."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "head_dim": 16,
+        "max_position_embeddings": WINDOW,
+    }
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": WINDOW}
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=VOCABULARY, **shape, **heads)).save_pretrained(folder)
+    build("", prompts()).save_pretrained(folder)
+    return folder
+
+
+def prepare(folder: Path, base: Path, **changes) -> Path:
+    """A folder that `train` can run in: twenty windows of short dialogues."""
+    rng = np.random.default_rng(0)
+    dialogues = [rng.integers(1, VOCABULARY, rng.integers(8, 30)).tolist() for _ in range(62)]
+    ids, targets, positions, *_ = windows_of(dialogues, [3] * len(dialogues), WINDOW, 0)
+    (folder / "data/packed/t").mkdir(parents=True)
+    for name, array in (("ids", ids), ("targets", targets), ("positions", positions)):
+        np.save(folder / f"data/packed/t/{name}.npy", array)
+    (folder / "models/locks").mkdir(parents=True)
+    lock = {"role": "base", "id": str(base), "revision": "0", "local": True, "files": {}}
+    (folder / "models/locks/base.json").write_text(json.dumps(lock))
+    (folder / "params.yaml").write_text(json.dumps({"seed": 0, "train": SETTINGS | changes}))
+    return folder
+
+
+def start(folder: Path) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)}
+    command = [sys.executable, "-m", "stages.train", "t"]
+    log = (folder / "log").open("a")
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def finished(folder: Path, ok: bool = True) -> str:
+    """Runs training to its end; what it said."""
+    code = start(folder).wait(300)
+    said = (folder / "log").read_text()
+    assert (code == 0) == ok, said
+    return said
+
+
+def curve(folder: Path) -> list[float]:
+    with (folder / "data/training/t/loss.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "models/students/t/model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base, tmp_path_factory):
+    folder = prepare(tmp_path_factory.mktemp("plain"), base)
+    finished(folder)
+    return folder
+
+
+def assert_same(one: Path, other: Path, tolerance: float) -> None:
+    assert curve(one) == pytest.approx(curve(other), abs=tolerance)
+    left, right = weights(one), weights(other)
+    assert max(float((left[name] - right[name]).abs().max()) for name in left) <= tolerance
+
+
+@pytest.mark.slow
+def test_training_learns_and_says_how_fast(undisturbed):
+    losses, metrics = curve(undisturbed), json.loads((undisturbed / "metrics/train/t.json").read_text())
+    assert losses[-1] < losses[0] and len(losses) == metrics["steps"]
+    assert metrics["tokens_a_second"] > 0 and metrics["peak_memory_mib"] > 100 and metrics["flops_utilisation"] is None
+    assert (undisturbed / "dvclive/t/plots/metrics/loss.tsv").read_text().count("\n") >= len(losses)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"processes": 2}, {"micro_batch": 4}, {"processes": 2, "micro_batch": 2}], ids=str)
+def test_ranks_and_accumulation_change_nothing(base, undisturbed, tmp_path, changes):
+    finished(prepare(tmp_path, base, **changes))
+    assert_same(tmp_path, undisturbed, 2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zero1", "zero3"])
+def test_the_kind_of_zero_changes_nothing(base, undisturbed, tmp_path, name):
+    finished(prepare(tmp_path, base, deepspeed=str(ROOT / f"conf/deepspeed/{name}.json"), processes=2))
+    assert_same(tmp_path, undisturbed, 2e-4)
+
+
+@pytest.mark.slow
+def test_killed_five_times_it_ends_as_undisturbed_loss_for_loss(base, undisturbed, tmp_path):
+    folder, rng, kills = prepare(tmp_path, base), random.Random(0), 0
+    while kills < 5:
+        process = start(folder)
+        began = time.monotonic()
+        wanted = rng.uniform(7, 14)
+        while process.poll() is None and time.monotonic() - began < wanted:
+            time.sleep(0.05)
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    finished(folder)
+    assert kills >= 3
+    assert_same(folder, undisturbed, 1e-6)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_with_one_line(base, tmp_path):
+    said = finished(prepare(tmp_path, base, learning_rate=1e8), ok=False)
+    assert "the loss is nan at step" in said or "the loss is inf at step" in said
+    assert "lower train.learning_rate" in said and not (tmp_path / "models/students/t").exists()
+
+
+def test_a_loss_that_climbs_and_stays_is_trouble():
+    good = [2.0] * CALM
+    assert trouble([]) is None and trouble(good) is None and trouble([*good, 9.0]) is None
+    assert trouble([*good, *[4.1] * SUSTAINED]) == f"the loss has been over twice its first {CALM} steps' for {SUSTAINED} steps"
+    assert trouble([*good, *[4.1] * (SUSTAINED - 1), 3.9]) is None
+    assert trouble([1.0, float("nan")]) == "the loss is nan at step 2"
+
+
+def test_flops_count_parameters_and_what_each_token_attends_to():
+    one = flops(1000, 2, 8, np.arange(10)[None])
+    two = flops(1000, 2, 8, np.concatenate([np.arange(5), np.arange(5)])[None])
+    assert one == 6 * 1000 * 10 + 12 * 2 * 8 * 55
+    assert two == 6 * 1000 * 10 + 12 * 2 * 8 * 30
