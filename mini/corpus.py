@@ -9,9 +9,10 @@ from mini import grammar, talk
 from mini.grammar import Problem
 from mini.mixture import draw
 from mini.params import Benchmark, Corpus, load
-from stages.tables import whole_folder, write_json_lines
+from stages.tables import DataError, whole_folder, write_json_lines
 
 WORLD = Path("mini/world")
+TRIES = 1000
 KINDS = {"story": grammar.story, "program": grammar.program, "function": talk.code}
 
 
@@ -57,11 +58,15 @@ def benchmark(name: str, params: Benchmark) -> list[dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for level, count in params.levels.items():
         wanted = len(rows) + count
-        while len(rows) < wanted:
+        for _ in range(TRIES * count):
+            if len(rows) == wanted:
+                break
             problem = KINDS[params.kind](rng, int(level))
             asked = {"question": problem.turns[0], "level": level}
             scored_by = {"tests": problem.test_cases} if problem.test_cases else {"answer": problem.ground_truth or ""}
             rows[problem.turns[0]] = asked | scored_by
+        if len(rows) < wanted:
+            raise DataError(f"mini/params.yaml: benchmarks.{name}: no {count} different questions of level {level}")
     return list(rows.values())
 
 
@@ -75,10 +80,11 @@ def twins(rng: Random, params: Corpus, questions: list[dict[str, str]]) -> list[
     return [
         {
             "messages": [{"role": "user", "content": changes[i % len(changes)](row["question"])}],
-            "category": "math",
+            "category": "code" if "tests" in row else "math",
             "source": "mini/twins",
             "difficulty": row["level"],
-            "ground_truth": row["answer"],
+            "ground_truth": row.get("answer"),
+            "test_cases": row.get("tests"),
         }
         for i, row in enumerate(rng.sample(questions, params.twins))
     ]
