@@ -1,7 +1,7 @@
 """How much of what repeats a benchmark decontamination finds, by method and by kind of change, and what it finds wrongly.
 
 python -m bench.recall EMBEDDER ITEMS.jsonl... --among ROWS.jsonl...: plants each item (its `problem` or `prompt`) in
-100,000 rows, as it is and changed in five ways; the rows are those of the files, filled up with made ones.
+so many rows (100,000), as it is and changed in four ways; the rows are those of the files, filled up with made ones.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from stages.similarity import nearest
 from stages.tables import QUERY, read_json_lines
 from stages.words import suspects
 
-ROWS, COSINES = 100_000, (0.8, 0.85, 0.9, 0.95)
+COSINES = (0.8, 0.85, 0.9, 0.95)
 FIELDS = ("problem", "prompt", "question", "text")
 NAMES = ["Alice", "Ben", "Carla", "Dmitri", "Elena", "Farid", "Grace", "Hugo", "Ines", "Jonas"]
 SYNONYMS = {
@@ -98,13 +98,14 @@ def main() -> None:
     parser.add_argument("embedder")
     parser.add_argument("items", nargs="+")
     parser.add_argument("--among", nargs="*", default=[])
+    parser.add_argument("--rows", type=int, default=100_000)
     asked = parser.parse_args()
     questions = [text_of(row) for path in asked.items for row in read_json_lines(path)]
     benchmarks = Benchmarks([{"id": f"b-{i}", "question": q} for i, q in enumerate(questions)], Decontaminate(13, 8, 0.9))
     rng, writer = Random(0), corpus.Writer(0)
     planted = [(kind, change(rng, question)) for kind, change in KINDS.items() for question in questions]
     others = [("real", text_of(row)) for path in asked.among for row in read_json_lines(path)]
-    made = [("made", writer.question("math")) for _ in range(ROWS - len(planted) - len(others))]
+    made = [("made", writer.question("math")) for _ in range(asked.rows - len(planted) - len(others))]
     rows = planted + others + made
     model = SentenceTransformer(asked.embedder)
     embed = lambda texts: model.encode(texts, batch_size=128, normalize_embeddings=True, show_progress_bar=False)  # noqa: E731

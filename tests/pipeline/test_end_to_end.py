@@ -273,10 +273,10 @@ def test_bad_params_are_one_clear_line_and_lose_nothing(project, name):
 
 
 @pytest.mark.parametrize(
-    ("row", "line"),
-    [('{"messages": "what', "bad.jsonl:2: malformed JSON"), ('{"messages": 3}', "bad.jsonl:2: messages must be")],
+    ("row", "kind", "problem"),
+    [('{"messages": "what', "json", "malformed JSON"), ('{"messages": 3}', "messages", "messages must be")],
 )
-def test_a_malformed_row_stops_the_run_unless_it_may_be_skipped(project, row, line):
+def test_a_malformed_row_stops_the_run_unless_it_may_be_skipped(project, row, kind, problem):
     good = (project / "mini/world/queries.jsonl").read_text().splitlines()[:5]
     (project / "bad.jsonl").write_text("\n".join([good[0], row, *good[1:]]) + "\n")
     params = project / "params.yaml"
@@ -284,10 +284,10 @@ def test_a_malformed_row_stops_the_run_unless_it_may_be_skipped(project, row, li
     try:
         edit(params, lambda p: p["collect"]["sources"]["mini"].update(source="bad.jsonl") or p.update(world="bad.jsonl"))
         output = dvc(project, "repro", "collect", ok=False)
-        assert line in output and "Traceback" not in output
+        assert f"bad.jsonl:2: {problem}" in output and "Traceback" not in output
         edit(params, lambda p: p["collect"].update(malformed="skip"))
-        assert f"skipped {line}" in dvc(project, "repro", "collect")
-        assert metrics(project, "collect")["malformed"] == 1 and metrics(project, "collect")["queries"] == 5
+        assert f"skipped bad.jsonl:2: {kind}: {problem}" in dvc(project, "repro", "collect")
+        assert metrics(project, "collect")["malformed"] == {kind: 1} and metrics(project, "collect")["queries"] == 5
     finally:
         params.write_text(old)
 
