@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mini import grammar, talk
+from mini import grammar
 from mini.grammar import Problem
 from mini.mixture import draw
 from mini.params import Benchmark, Corpus, load
@@ -13,7 +13,7 @@ from stages.tables import DataError, whole_folder, write_json_lines
 
 WORLD = Path("mini/world")
 TRIES = 1000
-KINDS = {"story": grammar.story, "program": grammar.program, "function": talk.code}
+KINDS = {"story": grammar.story, "program": grammar.program}
 
 
 def query(problem: Problem, tell: bool = True) -> dict[str, Any]:
@@ -62,9 +62,7 @@ def benchmark(name: str, params: Benchmark) -> list[dict[str, str]]:
             if len(rows) == wanted:
                 break
             problem = KINDS[params.kind](rng, int(level))
-            asked = {"question": problem.turns[0], "level": level}
-            scored_by = {"tests": problem.test_cases} if problem.test_cases else {"answer": problem.ground_truth or ""}
-            rows[problem.turns[0]] = asked | scored_by
+            rows[problem.turns[0]] = {"question": problem.turns[0], "answer": problem.ground_truth or "", "level": level}
         if len(rows) < wanted:
             raise DataError(f"mini/params.yaml: benchmarks.{name}: no {count} different questions of level {level}")
     return list(rows.values())
@@ -80,11 +78,10 @@ def twins(rng: Random, params: Corpus, questions: list[dict[str, str]]) -> list[
     return [
         {
             "messages": [{"role": "user", "content": changes[i % len(changes)](row["question"])}],
-            "category": "code" if "tests" in row else "math",
+            "category": "math",
             "source": "mini/twins",
             "difficulty": row["level"],
-            "ground_truth": row.get("answer"),
-            "test_cases": row.get("tests"),
+            "ground_truth": row["answer"],
         }
         for i, row in enumerate(rng.sample(questions, params.twins))
     ]
