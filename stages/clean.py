@@ -27,7 +27,7 @@ from stages.params import Section
 from stages.provenance import say
 from stages.runner import each_part, total
 from stages.tables import QUERY, REJECTED_QUERY, DataError, part_name, part_paths, read_part, whole_folder, write_part
-from stages.text import ODD, SPACE, classes, decode, flat, joined, out_of_turn, whole
+from stages.text import ODD, SPACE, as_before, classes, decode, flat, joined, out_of_turn, whole
 
 CODE = r"(?s)```.*?(?:```|\z)|~~~.*?(?:~~~|\z)|`[^`\n]*`"
 OPEN_FENCE = r"(?s)```[^\n`]*\n(?:[^`]|`{1,2}(?:[^`]|\z))*\z"
@@ -186,10 +186,7 @@ def mark_duplicates(same: np.ndarray, why: np.ndarray, duplicate: int) -> None:
 def clean(queries: pa.Table, settings: Clean) -> tuple[pa.Table, pa.Table]:
     """Splits queries, sorted by id, into kept and rejected; of equal queries the first that is sound is kept."""
     why = reasons(whole(queries["messages"]), settings)
-    ids = whole(queries["id"])
-    same = np.zeros(len(ids), bool)
-    same[1:] = pc.equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False) if len(ids) else False
-    mark_duplicates(same, why, REASONS.index("duplicate"))
+    mark_duplicates(as_before(queries["id"]), why, REASONS.index("duplicate"))
     rejected = queries.filter(pa.array(why >= 0))
     names = pa.array(REASONS).take(pa.array(why[why >= 0]))
     return queries.filter(pa.array(why < 0)), rejected.append_column("reason", names).cast(REJECTED_QUERY)

@@ -20,7 +20,7 @@ from stages import ngrams, params, provenance
 from stages.params import ParamsError, Positive, Section
 from stages.provenance import say
 from stages.runner import each_part, total
-from stages.shards import Shard, count_shards, open_shard
+from stages.shards import Shard, chosen, count_shards, open_shard
 from stages.tables import (
     CURATED,
     PERPLEXITY,
@@ -178,11 +178,7 @@ def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float | 
 
 def measured(traces: pa.Table, shard: Shard, scores: pa.Table) -> pa.Table:
     """The verified traces, one a query, with their perplexity and lengths: CURATED, in the order of the shard."""
-    verified = traces.filter(pc.field("verdict") == PASS)
-    ids = whole(verified["query_id"])
-    first = np.ones(len(ids), bool)
-    first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False) if len(ids) else True
-    verified = verified.filter(pa.array(first))
+    verified = chosen(traces)
     key = lambda table: pc.binary_join_element_wise(table["query_id"], pc.cast(table["attempt"], pa.string()), "-")  # noqa: E731
     found = pc.index_in(whole(key(verified)), whole(key(scores)))
     if not whole(shard.names).equals(whole(verified["query_id"])) or found.null_count:

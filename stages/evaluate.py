@@ -83,6 +83,21 @@ def model_of(name: str) -> Lock:
     return Lock(name, str(folder), digest.hexdigest()[:16], True, {})
 
 
+def placed(instances: list[Any], revision: str) -> dict[Place, Request]:
+    """The request of each of lm-eval's samples; the same prompt asked again, by any question, is its next attempt."""
+    asked: Counter[str] = Counter()
+    drawn: Counter[tuple[str, int]] = Counter()
+    places = {}
+    for instance in instances:
+        context, wanted = instance.args
+        question = (instance.task_name, instance.doc_id)
+        asked[context] += 1
+        drawn[question] += 1
+        sampling = Sampling(wanted["temperature"], wanted["top_p"], wanted["max_gen_toks"])
+        places[*question, drawn[question]] = Request(tuple(json.loads(context)), revision, sampling, asked[context])
+    return places
+
+
 def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name: str) -> Any:
     """Our engines as a language model of lm-eval's; it keeps the completion of every sample it was asked for."""
     from lm_eval.api.model import LM
@@ -99,35 +114,16 @@ def language_model(engine: LedgerEngine, revision: str, max_in_flight: int, name
             return json.dumps([{"role": turn["role"], "content": turn["content"]} for turn in chat_history])
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            places = self._place(requests)
-            self.requests |= places
+            self.requests |= (places := placed(requests, revision))
             place_of = {request.key: place for place, request in places.items()}
             began = last = time.monotonic()
             for done, (request, completion) in enumerate(answers(engine, places.values(), max_in_flight), 1):
                 self.completions[place_of[request.key]] = completion
                 if (now := time.monotonic()) - last > 5:
-                    last = now
-                    left = (now - began) / done * (len(places) - done)
-                    say(
-                        f"evaluate@{name}",
-                        f"{done}/{len(places)} samples, {done / (now - began):.1f} a second, {left:.0f} s left",
-                    )
+                    last, rate = now, done / (now - began)
+                    left = f"{rate:.1f} a second, {(len(places) - done) / rate:.0f} s left"
+                    say(f"evaluate@{name}", f"{done}/{len(places)} samples, {left}")
             return [self.completions[place].text for place in places]
-
-        def _place(self, requests: list[Any]) -> dict[Place, Request]:
-            """Each sample's request; the same prompt asked again, by any question, is its next attempt."""
-            asked: Counter[str] = Counter()
-            drawn: Counter[tuple[str, int]] = Counter()
-            places = {}
-            for instance in requests:
-                context, wanted = instance.args
-                question = (instance.task_name, instance.doc_id)
-                asked[context] += 1
-                drawn[question] += 1
-                sampling = Sampling(wanted["temperature"], wanted["top_p"], wanted["max_gen_toks"])
-                messages = tuple(json.loads(context))
-                places[*question, drawn[question]] = Request(messages, revision, sampling, asked[context])
-            return places
 
         def loglikelihood(self, requests: list[Any]) -> Any:
             raise NotImplementedError("generation only")

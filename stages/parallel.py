@@ -217,10 +217,10 @@ def main() -> None:
             if not instances:
                 raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
             by_category = {category: counts[category] for category in CATEGORIES}
+            ids = hash_of_ids(folder / "ids")
             for teacher in teachers:
                 join_pieces(folder / teacher, len(queries))
-                about = facts(teacher, hash_of_ids(folder / "ids"))
-                write_text(card(teacher, by_category, about), folder / teacher / "README.md")
+                write_text(card(teacher, by_category, facts(teacher, ids)), folder / teacher / "README.md")
         metrics.update(instances=instances, categories=by_category, curated={teacher: held[teacher] for teacher in teachers})
         metrics.update(over_long=instances - trained_on, trained_on=trained_on)
     say("parallel", f"{instances} queries answered by all of {', '.join(teachers)}: {by_category}; {trained_on} fit a window")

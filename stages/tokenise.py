@@ -8,15 +8,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from stages import locks, provenance
 from stages.provenance import say
 from stages.runner import each_part
-from stages.shards import ShardWriter
+from stages.shards import ShardWriter, chosen
 from stages.tables import QUERY, TRACE, DataError, aligned, read_part, whole_folder
-from stages.verifiers import PASS
 
 ROWS_AT_ONCE = 256
 Dialogue = tuple[list[dict[str, str]], str]
@@ -65,15 +62,6 @@ def tokenised(tokenizer: Any, dialogues: list[Dialogue]) -> list[tuple[list[int]
 def boundary(backend: Any, prompt: str, whole: str) -> int:
     """How many tokens begin within the prompt, where its end falls inside a token."""
     return sum(start < len(prompt) for start, _ in backend.encode(whole, add_special_tokens=False).offsets)
-
-
-def chosen(traces: pa.Table) -> pa.Table:
-    """The trace that each query is answered with: its first that passes; ``traces`` sorted by query and attempt."""
-    passed = traces.filter(pc.field("verdict") == PASS)
-    ids = passed["query_id"].combine_chunks()
-    first = np.ones(len(passed), bool)
-    first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False) if len(ids) else True
-    return passed.filter(pa.array(first))
 
 
 def main(teacher: str) -> None:

@@ -3,9 +3,6 @@
 Started plainly it launches itself with ``processes`` ranks a machine: under torchrun on this one, or by DeepSpeed's
 launcher on those of ``hostfile``. Checkpoints stand outside the stage's outputs, named by what is trained, so that a
 killed run goes on from the last whole one. DVCLive shows the loss in dvclive/ while it trains.
-
-FLOPs are 6 a parameter and token, and 12 x layers x width x half the document's length a token for attention (Chowdhery
-et al., arXiv 2204.02311, appendix B, causal); their utilisation is of a GPU's dense bfloat16 peak.
 """
 
 import csv
@@ -14,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -32,12 +28,12 @@ from stages.params import Section
 from stages.processes import die_with_parent
 from stages.provenance import device, say
 from stages.tables import DataError, read_json, whole_folder, write_json
+from stages.throughput import flops, peak_memory, throughput
 
 IGNORED = -100
 CHECKPOINTS = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".checkpoints"
 WHOLE = "whole"
 CALM, SUSTAINED, EVERY = 10, 50, 5.0
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
 @dataclass(frozen=True)
@@ -72,29 +68,6 @@ def trouble(losses: list[float]) -> str | None:
     if len(losses) >= CALM + SUSTAINED and min(last) > 2 * sum(first) / CALM:
         return f"the loss has been over twice its first {CALM} steps' for {SUSTAINED} steps"
     return None
-
-
-def flops(parameters: int, layers: int, width: int, positions: np.ndarray) -> float:
-    """The operations of one pass forward and back over windows, given their position ids (windows, window)."""
-    tokens, attended = positions.size, float(positions.astype(np.float64).sum() + positions.size)
-    return 6.0 * parameters * tokens + 12.0 * layers * width * attended
-
-
-def peak_flops() -> float | None:
-    """This GPU's dense bfloat16 operations a second, None where unknown."""
-    import torch
-
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return next((peak for model, peak in PEAKS.items() if model in name), None)
-
-
-def peak_memory() -> float:
-    """The most memory that this rank held, in MiB: the GPU's where there is one."""
-    import torch
-
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 class Windows:
@@ -250,7 +223,11 @@ def fit(teacher: str, settings: Train) -> None:
         steps = trainer.state.global_step
         metrics.update(steps=steps, ranks=ranks, resumed=bool(resume), windows=len(windows.ids))
         seconds, share = time.monotonic() - begun, (steps - before) / steps
-        metrics.update(speed(trainer.model.config, size, windows, seconds, share, settings.epochs))
+        done = (
+            settings.epochs * share * flops(size, model.config.num_hidden_layers, model.config.hidden_size, windows.positions)
+        )
+        metrics.update(tokens=windows.ids.size * settings.epochs, target_share=round(float(np.mean(windows.targets)), 4))
+        metrics.update(throughput(windows.ids.size * settings.epochs * share, done, seconds, ranks))
         metrics["peak_memory_mib"] = peak_memory()
         metrics["provenance"] = {"models": locks.brief(lock)}
     model.config.use_cache = True
@@ -263,24 +240,11 @@ def fit(teacher: str, settings: Train) -> None:
         torch.distributed.destroy_process_group()
 
 
-def speed(config: Any, parameters: int, windows: Windows, seconds: float, share: float, epochs: int) -> dict[str, Any]:
-    """What this run trained a second, where it did a ``share`` of all steps; utilisation is None off known GPUs."""
-    tokens, ranks = windows.ids.size * epochs, int(os.environ["WORLD_SIZE"])
-    done = flops(parameters, config.num_hidden_layers, config.hidden_size, windows.positions) * epochs * share
-    peak = peak_flops()
-    return {
-        "tokens": int(tokens),
-        "target_share": round(float(np.mean(windows.targets)), 4),
-        "tokens_a_second": round(tokens * share / max(seconds, 1e-9), 1),
-        "flops_a_second": float(f"{done / max(seconds, 1e-9):.4g}"),
-        "flops_utilisation": round(done / seconds / ranks / peak, 4) if peak else None,
-    }
-
-
 def live(teacher: str, resume: bool) -> Any:
     """Shows the loss in dvclive/ as it goes, for `dvc plots show` and the editor's extension."""
-    from dvclive import Live
     from transformers.integrations import DVCLiveCallback
+
+    from dvclive import Live
 
     return DVCLiveCallback(live=Live(f"dvclive/{teacher}", dvcyaml=None, save_dvc_exp=False, report=None, resume=resume))
 

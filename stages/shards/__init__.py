@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages.tables import DataError, part_name, part_paths, read_part, write_part
+from stages.text import as_before
+from stages.verifiers import PASS
 
 DIALOGUES = pa.schema([("query_id", pa.string()), ("prompt_tokens", pa.int32()), ("response_tokens", pa.int32())])
 
@@ -58,6 +61,12 @@ def open_shard(folder: str | Path, part: int) -> Shard:
     if len(ids) != shard.offsets[-1]:
         raise DataError(f"{path}: {len(ids)} tokens, its table has {shard.offsets[-1]}; remove it and run `dvc checkout`")
     return shard
+
+
+def chosen(traces: pa.Table) -> pa.Table:
+    """The trace that each query is answered with: its first that passes; ``traces`` sorted by query and attempt."""
+    passed = traces.filter(pc.field("verdict") == PASS)
+    return passed.filter(pa.array(~as_before(passed["query_id"])))
 
 
 def count_shards(folder: str | Path) -> int:

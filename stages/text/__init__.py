@@ -51,6 +51,14 @@ def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
 
 
+def as_before(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Which rows hold the same as the row before them; bool, (rows,)."""
+    values = whole(column)
+    same = np.zeros(len(values), bool)
+    same[1:] = pc.equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False) if len(values) else False
+    return same
+
+
 def flat(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """The bytes of a text array, uint8, and where each text begins and the last one ends, int64 (texts + 1,)."""
     texts = texts.cast(pa.large_string())

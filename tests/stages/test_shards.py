@@ -1,8 +1,9 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from stages.shards import ShardWriter, open_shard
-from stages.tables import DataError
+from stages.shards import ShardWriter, chosen, open_shard
+from stages.tables import TRACE, DataError
 
 
 def written(folder, dialogues):
@@ -37,3 +38,11 @@ def test_fewer_tokens_than_the_table_says_are_an_error(tmp_path):
     np.save(path, np.array([1, 2], np.uint16))
     with pytest.raises(DataError, match=r"ids-00000.npy: 2 tokens, its table has 3"):
         open_shard(tmp_path, 0)
+
+
+def test_the_first_trace_that_passes_is_chosen_and_ids_are_sorted():
+    order = [("a", 1, "pass"), ("a", 2, "pass"), ("b", 1, "fail"), ("b", 2, "pass"), ("c", 1, "unknown")]
+    rows = [{"query_id": q, "attempt": a, "verdict": v} for q, a, v in order]
+    found = chosen(pa.Table.from_pylist(rows, TRACE)).to_pylist()
+    assert [(row["query_id"], row["attempt"]) for row in found] == [("a", 1), ("b", 2)]
+    assert len(chosen(TRACE.empty_table())) == 0

@@ -1,10 +1,9 @@
-import pyarrow as pa
 import pytest
 
 from mini.helpers import prompts
 from mini.tokenizer import build
-from stages.tables import TRACE, DataError
-from stages.tokenise import boundary, chosen, tokenised
+from stages.tables import DataError
+from stages.tokenise import boundary, tokenised
 
 PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
 RESPONSE = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
@@ -40,11 +39,3 @@ class Merging:
 @pytest.mark.parametrize(("prompt", "tokens"), [("abcd", 2), ("abc", 2), ("", 0)])
 def test_a_token_across_the_border_belongs_to_the_prompt(prompt, tokens):
     assert boundary(Merging(), prompt, "abcdefgh") == tokens
-
-
-def test_the_first_trace_that_passes_is_chosen_and_ids_are_sorted():
-    order = [("a", 1, "pass"), ("a", 2, "pass"), ("b", 1, "fail"), ("b", 2, "pass"), ("c", 1, "unknown")]
-    rows = [{"query_id": q, "attempt": a, "verdict": v} for q, a, v in order]
-    found = chosen(pa.Table.from_pylist(rows, TRACE)).to_pylist()
-    assert [(row["query_id"], row["attempt"]) for row in found] == [("a", 1), ("b", 2)]
-    assert len(chosen(TRACE.empty_table())) == 0

@@ -16,7 +16,8 @@ import pytest
 
 from mini.helpers import prompts
 from mini.tokenizer import build
-from stages.train import CALM, SUSTAINED, flops, trouble
+from stages.throughput import flops
+from stages.train import CALM, SUSTAINED, trouble
 from tests.stages.windows import windows_of
 
 ROOT = Path(__file__).resolve().parents[2]
