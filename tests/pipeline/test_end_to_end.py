@@ -239,6 +239,7 @@ def test_shared_through_a_remote_nothing_is_computed_again(project, tmp_path):
 BROKEN = {
     "an unknown key": (lambda p: p["clean"].update(min_charcters=1), "clean", "params.yaml: clean.min_charcters: unknown key"),
     "no section": (lambda p: p["teachers"].append("ghost"), "assets", "teacher 'ghost' is number 4"),
+    "twice": (lambda p: p["teachers"].append("plain"), "assets", "'plain' stands there twice"),
     "no model": (lambda p: p["teacher"].pop("plain"), "assets", "teacher.plain"),
     "no source": (lambda p: p["collect"]["sources"]["mini"].update(source="gone.jsonl"), "collect", "gone.jsonl: no such file"),
     "unwatched source": (

@@ -148,6 +148,16 @@ def test_a_missing_column_is_named(world, tmp_path):
     assert "data/raw/part-00001.parquet: missing column 'category'" in output and "Traceback" not in output
 
 
+def test_windows_shorter_than_a_dialogue_are_an_error(world, tmp_path):
+    shutil.copytree(world, tmp_path / "w")
+    for stage in STAGES[2:6]:
+        run(stage, tmp_path / "w")
+    params = tmp_path / "w/params.yaml"
+    params.write_text(params.read_text().replace("window: 32768", "window: 32"))
+    output = run("pack a", tmp_path / "w", ok=False)
+    assert "data/parallel: made for windows longer than 32 tokens; run `dvc repro parallel`" in output
+
+
 def test_tables_of_another_cut_are_named(world, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     (tmp_path / "w/data/similarity/part-00007.parquet").unlink()

@@ -2,7 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stages.analyse import Gathered, describe, entropy, overlap, span_names, spread, together
+from stages.analyse import Gathered, describe, entropy, main, overlap, span_names, spread, together
+from stages.params import ParamsError
 from stages.tables import CATEGORIES
 
 ROWS = Gathered(
@@ -45,3 +46,10 @@ def test_what_all_solved_and_what_only_one_did():
 def test_one_teacher_alone_is_fine(teachers):
     found = overlap({str(i): pa.array(["a"]) for i in range(teachers)})
     assert found["by_all"] == 1 and sum(found[f"only {i}"] for i in range(teachers)) == (teachers == 1)
+
+
+@pytest.mark.parametrize("spans", ["[]", "[64, 32]", "[8, 8]"])
+def test_borders_that_do_not_rise_are_an_error(inside, spans):
+    (inside / "params.yaml").write_text(f"analyse: {{spans: {spans}}}\n")
+    with pytest.raises(ParamsError, match=r"analyse.spans: borders must rise"):
+        main()

@@ -83,6 +83,12 @@ def test_what_the_scan_of_all_finds_is_what_a_close_look_finds(text, planted):
     assert suspects(messages, benchmarks.index).tolist() == [benchmarks.match(text) is not None]
 
 
+@pytest.mark.parametrize("text", [LONG + " And then ?", "So : " + LONG[: LONG.rindex(" ")], " ".join(LONG.split()[:13]) + " x"])
+def test_a_run_at_the_beginning_or_the_end_is_found(text):
+    messages = pa.array([[{"role": "user", "content": text}]], QUERY.field("messages").type)
+    assert suspects(messages, Benchmarks(ITEMS, SETTINGS).index).all()
+
+
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 6))
 def test_gram_hashes_are_of_every_window(tokens, n):
     ids = words(" ".join(tokens))

@@ -37,6 +37,13 @@ def test_a_row_is_in_the_released_schema():
     assert human["info"]["think_content"] is None and assistant["info"]["ppl"] == 2.5
 
 
+def test_a_query_keeps_its_own_system_prompt_after_the_pipeline_s():
+    query = make_query(messages=[{"role": "system", "content": "in French"}, {"role": "user", "content": "greet me"}])
+    trace = TRACE | {"teacher": "t", "perplexity": 2.5}
+    assert released(query, trace, "be brief")["system"] == "be brief\n\nin French"
+    assert released(query, trace, "")["system"] == "in French"
+
+
 def test_a_data_set_with_its_card_loads(tmp_path):
     from datasets import load_dataset
 

@@ -3,7 +3,7 @@ import pytest
 from mini.helpers import prompts
 from mini.tokenizer import build
 from stages.tables import DataError
-from stages.tokenise import boundary, tokenised
+from stages.tokenise import boundary, load, tokenised
 
 PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
 RESPONSE = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
@@ -39,3 +39,14 @@ class Merging:
 @pytest.mark.parametrize(("prompt", "tokens"), [("abcd", 2), ("abc", 2), ("", 0)])
 def test_a_token_across_the_border_belongs_to_the_prompt(prompt, tokens):
     assert boundary(Merging(), prompt, "abcdefgh") == tokens
+
+
+def test_a_tokenizer_whose_file_cuts_and_pads_does_neither(tmp_path, tokenizer):
+    cutting = build(PROMPT, prompts())
+    cutting.backend_tokenizer.enable_truncation(4)
+    cutting.backend_tokenizer.enable_padding(length=64)
+    cutting.backend_tokenizer.save(str(tmp_path / "cutting.json"))
+    cutting.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text((tmp_path / "cutting.json").read_text())
+    dialogue = ([{"role": "user", "content": "how many apples now ?"}], RESPONSE)
+    assert tokenised(load(str(tmp_path), None), [dialogue]) == tokenised(tokenizer, [dialogue])
