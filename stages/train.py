@@ -242,9 +242,8 @@ def fit(teacher: str, settings: Train) -> None:
 
 def live(teacher: str, resume: bool) -> Any:
     """Shows the loss in dvclive/ as it goes, for `dvc plots show` and the editor's extension."""
-    from transformers.integrations import DVCLiveCallback
-
     from dvclive import Live
+    from transformers.integrations import DVCLiveCallback
 
     return DVCLiveCallback(live=Live(f"dvclive/{teacher}", dvcyaml=None, save_dvc_exp=False, report=None, resume=resume))
 
@@ -305,11 +304,19 @@ def run_ranks(teacher: str, settings: Train) -> None:
         )
 
 
+def leave() -> None:
+    """Ends a rank whose work is on disk, at once: torn down bit by bit, libraries' threads now and then abort it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def main(teacher: str) -> None:
     settings = params.load(Train, "train")
     if "RANK" in os.environ:
         die_with_parent()
         fit(teacher, settings)
+        leave()
     else:
         launch(teacher, settings)
         say(f"train@{teacher}", f"student in models/students/{teacher}")

@@ -91,6 +91,12 @@ def finished(folder: Path, ok: bool = True) -> str:
     return said
 
 
+def checkpointed(folder: Path, step: int) -> bool:
+    """Whether a whole checkpoint of this step or a later one is on disk."""
+    whole = (folder / ".checkpoints").glob("*/checkpoint-*/whole")
+    return any(int(path.parent.name.split("-")[1]) >= step for path in whole)
+
+
 def curve(folder: Path) -> list[float]:
     with (folder / "data/training/t/loss.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
@@ -139,20 +145,17 @@ def test_the_kind_of_zero_changes_nothing(base, undisturbed, tmp_path, name):
 
 @pytest.mark.slow
 def test_killed_five_times_it_ends_as_undisturbed_loss_for_loss(base, undisturbed, tmp_path):
-    folder, rng, kills = prepare(tmp_path, base), random.Random(0), 0
-    while kills < 5:
+    folder, rng = prepare(tmp_path, base), random.Random(0)
+    for step in sorted(rng.sample(range(2, 13, 2), 5)):
+        moment = rng.uniform(0.0, 4.0) if checkpointed(folder, step) else rng.uniform(0.0, 0.05)
         process = start(folder)
-        began = time.monotonic()
-        wanted = rng.uniform(7, 14)
-        while process.poll() is None and time.monotonic() - began < wanted:
-            time.sleep(0.05)
-        if process.poll() is not None:
-            break
+        while process.poll() is None and not checkpointed(folder, step):
+            time.sleep(0.01)
+        time.sleep(moment)
+        assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        kills += 1
     finished(folder)
-    assert kills >= 3
     assert_same(folder, undisturbed, 1e-6)
 
 
