@@ -5,6 +5,7 @@ python -m bench.packing SCALE: 1.89 million lengths times SCALE into windows of 
 
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +59,8 @@ def trl(lengths: np.ndarray) -> tuple[int, float]:
     return len(packed), time.monotonic() - begun
 
 
-def tokenizer() -> object:
-    """A byte-level BPE of 32 k tokens with a chat template, trained on the made corpus."""
+def tokenizer(size: int = 32_000) -> Any:
+    """A byte-level BPE of ``size`` tokens with a chat template, trained on the made corpus."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -67,7 +68,7 @@ def tokenizer() -> object:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet, tags = pre_tokenizers.ByteLevel.alphabet(), ["<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(vocab_size=32_000, special_tokens=tags, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=tags, initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator(corpus.Writer(0).sentences, trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=backend)
     made.chat_template = (
@@ -80,14 +81,14 @@ def tokenizer() -> object:
 def tokenising() -> list[Line]:
     made, writer = tokenizer(), corpus.Writer(1)
     dialogues = [([{"role": "user", "content": writer.prose(4)}], writer.prose(150)) for _ in range(DIALOGUES)]
-    texts = [made.apply_chat_template([*m, {"role": "assistant", "content": r}], tokenize=False) for m, r in dialogues]  # type: ignore[attr-defined]
+    texts = [made.apply_chat_template([*m, {"role": "assistant", "content": r}], tokenize=False) for m, r in dialogues]
     ours, alone = [], []
     for _ in range(ROUNDS):
         begun = time.process_time()
         tokens = sum(len(ids) for ids, _ in tokenised(made, dialogues))
         ours.append(time.process_time() - begun)
         begun = time.process_time()
-        made.backend_tokenizer.encode_batch(texts, add_special_tokens=False)  # type: ignore[attr-defined]
+        made.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         alone.append(time.process_time() - begun)
     a, b = sorted(ours)[ROUNDS // 2], sorted(alone)[ROUNDS // 2]
     figures = f"{tokens / a / 1e6:.2f} M tokens a CPU-s, templates and checks included"

@@ -22,28 +22,10 @@ from stages.pack import lay_out
 from stages.tables import read_json, write_json
 
 ROUNDS, WINDOWS_A_STEP, SEQUENCES = 3, 4, 4
-SHAPES = {
-    "small": {
-        "vocab_size": 4096,
-        "hidden_size": 256,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "intermediate_size": 768,
-    },
-    "0.5b": {
-        "vocab_size": 151_936,
-        "hidden_size": 896,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "intermediate_size": 4864,
-    },
-    "1.5b": {
-        "vocab_size": 151_936,
-        "hidden_size": 1536,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-        "intermediate_size": 8960,
-    },
+SHAPES = {  # vocabulary, width, layers, heads, width of the MLP
+    "small": (4096, 256, 4, 4, 768),
+    "0.5b": (151_936, 896, 24, 14, 4864),
+    "1.5b": (151_936, 1536, 28, 12, 8960),
 }
 TRAIN = {
     "processes": 1,
@@ -69,15 +51,25 @@ def save_model(folder: Path, shape: str, window: int) -> None:
     from bench.packing import tokenizer
 
     torch.manual_seed(0)
-    about = {"num_key_value_heads": 2, "tie_word_embeddings": True, "max_position_embeddings": window}
-    Qwen2ForCausalLM(Qwen2Config(**SHAPES[shape], **about)).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)  # type: ignore[attr-defined]
+    vocabulary, width, layers, heads, inner = SHAPES[shape]
+    about = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=2,
+        intermediate_size=inner,
+        tie_word_embeddings=True,
+        max_position_embeddings=window,
+    )
+    Qwen2ForCausalLM(about).save_pretrained(folder)
+    tokenizer(min(vocabulary, 32_000)).save_pretrained(folder)
 
 
 def dialogues(tokens: int, window: int, vocabulary: int) -> list[np.ndarray]:
     """About so many tokens; lengths spread like the study's about an eighth of the window."""
-    rng, drawn = np.random.default_rng(0), []
-    while sum(map(len, drawn)) < tokens:
+    rng, drawn = np.random.default_rng(0), list[np.ndarray]()
+    while sum(len(each) for each in drawn) < tokens:
         length = int(np.clip(rng.lognormal(np.log(window / 12), 0.95), 16, window))
         drawn.append(rng.integers(0, vocabulary, length))
     return drawn
@@ -166,7 +158,7 @@ def main() -> None:
     parser.add_argument("--liger", action="store_true")
     parser.add_argument("--checkpointing", action="store_true")
     asked = parser.parse_args()
-    drawn = dialogues(asked.steps * WINDOWS_A_STEP * asked.window, asked.window, SHAPES[asked.shape]["vocab_size"])
+    drawn = dialogues(asked.steps * WINDOWS_A_STEP * asked.window, asked.window, SHAPES[asked.shape][0])
     packs, tokens = windows(drawn, asked.window), sum(map(len, drawn))
     dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     changes = {"dtype": dtype, "liger": asked.liger, "gradient_checkpointing": asked.checkpointing}
