@@ -21,6 +21,7 @@ from stages.tables import DataError, read, read_json
 from stages.verifiers import PASS
 
 MEASURES = ("pass@1", "mean_tokens")
+BANDS = 5
 TOLD, UNTOLD = ("higher", "lower"), "could not tell"
 CONDITIONS = ("engines", "dtype", "sampling", "prompts", "tasks")
 Values = dict[str, dict[str, dict[str, np.ndarray]]]
@@ -87,12 +88,31 @@ def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     }
 
 
-def adaptivities(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
-    """How each model's length follows difficulty, which is a question's fail rate over all models."""
+def difficulties(values: Values) -> list[np.ndarray]:
+    """A benchmark each, how hard its questions are: their fail rates over all models, from 0 to 1."""
     benchmarks = list(next(iter(values.values())))
-    fails = [1 - np.mean([values[model][b]["pass@1"] for model in values], 0) / 100 for b in benchmarks]
-    tokens = {model: [by[b]["mean_tokens"] for b in benchmarks] for model, by in values.items()}
-    return adaptivity(fails, tokens, settings.resamples, settings.confidence, seed)
+    return [1 - np.mean([measured[b]["pass@1"] for measured in values.values()], 0) / 100 for b in benchmarks]
+
+
+def adaptivities(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
+    """How each model's length follows difficulty."""
+    tokens = {model: [measures["mean_tokens"] for measures in by.values()] for model, by in values.items()}
+    return adaptivity(difficulties(values), tokens, settings.resamples, settings.confidence, seed)
+
+
+def by_difficulty(values: Values) -> list[dict[str, Any]]:
+    """Each model's mean tokens over the questions of like difficulty: ``fails``, percent, is the middle of their band."""
+    benchmarks = list(next(iter(values.values())))
+    fails = np.concatenate(difficulties(values))
+    band = np.minimum((fails * BANDS).astype(int), BANDS - 1)
+    rows = []
+    for model, measured in values.items():
+        tokens = np.concatenate([measured[b]["mean_tokens"] for b in benchmarks])
+        for each in np.unique(band):
+            here = tokens[band == each]
+            middle = 100 * (int(each) + 0.5) / BANDS
+            rows.append({"model": model, "fails": middle, "questions": len(here), "mean_tokens": round(float(here.mean()), 2)})
+    return rows
 
 
 def unlike(conditions: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -114,6 +134,7 @@ def main() -> None:
         metrics["models"] = intervals(values, settings, seed)
         metrics["differences"] = differences(values, settings, seed)
         metrics["adaptivity"] = adaptivities(values, settings, seed)
+        metrics["by_difficulty"] = by_difficulty(values)
         metrics["warnings"] = list(unlike({name: read_json(f"metrics/evaluate/{name}.json")["conditions"] for name in models}))
     for warning in metrics["warnings"]:
         say("compare", f"not evaluated alike: {warning}")

@@ -25,6 +25,14 @@ TEACHER_HEAD = [
     "mean tokens kept",
     "mean perplexity kept",
 ]
+DATA_HEAD = [
+    "teacher",
+    "response tokens: 5, 25, 50, 75, 95 %",
+    "entropy of lengths, bits",
+    "median perplexity",
+    "attempts a trace",
+    "queries only it solved",
+]
 PAGE = Path(__file__).with_name("report.html")
 
 
@@ -88,9 +96,9 @@ def study_rows(path: str | None, benchmarks: list[str]) -> list[list[str]]:
 
 
 def adaptivity_rows(adaptivities: dict[str, Any]) -> list[list[str]]:
-    """How many times longer each student answers what nobody solves than what all solve."""
-    factor = lambda d: "-" if d is None else told(d, 2)  # noqa: E731
-    return [[model, factor(found["within"]), factor(found["across"])] for model, found in adaptivities.items()]
+    """By how many percent each student's answers grow over ten points of difficulty."""
+    growth = lambda d: "-" if d is None else f"{told(d)} %"  # noqa: E731
+    return [[model, growth(found["within"]), growth(found["across"])] for model, found in adaptivities.items()]
 
 
 def many_rows(students: dict[str, Any], benchmarks: list[str]) -> list[list[str]]:
@@ -139,6 +147,18 @@ def teacher_rows(teachers: list[str]) -> list[list[str]]:
     return rows
 
 
+def data_rows(analysis: dict[str, Any], teachers: list[str]) -> list[list[str]]:
+    """How the teachers' data sets differ, on the queries that all share."""
+    rows = []
+    for teacher in teachers:
+        found = analysis[teacher]
+        spread = [found["response_tokens"][name] for name in ("p05", "q1", "median", "q3", "p95")]
+        lengths = " / ".join(f"{tokens:.0f}" for tokens in spread)
+        figures = (found["length_entropy_bits"], found["perplexity"]["median"], found["mean_attempts"])
+        rows.append([teacher, lengths, *(f"{figure:.2f}" for figure in figures), str(analysis["overlap"]["only"][teacher])])
+    return rows
+
+
 def provenance_rows(paths: list[str]) -> list[list[str]]:
     rows = []
     for path in paths:
@@ -162,7 +182,7 @@ def main() -> None:
     settings, teachers = params.load(Report, "report"), params.load(list[str], "teachers")
     benchmarks = list(params.load(dict[str, Any], "evaluate.benchmarks"))
     with provenance.record("metrics/report.json", "altair", "vl-convert-python", "jinja2") as metrics:
-        compared = read_json("metrics/compare.json")
+        compared, analysis = read_json("metrics/compare.json"), read_json("metrics/analysis.json")
         drawn = list(figures(Painter(teachers), teachers, compared))
         students = {name: read_json(f"metrics/students/{name}.json") for name in [*teachers, "base"]}
         page = jinja2.Template(PAGE.read_text(), autoescape=True).render(
@@ -177,6 +197,9 @@ def main() -> None:
             adaptivity=adaptivity_rows(compared["adaptivity"]),
             many=many_rows(students, benchmarks),
             teacher_head=TEACHER_HEAD,
+            data_head=DATA_HEAD,
+            data=data_rows(analysis, teachers),
+            overlap=analysis["overlap"],
             teachers=teacher_rows(teachers),
             removed=removed_rows(teachers),
             provenance=provenance_rows(run_files(teachers)),
@@ -184,6 +207,9 @@ def main() -> None:
         )
         with whole_folder("data/report") as folder:
             write_text(page, folder / "index.html")
+            (folder / "figures").mkdir()
+            for figure in drawn:
+                write_text(figure.alone(), folder / "figures" / f"{figure.name}.svg")
         metrics["figures"] = len(drawn)
     say("report", f"{len(drawn)} figures in data/report/index.html")
 

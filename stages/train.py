@@ -231,13 +231,25 @@ def fit(teacher: str, settings: Train) -> None:
         metrics["peak_memory_mib"] = peak_memory()
         metrics["provenance"] = {"models": locks.brief(lock)}
     model.config.use_cache = True
+    tokenizer = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision)
+    tokenizer.eos_token = end_of_turn(tokenizer)
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     trainer.save_model(str(output / "student"))
     if trainer.is_world_process_zero():
-        AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision).save_pretrained(output / "student")
+        tokenizer.save_pretrained(output / "student")
         write_curve(trainer.state.log_history, output / "loss.csv")
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def end_of_turn(tokenizer: Any) -> str:
+    """The token by which the chat template ends a response, where the student stops; often not what ends a base's texts."""
+    said = "response"
+    dialogue = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
+    whole = tokenizer.apply_chat_template(dialogue, tokenize=False)
+    after = tokenizer.tokenize(whole[whole.rindex(said) + len(said) :])
+    return next((token for token in after if token in tokenizer.all_special_tokens), tokenizer.eos_token)
 
 
 def live(teacher: str, resume: bool) -> Any:

@@ -23,6 +23,14 @@ class Figure:
     text: str
     svg: str
 
+    @property
+    def name(self) -> str:
+        return self.title.lower().replace(" ", "-")
+
+    def alone(self) -> str:
+        """The drawing as a file of its own, dark on white."""
+        return self.svg.replace("currentColor", "#1b1b1b").replace("<svg ", '<svg style="background:white" ', 1)
+
 
 class Painter:
     """Draws Altair charts with the project's colours and inks."""
@@ -75,6 +83,18 @@ def intervals_figure(painter: Painter, models: dict[str, Any], field: str, title
     return painter.svg(
         drawn.facet(row=alt.Row("benchmark:N", title=None, sort=list(next(iter(models.values()))))).properties(title=title)
     )
+
+
+def difficulty_figure(painter: Painter, rows: list[dict[str, Any]]) -> str:
+    import altair as alt
+
+    chart = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
+    drawn = chart.encode(
+        x=alt.X("fails:Q", title="samples that fail a question (%)", scale=alt.Scale(domain=[0, 100])),
+        y=alt.Y("mean_tokens:Q", title="mean tokens a sample", scale=alt.Scale(zero=False)),
+        color=painter.colour("model"),
+    )
+    return painter.svg(drawn.properties(width=460, height=240, title="Length by difficulty"))
 
 
 def shares_figure(painter: Painter, measure: str, title: str) -> str:
@@ -143,6 +163,12 @@ def figures(painter: Painter, teachers: list[str], compared: dict[str, Any]) -> 
     yield Figure("Scores", "Each student's pass@1 and its bootstrap interval; the base is where all started.", share)
     tokens = intervals_figure(painter, models, "mean_tokens", "Length", "mean tokens a sample")
     yield Figure("Lengths by benchmark", "How long the students think, by benchmark.", tokens)
+    by_difficulty = difficulty_figure(painter, compared["by_difficulty"])
+    yield Figure(
+        "Lengths by difficulty",
+        "How long each student thinks about questions that more and more samples fail, all benchmarks together.",
+        by_difficulty,
+    )
     yield Figure(
         "Categories by instance",
         "The same queries for every teacher, so the same shares.",

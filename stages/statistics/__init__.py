@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 POWER = 0.8
+STEP = 0.1
 LARGEST_BLOCK = 2_000_000
 Estimate = dict[str, float]
 
@@ -42,11 +43,11 @@ def p_of(below: float, count: int) -> float:
     return float(min(1.0, 2 * stats.t.cdf(stats.norm.ppf(below) / sqrt(count / (count - 1)), count - 1)))
 
 
-def interval(draws: np.ndarray, value: float, count: int, confidence: float, null: float = 0.0) -> Estimate:
-    """A value with the interval of its bootstrap ``draws`` over ``count`` questions, and the p of its being ``null``."""
+def interval(draws: np.ndarray, value: float, count: int, confidence: float) -> Estimate:
+    """A value with the interval of its bootstrap ``draws`` over ``count`` questions, and the p of its being zero."""
     tail = tail_of(confidence, count)
     low, high = np.quantile(draws, [tail, 1 - tail])
-    far = min((draws <= null).sum(), (draws >= null).sum())
+    far = min((draws <= 0).sum(), (draws >= 0).sum())
     p = p_of((far + 1) / (len(draws) + 1), count) if len(draws) > far else 1.0
     rounded = {name: round(float(each), 4) for name, each in {"mean": value, "low": low, "high": high}.items()}
     return rounded | {"p": float(f"{p:.3g}")}
@@ -99,17 +100,22 @@ def slope_across(difficulty: Blocks, lengths: Blocks) -> np.ndarray:
     return (x * y).sum(1) / np.where(squares > 0, squares, np.nan)
 
 
+def growth(slope: np.ndarray) -> np.ndarray:
+    """A slope of log length, as the percent that length grows by over ten points."""
+    return 100 * (np.exp(STEP * slope) - 1)
+
+
 SLOPES: dict[str, Callable[[Blocks, Blocks], np.ndarray]] = {"within": slope_within, "across": slope_across}
 
 
 def adaptivity(
     difficulty: Blocks, tokens: dict[str, Blocks], resamples: int, confidence: float, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """By model: how many times longer its answers to a question that nobody solves are than to one that all solve.
+    """By model: by how many percent its answers grow with every ten points by which fewer samples solve a question.
 
     ``difficulty`` is a question's fail rate over all models, from 0 to 1, ``tokens`` each model's mean length of it. The
-    figure is e to the slope of log tokens on difficulty; 1 is a length that takes no notice. ``p`` is of its being 1.
-    None where all questions are equally hard. Models share the draws of questions, so their draws can be compared.
+    figure comes from the slope of log tokens on difficulty; 0 is a length that takes no notice. None where all questions
+    are equally hard. Models share the draws of questions, so their draws can be compared.
     """
     rng = np.random.default_rng(seed)
     picks = [rng.integers(0, len(block), (resamples, len(block))) for block in difficulty]
@@ -122,8 +128,8 @@ def adaptivity(
         found[model] = {}
         for name, slope in SLOPES.items():
             (value,) = slope([block[None] for block in difficulty], [block[None] for block in logs])
-            draws = np.exp(slope(drawn, drawn_logs))
+            draws = growth(slope(drawn, drawn_logs))
             draws = draws[np.isfinite(draws)]
             sound = np.isfinite(value) and len(draws) > resamples // 2
-            found[model][name] = interval(draws, float(np.exp(value)), count, confidence, 1.0) if sound else None
+            found[model][name] = interval(draws, float(growth(value)), count, confidence) if sound else None
     return found

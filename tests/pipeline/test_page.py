@@ -29,7 +29,7 @@ def test_the_page_asks_for_nothing_and_draws_every_figure(tmp_path):
     seen = browse(tmp_path, "--dump-dom")
     assert "CONSOLE" not in seen.stderr, seen.stderr
     dom = seen.stdout
-    assert len(re.findall(r"<figure", dom)) == len(re.findall(r"<svg", dom)) == 8
+    assert len(re.findall(r"<figure", dom)) == len(re.findall(r"<svg", dom)) == 9
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", dom) and "url(http" not in dom
     assert all(caption.strip() for caption in re.findall(r"<figcaption>(.*?)</figcaption>", dom, re.DOTALL))
 

@@ -7,9 +7,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
+from mini.helpers import prompts
+from mini.tokenizer import build
 from stages import train
 from stages.params import ParamsError
-from stages.train import IGNORED, Train, Windows, accumulation, collate, last_whole
+from stages.tokenise import tokenised
+from stages.train import IGNORED, Train, Windows, accumulation, collate, end_of_turn, last_whole
 from tests.stages.windows import windows_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +110,31 @@ def test_the_curve_is_a_line_a_step(tmp_path):
 def test_the_deepspeed_files_are_json():
     for path in (ROOT / "conf/deepspeed").glob("*.json"):
         assert json.loads(path.read_text())["zero_optimization"]["stage"] == int(path.stem[4])
+
+
+SAID = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build("", prompts())
+
+
+def test_only_the_last_response_has_labels_its_thought_too(tokenizer):
+    earlier = "<think> 7 ; </think> <answer> \\boxed{ 7 } </answer>"
+    ask = lambda text: {"role": "user", "content": text}  # noqa: E731
+    talk = [ask("Ann has 7 apples ."), {"role": "assistant", "content": earlier}, ask("how many apples now ?")]
+    made = tokenised(tokenizer, [(talk, SAID), ([ask("how many apples now ?")], SAID)])
+    batch, *_ = packed([ids for ids, _ in made], [prompt for _, prompt in made], window=128)
+    labels = batch["labels"][0][batch["labels"][0] != IGNORED]
+    assert [said.strip() for said in tokenizer.decode(labels).split("<|end|>")] == [SAID, SAID, ""]
+    assert tokenizer.decode(batch["input_ids"][0]).count(earlier) == 1
+
+
+@pytest.mark.parametrize(("ending", "wanted"), [("<|im_end|>\n", "<|im_end|>"), ("<|end|>", "<|end|>"), ("", "<|end|>")])
+def test_a_student_stops_where_the_template_ends_a_turn(ending, wanted):
+    """Whatever token ended the texts that its base was trained on."""
+    base = build("", prompts())
+    base.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    base.chat_template = "{% for m in messages %}{{ m.content }}" + ending + "{% endfor %}"
+    assert end_of_turn(base) == wanted
