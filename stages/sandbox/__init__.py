@@ -204,12 +204,13 @@ class Session:
             said = (process.stderr.read() if process.stderr else b"").decode("utf-8", "replace").strip()
             raise SandboxError(f"no sandbox could be started: {said or 'no answer'}; is `unshare --user` allowed here?")
 
-    def load(self, source: str) -> Answer:
-        """Takes the program; C++ is compiled. An answer that is not ok says what the compiler said."""
+    def load(self, source: str, prelude: str = "") -> Answer:
+        """Takes the program, and imports to run before its functions; C++ is compiled, and what is not ok said."""
         limits = self._limits(self.limits.seconds)
         if self.compile:
             limits = self._limits(COMPILE_SECONDS) | {"memory": COMPILE_MEMORY * MEBIBYTE}
-        return self._ask({"op": "load", "source": source, "compile": self.compile, "limits": limits}, limits["seconds"])
+        request = {"op": "load", "source": source, "prelude": prelude, "compile": self.compile, "limits": limits}
+        return self._ask(request, limits["seconds"])
 
     def run(self, stdin: str, seconds: float) -> Answer:
         """Runs the whole program on one input."""

@@ -62,7 +62,7 @@ def listed(value: Any) -> list[dict[str, Any]]:
 
 
 def cases_of(columns: Iterable[Any], metadata: Any) -> str:
-    """All columns' tests in our form (`stages.verifiers.code`), as JSON; the function's name, if any, is in ``metadata``."""
+    """All columns' tests in our form (`stages.verifiers.suites`), as JSON; the function's name, if any, is in ``metadata``."""
     tests = [test for column in columns for test in listed(column)]
     if not tests:
         raise DataError("no tests")

@@ -22,13 +22,13 @@ class Server:
     """Answers one request after the other: ``load``, then ``run``, or ``open``, ``tell`` ... and ``close``."""
 
     def __init__(self):
-        self.source = ""
+        self.source = self.prelude = ""
         self.command: list[str] = []
         self.child: Child
 
     def load(self, request):
         """Takes a program; C++ is compiled by the command that comes with it."""
-        self.source = request["source"]
+        self.source, self.prelude = request["source"], request["prelude"]
         if command := request["compile"]:
             Path("/tmp/solution.cpp").write_text(self.source, encoding="utf-8", errors="replace")
             child = Child(lambda *_: os.execve(command[0], command, {"PATH": "/usr/bin"}), request["limits"])
@@ -54,7 +54,7 @@ class Server:
         """A child that stays for several messages: the program's functions, or tests that call another sandbox's."""
         tests = request.get("tests")
         if tests is None:
-            self.child = Child(lambda *pipes: be_functions(self.source, *pipes), request["limits"])
+            self.child = Child(lambda *pipes: be_functions(self.source, self.prelude, *pipes), request["limits"])
             return self.child.exchange({"names": request["names"]}, request["largest"])
         self.child = Child(lambda *pipes: be_tests(tests, request["names"], request["entry"], *pipes), request["limits"])
         return {"status": "ok"}

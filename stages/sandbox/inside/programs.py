@@ -13,12 +13,13 @@ OPERATIONS: dict[str, Any] = {each.__name__: each for each in (len, iter, next, 
 OPERATIONS |= {each.__name__: each for each in (operator.getitem, operator.setitem, operator.delitem)}
 
 
-def program(source, name):
-    """Runs a program's text as a module of that name; returns its namespace."""
+def program(source, name, prelude=""):
+    """Runs a program's text, after the imports of ``prelude``, as a module of that name; returns its namespace."""
     vars(builtins).update(exit=sys.exit, quit=sys.exit)
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = __builtins__
     sys.modules[name] = module
+    exec(prelude, module.__dict__)
     exec(compile(source, "solution.py", "exec"), module.__dict__)
     return module.__dict__
 
@@ -36,13 +37,13 @@ def find(namespace, name):
     return getattr(namespace["Solution"](), name)
 
 
-def be_functions(source, reader, writer):
+def be_functions(source, prelude, reader, writer):
     """Loads the program and answers calls of its functions with what they return and how they changed their arguments.
 
     The first message asks what some names are in the program: functions and classes, or values.
     """
     names = receive(reader)["names"]
-    namespace, handles = program(source, "solution"), list[Any]()
+    namespace, handles = program(source, "solution", prelude), list[Any]()
     send(writer, {name: describe(namespace[name], handles) for name in names if name in namespace})
     while True:
         call = receive(reader)

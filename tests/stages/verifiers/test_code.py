@@ -3,8 +3,9 @@ import json
 import pytest
 
 from stages.verifiers import FAIL, PASS, UNKNOWN, Item
-from stages.verifiers.code import TestsError as BadTests
-from stages.verifiers.code import program_of, same_output, suite_of
+from stages.verifiers.code import program_of, same_output
+from stages.verifiers.suites import TestsError as BadTests
+from stages.verifiers.suites import prelude, suite_of
 from tests.conftest import verdicts_of
 
 
@@ -87,6 +88,15 @@ FORMS = {
     "by a method": (
         "class Solution:\n    def f(self, a):\n        return a * 2",
         {"fn_name": "f", "inputs": [[2]], "outputs": [4]},
+    ),
+    "with the usual names at hand": (
+        "from __future__ import annotations\nclass Solution:\n    def f(self, xs: List[int]) -> float:\n"
+        "        return max(Counter(xs).values(), default=-inf) * 2 if deque(xs) else pow(2, 3, 5)",
+        {"fn_name": "f", "inputs": [[[1, 1, 2]], [[]]], "outputs": [4, 3]},
+    ),
+    "a usual name of its own": (
+        "def gcd(a, b):\n    return (a - b) * 2",
+        {"fn_name": "gcd", "inputs": [[9, 3]], "outputs": [12]},
     ),
     "a tuple for a list": ("def f(a):\n    return (a, a)", {"fn_name": "f", "inputs": [[2]], "outputs": [[2, 2]]}),
     "by lines of a list": ("print(int(input()) + int(input()))", {"inputs": [["1", "2"]], "outputs": [["3"]]}),
@@ -193,3 +203,14 @@ def test_cpp_programs_right_and_wrong(route):
     assert {name: by_name[name].verdict for name in WRONG if by_name[name].verdict != FAIL} == {}
     assert by_name["does not compile"].reason.startswith("0 of 2 tests passed; does not compile: ")
     assert "took over 2 s" in by_name["endless"].reason
+
+
+def test_only_what_a_program_mentions_is_imported_for_it():
+    assert prelude("def f(xs: List[int]): return Counter(xs), pow(2, 3), lists") == (
+        "from collections import Counter\nfrom typing import List"
+    )
+
+
+def test_a_whole_program_must_import_what_it_uses(route):
+    (verdict,) = verify(route, ("print(gcd(4, 6))", {"inputs": [""], "outputs": ["2"]}))
+    assert verdict.verdict == FAIL

@@ -1,0 +1,226 @@
+"""Test cases as data sets keep them, read into tests: what is called or run, and what decides.
+
+JSON in three forms, all with an optional ``language`` (``python``, ``cpp``):
+
+- ``{"inputs": [...], "outputs": [...], "fn_name": null}``: a program, by standard input and output; with ``fn_name``,
+  a function (of the module, or of a class ``Solution``) called with each input's arguments. Such functions are written
+  for judges that have the usual names at hand (``List``, ``deque``, ``inf``), so what they mention is imported for them;
+- ``{"asserts": ["assert f(2) == 4", ...], "setup": ""}``;
+- ``{"check": "def check(candidate): ...", "fn_name": "f"}``, one test, or without ``fn_name`` a text whose functions
+  ``test_...`` are the tests.
+"""
+
+import ast
+import builtins
+import importlib
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+LANGUAGES = {"py": "python", "python": "python", "python3": "python", "cpp": "cpp", "c++": "cpp", "cc": "cpp"}
+USUAL = (
+    *("collections", "heapq", "bisect", "itertools", "functools", "math", "operator", "string", "re"),
+    *("datetime", "random", "copy", "json", "sys", "typing"),
+)
+
+
+class TestsError(ValueError):
+    """Test cases that cannot be run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A test that one call decides: ``decide`` looks at what it returned, out here."""
+
+    fn: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    decide: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A test that must run beside stand-ins for the program's ``names``; ``entry``: what to call in it, and with what."""
+
+    source: str
+    names: list[str]
+    entry: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stdin:
+    """A test by standard input and output."""
+
+    input: str
+    output: str
+
+
+Test = Call | Script | Stdin
+
+
+@dataclass(frozen=True)
+class Suite:
+    """``usual``: whether the program finds the usual names imported."""
+
+    language: str
+    tests: list[Test]
+    usual: bool = False
+
+
+@cache
+def usual_names() -> dict[str, str]:
+    """Each name that judges have at hand, and the line that imports it; the first module to have a name gives it."""
+    lines: dict[str, str] = {}
+    for module in map(importlib.import_module, USUAL):
+        lines.setdefault(module.__name__, f"import {module.__name__}")
+        for name in getattr(module, "__all__", [name for name in vars(module) if name[0] != "_"]):
+            if not hasattr(builtins, name):
+                lines.setdefault(name, f"from {module.__name__} import {name}")
+    return lines
+
+
+def prelude(program: str) -> str:
+    """Imports of the usual names that a program mentions."""
+    known = usual_names()
+    return "\n".join(sorted({known[word] for word in re.findall(r"\w+", program) if word in known}))
+
+
+def suite_of(test_cases: str | None, most: int) -> Suite:
+    """Reads test cases, the first ``most`` of them. Raises TestsError where they are missing or of no known form."""
+    try:
+        cases = json.loads(test_cases or "null")
+    except ValueError as error:
+        raise TestsError(f"test cases are not JSON: {error}") from None
+    if not isinstance(cases, dict):
+        raise TestsError("the query has no test cases")
+    language = LANGUAGES.get(str(cases.get("language") or "python").lower())
+    if language is None:
+        raise TestsError(f"no sandbox for the language {cases['language']!r}")
+    try:
+        tests = _tests_of(cases)
+    except (TypeError, ValueError, SyntaxError, KeyError, AttributeError) as error:
+        raise TestsError(f"test cases cannot be read: {type(error).__name__}: {error}") from None
+    if not tests:
+        raise TestsError("the query has no test cases")
+    if language == "cpp" and not all(isinstance(test, Stdin) for test in tests):
+        raise TestsError("C++ is tested by standard input and output only")
+    called = bool(language == "python" and cases.get("fn_name") and not cases.get("check"))
+    return Suite(language, tests[:most], called)
+
+
+def _tests_of(cases: dict[str, Any]) -> list[Test]:
+    if source := cases.get("check"):
+        if name := cases.get("fn_name"):
+            return [Script(source, sorted(unresolved(source) | {name}), ("check", name))]
+        functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        return [Script(source, sorted(unresolved(source)), (name,)) for name in functions if name.startswith("test")]
+    if cases.get("asserts"):
+        setup = cases.get("setup") or ""
+        if isinstance(cases["asserts"], str):
+            raise TypeError("asserts must be a list")
+        return [
+            as_call(each) or Script(f"{setup}\n{each}", sorted(unresolved(f"{setup}\n{each}"))) for each in cases["asserts"]
+        ]
+    pairs = list(zip(cases.get("inputs") or [], cases.get("outputs") or [], strict=True))
+    if not cases.get("fn_name"):
+        return [Stdin(as_stdin(given), as_stdin(expected)) for given, expected in pairs]
+    return [as_function_test(cases["fn_name"], given, expected) for given, expected in pairs]
+
+
+def as_stdin(value: Any) -> str:
+    """An input or output as text; some sources keep its lines as a list."""
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def as_function_test(name: str, given: Any, expected: Any) -> Call:
+    """A call from a data set: a list of arguments, or a line of JSON an argument."""
+    arguments = [json.loads(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else list(given)
+    value = _json(expected)
+    return Call(name, arguments, {}, lambda got: same(got, value) or (isinstance(value, list) and [got] == value))
+
+
+def _json(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def same(got: Any, expected: Any) -> bool:
+    """Equality as data sets mean it: JSON has no tuples, and its decimals are rounded."""
+    if isinstance(got, float) and isinstance(expected, int | float) and not isinstance(expected, bool):
+        return got == expected or abs(got - expected) <= 1e-9 * max(1.0, abs(expected))
+    if isinstance(got, list | tuple) and isinstance(expected, list | tuple):
+        return len(got) == len(expected) and all(map(same, got, expected))
+    if isinstance(got, dict) and isinstance(expected, dict):
+        plain = {str(key): value for key, value in got.items()}
+        return plain.keys() == expected.keys() and all(same(plain[key], expected[key]) for key in expected)
+    return type(got) is type(expected) and got == expected
+
+
+def as_call(source: str) -> Call | None:
+    """The one call that an assert compares with a literal, or None where it is anything else."""
+    body = ast.parse(source.strip()).body
+    if len(body) != 1 or not isinstance(body[0], ast.Assert):
+        return None
+    test = body[0].test
+    try:
+        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq | ast.Is):
+            for side, other in ((test.left, test.comparators[0]), (test.comparators[0], test.left)):
+                if isinstance(side, ast.Call):
+                    return _call(side, _equal_to(ast.literal_eval(other)))
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            return _call(test.operand, lambda got: not got)
+        return _call(test, bool)
+    except (ValueError, TypeError):
+        return None
+
+
+def _equal_to(value: Any) -> Callable[[Any], bool]:
+    return lambda got: bool(got == value)
+
+
+def _call(node: ast.expr, decide: Callable[[Any], bool]) -> Call:
+    """Raises ValueError where the node is no plain call of a function of the program with literals."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ValueError
+    if any(keyword.arg is None for keyword in node.keywords):
+        raise ValueError
+    named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+    return Call(node.func.id, [ast.literal_eval(argument) for argument in node.args], named, decide)
+
+
+def unresolved(source: str) -> set[str]:
+    """The names that a test uses and does not define: the program's.
+
+    Builtins are the tests' own unless they are imported from the program: it must not say what ``len`` is.
+    """
+    tree = ast.parse(source)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    stored = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    taken = {argument.arg for node in ast.walk(tree) if isinstance(node, ast.arguments) for argument in _arguments(node)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    brought = {
+        (bool(isinstance(node, ast.ImportFrom) and node.module == "solution"), a.name, (a.asname or a.name).split(".")[0])
+        for node in imports
+        for a in node.names
+    }
+    own = {name for ours, name, _ in brought if ours}
+    return (used - stored - defined - taken - {alias for _, _, alias in brought} - set(dir(builtins))) | own
+
+
+def modules_in(source: str) -> set[str]:
+    """Modules of the standard library that a test uses without importing them: some data sets leave that to the program."""
+    nodes = list(ast.walk(ast.parse(source)))
+    bases = {node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
+    called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return (bases - called) & set(sys.stdlib_module_names)
+
+
+def _arguments(node: ast.arguments) -> list[ast.arg]:
+    return [*node.posonlyargs, *node.args, *node.kwonlyargs, *filter(None, (node.vararg, node.kwarg))]
