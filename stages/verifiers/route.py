@@ -18,7 +18,7 @@ from stages.ledger.verdicts import Verdicts, key_of
 from stages.locks import Lock
 from stages.params import ParamsError, Positive, Section
 from stages.sandbox import Limits
-from stages.verifiers import Category, Item, Verdict, Verifier, ifeval, judge, math, reward, science, scored, unknown
+from stages.verifiers import Category, Item, Verdict, Verifier, ifeval, judge, math, reward, science, scored, suites, unknown
 from stages.verifiers import code as code_
 from stages.verifiers.code import CodeVerifier
 from stages.verifiers.futures import done
@@ -36,7 +36,7 @@ SOURCES: dict[str, list[str | None]] = {
     science.NAME: [science.__file__, math.__file__, *JUDGED],
     ifeval.NAME: [ifeval.__file__],
     reward.NAME: [reward.__file__],
-    code_.NAME: [code_.__file__, sandbox.__file__, *map(str, sorted(sandbox.INSIDE.glob("*.py")))],
+    code_.NAME: [code_.__file__, suites.__file__, sandbox.__file__, *map(str, sorted(sandbox.INSIDE.glob("*.py")))],
 }
 PACKAGES = {
     math.NAME: ["math-verify"],

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.verifiers.route import SOURCES
+
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("stages", "mini")
 
@@ -74,3 +76,14 @@ def test_gpu_results_are_cached_and_only_their_metrics_are_in_git():
             path = metric if cached else next(iter(metric))
             listed = any(f"/{path}".startswith(line) for line in ignored if line.startswith("/metrics"))
             assert cached == listed, f"{name}: {path}"
+
+
+RUNS_THEM = {f"stages/verifiers/{name}.py" for name in ("__init__", "pool", "futures")}
+
+
+@pytest.mark.parametrize("verifier", SOURCES)
+def test_verdicts_hang_on_every_file_that_their_verifier_reads_a_response_with(verifier):
+    listed = {str(Path(str(path)).relative_to(ROOT)) for path in SOURCES[verifier]}
+    own = Path(str(SOURCES[verifier][0]))
+    read = {str(path.relative_to(ROOT)) for path in imported(own, {own})}
+    assert {path for path in read if path.startswith("stages/verifiers/")} - RUNS_THEM <= listed
