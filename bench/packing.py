@@ -70,7 +70,7 @@ def tokenizer(size: int = 32_000) -> Any:
     alphabet, tags = pre_tokenizers.ByteLevel.alphabet(), ["<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=tags, initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator(corpus.Writer(0).sentences, trainer)
-    made = PreTrainedTokenizerFast(tokenizer_object=backend)
+    made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
     made.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -26,7 +26,7 @@ from stages.locks import Lock
 from stages.params import Section
 from stages.provenance import device, say
 from stages.tables import DataError, read_json_lines, write
-from stages.verifiers import PASS, Category, Item, Verdict, answer_part
+from stages.verifiers import PASS, UNKNOWN, Category, Item, Verdict, answer_part
 from stages.verifiers.math import key_of
 from stages.verifiers.route import Route, Rule, VerifyParams
 
@@ -255,6 +255,8 @@ def main(name: str) -> None:
         closing(Route(verify, verdicts=Verdicts(owner, ROOT))) as pool,
         closing(LedgerEngine(Ledger(owner), settings.engine.max_model_len, lambda: start(model, settings.engine))) as engine,
     ):
+        for notice in pool.notices:
+            say(f"evaluate@{name}", notice)
         lm = language_model(engine, model.revision, 2 * settings.engine.max_num_seqs, name)
         process = scorer(verify_with(pool), verdicts)
         results: Any = simple_evaluate(
@@ -272,6 +274,9 @@ def main(name: str) -> None:
         metrics["conditions"] = conditions(settings, lm)
         metrics["provenance"] = {"model": f"{model.id}@{model.revision}", "engines": metrics["conditions"]["engines"]}
     scores = ", ".join(f"{each} {100 * value:.1f}" for each, value in metrics["lm_eval"].items())
+    unknown = Counter(row["reason"] for row in rows if row["verdict"] == UNKNOWN)
+    for reason, count in unknown.most_common(3):
+        say(f"evaluate@{name}", f"{count} of {len(rows)} samples could not be told, and count as not passed: {reason}")
     say(f"evaluate@{name}", f"{scores} ({engine.asked} generated, {engine.reused} from the ledger)")
 
 

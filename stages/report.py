@@ -109,7 +109,8 @@ def many_rows(students: dict[str, Any], benchmarks: list[str]) -> list[list[str]
             found = scores[benchmark]
             many = ", ".join(f"{measure} {value:.1f}" for measure, value in found["many"].items())
             lengths = f"{found['tokens']['q1']:.0f} / {found['tokens']['median']:.0f} / {found['tokens']['q3']:.0f}"
-            rows.append([name, benchmark, many, lengths, f"{100 * found['truncated_share']:.1f} %"])
+            shares = (f"{100 * found[share]:.1f} %" for share in ("truncated_share", "unknown_share"))
+            rows.append([name, benchmark, many, lengths, *shares])
     return rows
 
 

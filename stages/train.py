@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from stages import locks, params, provenance
+from stages.messages import end_of_turn
 from stages.params import Section
 from stages.processes import die_with_parent
 from stages.provenance import device, say
@@ -117,9 +118,9 @@ def accumulation(settings: Train, ranks: int) -> int:
 def job(teacher: str, settings: Train, lock: locks.Lock, seed: int) -> str:
     """A name for exactly this training: its data, base and settings."""
     digest = hashlib.sha256(json.dumps([asdict(settings), lock.revision, seed], sort_keys=True).encode())
-    digest.update(Path(settings.deepspeed).read_bytes())
-    for path in sorted(Path(f"data/packed/{teacher}").glob("*.npy")):
-        digest.update(path.read_bytes())
+    for path in (Path(settings.deepspeed), *sorted(Path(f"data/packed/{teacher}").glob("*.npy"))):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"{teacher}-{digest.hexdigest()[:16]}"
 
 
@@ -171,15 +172,26 @@ def watcher(teacher: str) -> Any:
 
     class Watcher(TrainerCallback):
         def __init__(self) -> None:
-            self.began = self.said = time.monotonic()
+            self.began = self.ended = self.said = time.monotonic()
             self.steps = 0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.began = self.began if self.steps else time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.steps, self.ended = self.steps + 1, time.monotonic()
+
+        @property
+        def seconds(self) -> float:
+            """From the first step's begin to the last one's end: without start-up, with the checkpoints between."""
+            return self.ended - self.began if self.steps else 0.0
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "loss" not in (logs or {}):
                 return
             if why := trouble([float(row["loss"]) for row in state.log_history if "loss" in row]):
                 raise DivergedError(f"{why}; lower train.learning_rate; checkpoints are kept in {args.output_dir}")
-            self.steps, now = self.steps + 1, time.monotonic()
+            now = time.monotonic()
             if state.is_world_process_zero and now - self.said > EVERY:
                 self.said = now
                 left = (now - self.began) / self.steps * (state.max_steps - state.global_step)
@@ -210,7 +222,8 @@ def fit(teacher: str, settings: Train) -> None:
     model.config.use_cache = False
     size = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
     windows = Windows(Path(f"data/packed/{teacher}"), settings.global_batch)
-    callbacks = [watcher(teacher), *([live(teacher, bool(last_whole(output)))] if int(os.environ["RANK"]) == 0 else [])]
+    watched = watcher(teacher)
+    callbacks = [watched, *([live(teacher, bool(last_whole(output)))] if int(os.environ["RANK"]) == 0 else [])]
     trainer = Trainer(model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
     facts = output / f"run-{os.environ['RANK']}.json"
@@ -218,16 +231,16 @@ def fit(teacher: str, settings: Train) -> None:
         resume = last_whole(output)
         if resume and trainer.is_world_process_zero():
             say(f"train@{teacher}", f"going on from {resume.name}")
-        begun, before = time.monotonic(), int(resume.name.split("-")[1]) if resume else 0
+        before = int(resume.name.split("-")[1]) if resume else 0
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         steps = trainer.state.global_step
         metrics.update(steps=steps, ranks=ranks, resumed=bool(resume), windows=len(windows.ids))
-        seconds, share = time.monotonic() - begun, (steps - before) / steps
+        share = (steps - before) / steps
         done = (
             settings.epochs * share * flops(size, model.config.num_hidden_layers, model.config.hidden_size, windows.positions)
         )
         metrics.update(tokens=windows.ids.size * settings.epochs, target_share=round(float(np.mean(windows.targets)), 4))
-        metrics.update(throughput(windows.ids.size * settings.epochs * share, done, seconds, ranks))
+        metrics.update(throughput(windows.ids.size * settings.epochs * share, done, watched.seconds, ranks))
         metrics["peak_memory_mib"] = peak_memory()
         metrics["provenance"] = {"models": locks.brief(lock)}
     model.config.use_cache = True
@@ -241,15 +254,6 @@ def fit(teacher: str, settings: Train) -> None:
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def end_of_turn(tokenizer: Any) -> str:
-    """The token by which the chat template ends a response, where the student stops; often not what ends a base's texts."""
-    said = "response"
-    dialogue = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
-    whole = tokenizer.apply_chat_template(dialogue, tokenize=False)
-    after = tokenizer.tokenize(whole[whole.rindex(said) + len(said) :])
-    return next((token for token in after if token in tokenizer.all_special_tokens), tokenizer.eos_token)
 
 
 def live(teacher: str, resume: bool) -> Any:

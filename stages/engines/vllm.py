@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from stages.engines import PROMPT_TOO_LONG, Completion, EngineError, Request, VllmSettings
+from stages.messages import end_of_turn
 
 THINK = "<think>"
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
@@ -59,6 +60,8 @@ class VllmEngine:
         except Exception as error:
             raise EngineError(f"vLLM cannot load {model}: {type(error).__name__}: {error}") from error
         self.context = settings.max_model_len
+        ending = end_of_turn(self.tokenizer)
+        self.stop = [] if ending is None else [self.tokenizer.convert_tokens_to_ids(ending)]
         self.opened: set[str] = set()
         self.refused: list[Completion] = []
 
@@ -75,7 +78,11 @@ class VllmEngine:
             self.opened.add(request.key)
         wanted = request.sampling
         sampling = SamplingParams(
-            temperature=wanted.temperature, top_p=wanted.top_p, max_tokens=wanted.max_tokens, seed=request.seed
+            temperature=wanted.temperature,
+            top_p=wanted.top_p,
+            max_tokens=wanted.max_tokens,
+            seed=request.seed,
+            stop_token_ids=self.stop,
         )
         self.engine.add_request(request.key, TokensPrompt(prompt_token_ids=ids), sampling)
 

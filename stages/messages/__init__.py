@@ -62,3 +62,12 @@ def dig(row: Any, path: str) -> Any:
         else:
             return None
     return row
+
+
+def end_of_turn(tokenizer: Any) -> str | None:
+    """The token by which the chat template ends a response, where models must stop; often not what ends a base's texts."""
+    said = "response"
+    dialogue = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
+    whole = tokenizer.apply_chat_template(dialogue, tokenize=False)
+    after = tokenizer.tokenize(whole[whole.rindex(said) + len(said) :])
+    return next((token for token in after if token in tokenizer.all_special_tokens), tokenizer.eos_token)

@@ -205,7 +205,7 @@ class Session:
             raise SandboxError(f"no sandbox could be started: {said or 'no answer'}; is `unshare --user` allowed here?")
 
     def load(self, source: str, prelude: str = "") -> Answer:
-        """Takes the program, and imports to run before its functions; C++ is compiled, and what is not ok said."""
+        """Takes the program, and imports to run before it; C++ is compiled, and what is not ok said."""
         limits = self._limits(self.limits.seconds)
         if self.compile:
             limits = self._limits(COMPILE_SECONDS) | {"memory": COMPILE_MEMORY * MEBIBYTE}

@@ -71,8 +71,8 @@ def cases_of(columns: Iterable[Any], metadata: Any) -> str:
     if any(test.get("testtype") == "functional" for test in tests) and not name:
         raise DataError("tests of a function, and no func_name")
     inputs = [_arguments(test["input"]) if name else test["input"] for test in tests]
-    outputs = [json.loads(test["output"]) if name else test["output"] for test in tests]
-    return json.dumps({"inputs": inputs, "outputs": outputs, "fn_name": name})
+    outputs = [test["output"] for test in tests]
+    return json.dumps({"inputs": inputs, "outputs": outputs, "fn_name": name, "usual": True})
 
 
 def _arguments(text: str) -> list[Any]:

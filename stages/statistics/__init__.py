@@ -39,7 +39,7 @@ def tail_of(confidence: float, count: int) -> float:
 def p_of(below: float, count: int) -> float:
     """The two-sided p where a share ``below`` of the bootstrap lies on the far side of zero: `tail_of`, turned round."""
     if count < 2:
-        return min(1.0, 2 * below)
+        return 1.0
     return float(min(1.0, 2 * stats.t.cdf(stats.norm.ppf(below) / sqrt(count / (count - 1)), count - 1)))
 
 

@@ -14,7 +14,7 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090":
 
 def flops(parameters: int, layers: int, width: int, positions: np.ndarray) -> float:
     """The operations of one pass forward and back over windows, given their position ids (windows, window)."""
-    tokens, attended = positions.size, float(positions.astype(np.float64).sum() + positions.size)
+    tokens, attended = positions.size, float(positions.sum(dtype=np.float64) + positions.size)
     return 6.0 * parameters * tokens + 12.0 * layers * width * attended
 
 

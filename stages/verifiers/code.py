@@ -9,6 +9,7 @@ import re
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from stages.sandbox import Answer, Limits, Sandbox, SandboxError, Session, decode, encode
@@ -16,7 +17,7 @@ from stages.verifiers import Item, Verdict, scored, unknown
 from stages.verifiers.suites import LANGUAGES, Call, Script, Stdin, Suite, Test, TestsError, modules_in, prelude, suite_of
 
 NAME = "code"
-TOTAL = 3
+TOTAL, TEN = 3, 10
 MOST_HASHED = 1000
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 
@@ -61,11 +62,15 @@ def _same_token(said: str, expected: str) -> bool:
 
 
 class Grader:
-    """Runs one program against a suite; every test gets ``seconds``, all together three times that."""
+    """Runs one program against a suite; every test gets ``seconds``, every ten together three times that.
 
-    def __init__(self, sandbox: Sandbox, suite: Suite):
-        self.sandbox, self.suite = sandbox, suite
+    Where ``all_count``, no test is run after the first that fails.
+    """
+
+    def __init__(self, sandbox: Sandbox, suite: Suite, all_count: bool):
+        self.sandbox, self.suite, self.all_count = sandbox, suite, all_count
         self.seconds = sandbox.limits.seconds
+        self.total = TOTAL * self.seconds * ceil(len(suite.tests) / TEN)
         self.deadline = 0.0
 
     def grade(self, program: str) -> list[Outcome]:
@@ -74,13 +79,17 @@ class Grader:
             loaded = session.load(program, prelude(program) if self.suite.usual else "")
             if loaded.status != "ok":
                 return [Outcome(False, f"does not compile: {loaded.why}")] * len(self.suite.tests)
-            self.deadline = time.monotonic() + TOTAL * self.seconds
-            return [self._test(session, test) for test in self.suite.tests]
+            self.deadline = time.monotonic() + self.total
+            outcomes: list[Outcome] = []
+            for test in self.suite.tests:
+                skip = self.all_count and bool(outcomes) and not outcomes[-1].passed
+                outcomes.append(outcomes[-1] if skip else self._test(session, test))
+            return outcomes
 
     def _test(self, session: Session, test: Test) -> Outcome:
         seconds = min(self.seconds, self.deadline - time.monotonic())
         if seconds <= 0:
-            return Outcome(False, f"all tests together took over {TOTAL * self.seconds:g} s")
+            return Outcome(False, f"all tests together took over {self.total:g} s")
         if isinstance(test, Stdin):
             answer = session.run(test.input, seconds)
             return self._ended(answer) or decided(same_output(answer.output, test.output))
@@ -153,9 +162,13 @@ def decided(passed: bool) -> Outcome:
 
 
 class CodeVerifier:
-    """Verifies programs side by side, ``workers`` at a time. Without a sandbox every verdict is unknown and says why."""
+    """Verifies programs side by side, ``workers`` at a time. Without a sandbox every verdict is unknown and says why.
 
-    def __init__(self, limits: Limits, workers: int):
+    ``all_count``: a program that fails one test fails, and the rest of its tests is not run.
+    """
+
+    def __init__(self, limits: Limits, workers: int, all_count: bool = False):
+        self.all_count = all_count
         self.threads = ThreadPoolExecutor(workers, "sandbox")
         self.sandbox: Sandbox | None = None
         self.most = limits.tests
@@ -178,7 +191,7 @@ class CodeVerifier:
             return unknown(NAME, self.notice, hopeless=True)
         try:
             suite = suite_of(item.test_cases, self.most)
-            outcomes = Grader(self.sandbox, suite).grade(program_of(item.answer or ""))
+            outcomes = Grader(self.sandbox, suite, self.all_count).grade(program_of(item.answer or ""))
         except TestsError as error:
             return unknown(NAME, str(error), hopeless=True)
         except SandboxError as error:

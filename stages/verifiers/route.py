@@ -179,7 +179,8 @@ class Route:
             elif name == ifeval.NAME:
                 yield name, IfVerifier(self.pool)
             elif name == code_.NAME:
-                yield name, CodeVerifier(self.params.sandbox, self.params.processes)
+                all_count = all(rule.threshold == 1 for rule in self.rules.values() if rule.verifier == name)
+                yield name, CodeVerifier(self.params.sandbox, self.params.processes, all_count)
             elif self.params.reward and self.roles.reward:
                 yield name, RewardVerifier(self.roles.reward, self.params.reward)
 

@@ -5,6 +5,7 @@ JSON in three forms, all with an optional ``language`` (``python``, ``cpp``):
 - ``{"inputs": [...], "outputs": [...], "fn_name": null}``: a program, by standard input and output; with ``fn_name``,
   a function (of the module, or of a class ``Solution``) called with each input's arguments. Such functions are written
   for judges that have the usual names at hand (``List``, ``deque``, ``inf``), so what they mention is imported for them;
+  for whole programs too where ``usual`` is true, as LiveCodeBench has it;
 - ``{"asserts": ["assert f(2) == 4", ...], "setup": ""}``;
 - ``{"check": "def check(candidate): ...", "fn_name": "f"}``, one test, or without ``fn_name`` a text whose functions
   ``test_...`` are the tests.
@@ -22,9 +23,10 @@ from functools import cache
 from typing import Any
 
 LANGUAGES = {"py": "python", "python": "python", "python3": "python", "cpp": "cpp", "c++": "cpp", "cc": "cpp"}
+DEEPEST = 50_000
 USUAL = (
     *("collections", "heapq", "bisect", "itertools", "functools", "math", "operator", "string", "re"),
-    *("datetime", "random", "copy", "json", "sys", "typing"),
+    *("datetime", "random", "statistics", "copy", "io", "json", "sys", "typing"),
 )
 
 
@@ -84,9 +86,10 @@ def usual_names() -> dict[str, str]:
 
 
 def prelude(program: str) -> str:
-    """Imports of the usual names that a program mentions."""
+    """Imports of the usual names that a program mentions, and recursion as deep as LiveCodeBench allows it."""
     known = usual_names()
-    return "\n".join(sorted({known[word] for word in re.findall(r"\w+", program) if word in known}))
+    deeper = ["import sys", f"sys.setrecursionlimit({DEEPEST})"]
+    return "\n".join([*sorted({known[word] for word in re.findall(r"\w+", program) if word in known}), *deeper])
 
 
 def suite_of(test_cases: str | None, most: int) -> Suite:
@@ -108,8 +111,8 @@ def suite_of(test_cases: str | None, most: int) -> Suite:
         raise TestsError("the query has no test cases")
     if language == "cpp" and not all(isinstance(test, Stdin) for test in tests):
         raise TestsError("C++ is tested by standard input and output only")
-    called = bool(language == "python" and cases.get("fn_name") and not cases.get("check"))
-    return Suite(language, tests[:most], called)
+    called = cases.get("fn_name") and not cases.get("check")
+    return Suite(language, tests[:most], language == "python" and bool(called or cases.get("usual")))
 
 
 def _tests_of(cases: dict[str, Any]) -> list[Test]:
@@ -152,8 +155,9 @@ def _json(value: Any) -> Any:
 
 def same(got: Any, expected: Any) -> bool:
     """Equality as data sets mean it: JSON has no tuples, and its decimals are rounded."""
-    if isinstance(got, float) and isinstance(expected, int | float) and not isinstance(expected, bool):
-        return got == expected or abs(got - expected) <= 1e-9 * max(1.0, abs(expected))
+    if isinstance(got, int | float) and isinstance(expected, int | float):
+        decimal = isinstance(got, float) or isinstance(expected, float)
+        return got == expected or (decimal and abs(got - expected) <= 1e-9 * max(1.0, abs(expected)))
     if isinstance(got, list | tuple) and isinstance(expected, list | tuple):
         return len(got) == len(expected) and all(map(same, got, expected))
     if isinstance(got, dict) and isinstance(expected, dict):

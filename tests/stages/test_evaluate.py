@@ -121,7 +121,8 @@ def test_programs_are_scored_by_all_their_tests_in_the_sandbox(inside, monkeypat
     with closing(Route(strict(verify_params(), SETTINGS))) as route:
         found, rows, scripted = run(route, script, inside / "ledger")
     assert found == score and len(rows) == 6 and all(row["answer"] is None for row in rows)
-    assert "Complete this code" in scripted.asked[0].messages[-1]["content"]
+    prompts = [request.messages[-1]["content"] for request in scripted.asked]
+    assert "Complete this Python code" in prompts[0] and "reads from standard input" in prompts[-1]
 
 
 def test_a_teacher_itself_can_be_evaluated(inside):

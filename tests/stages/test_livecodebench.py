@@ -35,9 +35,9 @@ def test_private_tests_come_out_of_every_pickle_protocol(protocol):
 
 def test_public_and_private_tests_together_in_our_form():
     found = json.loads(cases_of([json.dumps(STDIN[:1]), packed(json.dumps(STDIN[1:]))], None))
-    assert found == {"inputs": ["1 2\n", "5 5\n"], "outputs": ["3\n", "10\n"], "fn_name": None}
+    assert found == {"inputs": ["1 2\n", "5 5\n"], "outputs": ["3\n", "10\n"], "fn_name": None, "usual": True}
     found = json.loads(cases_of([CALLS, ""], '{"func_name": "total"}'))
-    assert found == {"inputs": [[[1, 2], 3]], "outputs": [6], "fn_name": "total"}
+    assert found == {"inputs": [[[1, 2], 3]], "outputs": ["6"], "fn_name": "total", "usual": True}
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_equal_models_do_not_differ():
 
 def test_one_question_tells_nothing():
     found = compared(a=samples([1.0]), b=samples([0.0]))["a - b"]["b"]["pass@1"]
-    assert found["mean"] == 100 and found["questions_needed"] == 2
+    assert found["mean"] == 100 and found["p"] == 1 and found["verdict"] == "could not tell"
 
 
 def test_models_that_were_asked_otherwise_are_not_compared():

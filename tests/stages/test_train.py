@@ -10,9 +10,10 @@ import pytest
 from mini.helpers import prompts
 from mini.tokenizer import build
 from stages import train
+from stages.messages import end_of_turn
 from stages.params import ParamsError
 from stages.tokenise import tokenised
-from stages.train import IGNORED, Train, Windows, accumulation, collate, end_of_turn, last_whole
+from stages.train import IGNORED, Train, Windows, accumulation, collate, last_whole
 from tests.stages.windows import windows_of
 
 ROOT = Path(__file__).resolve().parents[2]

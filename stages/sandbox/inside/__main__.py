@@ -43,7 +43,10 @@ class Server:
         stdin = os.memfd_create("input")
         write_all(stdin, request["input"].encode("utf-8", "surrogatepass"))
         os.lseek(stdin, 0, os.SEEK_SET)
-        body = (lambda *_: os.execv(self.command[0], self.command)) if self.command else lambda *_: be_program(self.source)
+        if self.command:
+            body = lambda *_: os.execv(self.command[0], self.command)  # noqa: E731
+        else:
+            body = lambda *_: be_program(self.source, self.prelude)  # noqa: E731
         child = Child(body, request["limits"], stdin)
         try:
             return child.collect(request["largest"])

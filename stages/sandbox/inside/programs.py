@@ -24,10 +24,10 @@ def program(source, name, prelude=""):
     return module.__dict__
 
 
-def be_program(source):
+def be_program(source, prelude):
     """A whole program that reads standard input and writes standard output."""
     sys.argv = ["solution.py"]
-    program(source, "__main__")
+    program(source, "__main__", prelude)
 
 
 def find(namespace, name):

@@ -1,12 +1,15 @@
 import json
+import time
+from contextlib import closing
 
 import pytest
 
+from stages.sources.livecodebench import cases_of
 from stages.verifiers import FAIL, PASS, UNKNOWN, Item
-from stages.verifiers.code import program_of, same_output
+from stages.verifiers.code import CodeVerifier, program_of, same_output
 from stages.verifiers.suites import TestsError as BadTests
-from stages.verifiers.suites import prelude, suite_of
-from tests.conftest import verdicts_of
+from stages.verifiers.suites import prelude, same, suite_of
+from tests.conftest import LIMITS, verdicts_of
 
 
 def verify(route, *rows):
@@ -207,8 +210,34 @@ def test_cpp_programs_right_and_wrong(route):
 
 def test_only_what_a_program_mentions_is_imported_for_it():
     assert prelude("def f(xs: List[int]): return Counter(xs), pow(2, 3), lists") == (
-        "from collections import Counter\nfrom typing import List"
+        "from collections import Counter\nfrom typing import List\nimport sys\nsys.setrecursionlimit(50000)"
     )
+
+
+def test_a_whole_program_has_the_usual_names_where_its_benchmark_says_so(route):
+    deep = "def down(n): return n and down(n - 1)\nprint(down(5000) + gcd(4, 6))"
+    (verdict,) = verify(route, (deep, {"inputs": [""], "outputs": ["2"], "usual": True}))
+    assert verdict.verdict == PASS, verdict.reason
+
+
+def test_a_text_of_digits_is_not_the_number(route):
+    tests = json.loads(cases_of([[{"input": "7", "output": '"1488"', "testtype": "functional"}]], {"func_name": "f"}))
+    text, number = verify(route, ("def f(n): return '1488'", tests), ("def f(n): return 1488", tests))
+    assert (text.verdict, number.verdict) == (PASS, FAIL)
+
+
+@pytest.mark.parametrize(("got", "expected"), [(2, 2.0), (2.0, 2), (True, 1), (1, True), (1, 1 + 1e-12)])
+def test_numbers_are_compared_as_python_does_but_for_rounding(got, expected):
+    assert same(got, expected) and not same(got + 1, expected) and not same(str(got), expected)
+
+
+def test_where_all_tests_count_none_is_run_after_the_first_that_fails():
+    tests = json.dumps({"inputs": ["1", "2", "3"], "outputs": ["1", "0", "3"]})
+    slow = "import time\nn = input()\nif n == '3': time.sleep(60)\nprint(n)"
+    with closing(CodeVerifier(LIMITS, 1, all_count=True)) as verifier:
+        began = time.monotonic()
+        verdict = verifier.verify(Item("x", "code", slow, test_cases=tests)).result()
+    assert verdict.verdict == FAIL and verdict.reason.startswith("1 of 3") and time.monotonic() - began < 2
 
 
 def test_a_whole_program_must_import_what_it_uses(route):
