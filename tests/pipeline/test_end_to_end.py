@@ -143,7 +143,7 @@ def test_the_whole_study_runs(project):
     summary = run(project, sys.executable, "-m", "stages.summary")
     assert all(name in summary for name in (*TEACHERS, "base", "aime2024", "livecodebench"))
     page = (project / "data/report/index.html").read_text()
-    assert page.count("<svg") == 8 and "http://www.w3.org" in page and "<script" not in page
+    assert page.count("<svg") == 9 and "http://www.w3.org" in page and "<script" not in page
 
 
 def test_every_removed_row_has_a_reason_and_none_is_lost(project):
