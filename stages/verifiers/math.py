@@ -159,9 +159,9 @@ class MathVerifier:
         gold, answer = item.ground_truth, item.answer or ""
         if not gold:
             return done(unknown(NAME, "the query has no ground truth", hopeless=True))
-        quick = shortcut(gold, answer) if len(gold) <= LONGEST else None
-        if quick is None and max(len(answer), len(gold)) > LONGEST:
+        if len(answer) > LONGEST or len(gold) > LONGEST:
             return done(unknown(NAME, f"longer than {LONGEST} characters"))
+        quick = shortcut(gold, answer)
         first = done(quick) if quick else self.pool.run(NAME, compare, gold, answer)
         return then(first, lambda verdict: self._judged(item, verdict)) if self.judge else first
 
