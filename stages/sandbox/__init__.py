@@ -3,7 +3,7 @@
 One bubblewrap sandbox a program, one child process a test (inside/). What a program can see is the system's /usr and
 the Python that runs this project, read only, an empty /tmp of its own, and no network. What it can give back is data.
 
-Held off, and tested with hostile programs (tests/stages/test_sandbox.py):
+Held off, and tested with hostile programs (tests/stages/sandbox/test_sandbox.py):
 
 - reading the project, home folders, /etc, the environment, other processes; writing anywhere but the sandbox's own /tmp
 - the network, raw devices, mounts, further user namespaces, gaining privileges (no_new_privs, no capabilities)

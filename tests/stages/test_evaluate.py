@@ -10,7 +10,9 @@ import pytest
 from stages import evaluate
 from stages.engines import Completion, Request, Sampling, VllmSettings
 from stages.engines.scripted import ScriptedEngine
-from stages.evaluate import Evaluate, Task, language_model, rows_of, scorer, strict, task_config, verify_with
+from stages.evaluate import rows_of, strict
+from stages.evaluation import Evaluate, Task
+from stages.evaluation.harness import EngineLM, evaluated, scorer, task_config, verify_with
 from stages.ledger import Ledger, LedgerEngine
 from stages.verifiers import Verdict
 from stages.verifiers.route import Route
@@ -26,24 +28,14 @@ QUESTIONS = [{"id": f"easy-{i}", "question": f"what is {i} + 1 ?", "answer": str
 
 
 def run(route, script, root):
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
     Path("data/benchmarks").mkdir(parents=True, exist_ok=True)
     Path("data/benchmarks/easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     scripted = ScriptedEngine(script)
     engine = LedgerEngine(Ledger("m", root), 4096, lambda: scripted)
-    lm = language_model(engine, "revision", 4, "m")
+    lm = EngineLM(engine, "revision", 4, "m")
     verdicts: dict[str, list[Verdict]] = {}
     config = task_config("easy", SETTINGS.benchmarks["easy"], SETTINGS, scorer(verify_with(route), verdicts))
-    results = simple_evaluate(
-        lm,
-        tasks=[config],
-        task_manager=TaskManager(include_defaults=False),
-        system_instruction="be brief",
-        apply_chat_template=True,
-        bootstrap_iters=0,
-    )
+    results = evaluated(lm, [config], "be brief")
     return results["results"]["easy"]["pass@1,all"], rows_of(results, lm, verdicts, engine.seconds), scripted
 
 
@@ -132,21 +124,13 @@ def test_a_teacher_itself_can_be_evaluated(inside):
     assert evaluate.model_of("teacher-a").revision == "r"
 
 
-class Asked:
-    """What `conditions` reads of a language model that was asked one thing."""
-
-    def __init__(self, suffix):
-        request = Request(({"role": "user", "content": f"what ?{suffix}"},), "r", SETTINGS.sampling, 1)
-        self.requests = {("easy", 0, 1): request}
-        self.completions = {("easy", 0, 1): Completion(request.key, "x", "stop", 1, 1, "scripted")}
-
-
 def test_conditions_say_under_what_samples_were_drawn(inside, route):
     found = []
     for suffix in (" think .", " hurry ."):
         settings = replace(SETTINGS, suffix=suffix)
         Path("data/benchmarks").mkdir(parents=True, exist_ok=True)
         Path("data/benchmarks/easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
-        found.append(evaluate.conditions(settings, Asked(suffix)))
+        request = Request(({"role": "user", "content": f"what ?{suffix}"},), "r", SETTINGS.sampling, 1)
+        found.append(evaluate.conditions(settings, [request], [Completion(request.key, "x", "stop", 1, 1, "scripted")]))
     one, two = found
     assert one["prompts"] != two["prompts"] and one["tasks"] == two["tasks"] and one["engines"] == ["scripted"]

@@ -93,15 +93,15 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
         curate,
         decontaminate,
         distill,
-        evaluate,
         headline,
         pack,
         perplexity,
         report,
         similarity,
-        train,
     )
     from stages.engines import EngineSettings, Sampling
+    from stages.evaluation import Evaluate
+    from stages.training import Train
     from stages.verifiers.route import VerifyParams
 
     monkeypatch.chdir(ROOT)
@@ -123,8 +123,8 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
         "price": curate.Price,
         "analyse": analyse.Analyse,
         "pack": pack.Pack,
-        "train": train.Train,
-        "evaluate": evaluate.Evaluate,
+        "train": Train,
+        "evaluate": Evaluate,
         "compare": compare.Compare,
         "headline": headline.Headline,
         "report": report.Report,

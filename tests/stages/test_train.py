@@ -9,11 +9,12 @@ import pytest
 
 from mini.helpers import prompts
 from mini.tokenizer import build
-from stages import train
 from stages.messages import end_of_turn
 from stages.params import ParamsError
 from stages.tokenise import tokenised
-from stages.train import IGNORED, Train, Windows, accumulation, collate, last_whole
+from stages.training import WHOLE, Train, accumulation, last_whole
+from stages.training.watch import write_curve
+from stages.training.windows import IGNORED, Windows, collate
 from tests.stages.windows import windows_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,13 +99,13 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
     for step, whole in ((9, True), (10, True), (20, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if whole:
-            (tmp_path / f"checkpoint-{step}" / train.WHOLE).touch()
+            (tmp_path / f"checkpoint-{step}" / WHOLE).touch()
     assert last_whole(tmp_path) == tmp_path / "checkpoint-10"
 
 
 def test_the_curve_is_a_line_a_step(tmp_path):
     history = [{"step": 1, "epoch": 0.5, "loss": 2.0, "learning_rate": 1e-3}, {"step": 1, "train_runtime": 3.0}]
-    train.write_curve(history, tmp_path / "loss.csv")
+    write_curve(history, tmp_path / "loss.csv")
     assert (tmp_path / "loss.csv").read_text() == "step,epoch,loss,learning_rate\n1,0.5,2.0,0.001\n"
 
 

@@ -17,7 +17,7 @@ import pytest
 from mini.helpers import prompts
 from mini.tokenizer import build
 from stages.throughput import flops
-from stages.train import CALM, SUSTAINED, trouble
+from stages.training.watch import CALM, SUSTAINED, trouble
 from tests.stages.windows import windows_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,40 @@
+"""Packed windows as transformers' Trainer wants them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IGNORED = -100
+
+
+class Windows:
+    """The windows of a folder that ``pack`` made, a row each: input_ids, labels and position_ids, each (window,).
+
+    There is no attention mask: with restarting positions, its absence is what keeps documents apart. Blank windows without
+    a label fill the last batch up to ``multiple``: otherwise ranks would repeat windows there, each number of ranks others.
+    """
+
+    def __init__(self, folder: Path, multiple: int):
+        names = ("ids", "targets", "positions")
+        self.ids, self.targets, self.positions = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in names)
+        self.count = -(-len(self.ids) // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if index >= len(self.ids):
+            window = self.ids.shape[1]
+            blank = np.zeros(window, np.int64)
+            return {"input_ids": blank, "labels": blank + IGNORED, "position_ids": np.arange(window)}
+        ids = self.ids[index].astype(np.int64)
+        labels = np.where(self.targets[index], ids, IGNORED)
+        return {"input_ids": ids, "labels": labels, "position_ids": self.positions[index]}
+
+
+def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """A batch of windows as tensors, each (rows, window)."""
+    import torch
+
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows]).astype(np.int64)) for name in rows[0]}
