@@ -18,6 +18,10 @@ lock=requirements/$accelerator.txt
     echo "setup: $python is $("$python" -V 2>&1), needed is Python 3.11 or newer: make setup PYTHON=/path/to/python3.11" >&2
     exit 1
 }
+# The builds for CPU and GPU bear the same versions, so that pip would keep one for the other: begin anew.
+for ready in "$venv"/.ready-[cg]pu; do
+    [ ! -e "$ready" ] || [ "$ready" = "$venv/.ready-$accelerator" ] || "$python" -m venv --clear "$venv"
+done
 [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
 pip=("$venv/bin/pip" --disable-pip-version-check install --quiet --quiet --no-deps)
 

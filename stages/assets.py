@@ -8,7 +8,7 @@ from stages import params, provenance
 from stages.locks import FOLDER, Lock
 from stages.params import ParamsError, Section
 from stages.provenance import say
-from stages.sources import Traces, check_watched, files_of, is_local
+from stages.sources import Origin, check_watched, files_of, is_local, pinned
 from stages.tables import whole_folder, write_json
 
 WEIGHTS = (".safetensors", ".json", ".txt", ".jinja", ".model")
@@ -61,13 +61,10 @@ def lock(role: str, model: Model) -> Lock:
     return lock_path(role, model) if Path(model.id).is_dir() else lock_hub(role, model)
 
 
-def lock_traces(role: str, traces: Traces) -> Lock:
+def lock_traces(role: str, traces: Origin) -> Lock:
     """Locks a released data set by the hashes of its files, or by its commit on the hub."""
     if not is_local(traces.source):
-        from huggingface_hub import HfApi
-
-        info = HfApi().dataset_info(traces.source, revision=traces.revision)
-        return Lock(role, traces.source, str(info.sha), False, {})
+        return Lock(role, traces.source, str(pinned(traces).revision), False, {})
     check_watched(Path(traces.source), f"{role.replace('-', '.', 1)}.traces.source")
     files = {str(path): sha256(path) for path in files_of(Path(traces.source))}
     return Lock(role, traces.source, digest_of(files), True, files)
@@ -89,7 +86,7 @@ def check_listed(teachers: list[str], pipeline: str) -> None:
 
 def main() -> None:
     roles, teachers = params.load(dict[str, Model | None], "assets"), params.load(list[str], "teachers")
-    released: dict[str, Traces | None] = {}
+    released: dict[str, Origin | None] = {}
     if twice := sorted({teacher for teacher in teachers if teachers.count(teacher) > 1}):
         raise ParamsError(f"params.yaml: teachers: {twice[0]!r} stands there twice")
     for role in NEEDED:
@@ -99,7 +96,7 @@ def main() -> None:
     check_listed(teachers, Path("dvc.yaml").read_text())
     for teacher in teachers:
         roles[f"teacher-{teacher}"] = params.load(Model | None, f"teacher.{teacher}.model")
-        traces = params.load(Traces | None, f"teacher.{teacher}.traces")
+        traces = params.load(Origin | None, f"teacher.{teacher}.traces")
         if (roles[f"teacher-{teacher}"] is None) == (traces is None):
             raise ParamsError(f"params.yaml: teacher.{teacher}: needs a model or traces, and not both; set the other null")
         released[f"teacher-{teacher}"] = traces

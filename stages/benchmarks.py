@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from stages import params, provenance
-from stages.params import ParamsError, Section
+from stages.params import ParamsError
 from stages.provenance import say
-from stages.sources import scan
+from stages.sources import Origin, pinned, scan
 from stages.sources.livecodebench import cases_of
 from stages.tables import DataError, whole_folder, write_json_lines
 
@@ -15,21 +15,17 @@ FOLDER = Path("data/benchmarks")
 
 
 @dataclass(frozen=True)
-class Source(Section):
-    """Where a benchmark comes from (see `stages.sources`), and which of its columns are what.
+class Source(Origin):
+    """Where a benchmark comes from, and which of its columns are what.
 
     A question is scored by its ``answer``, or where that is null by ``tests``: columns in LiveCodeBench's form or ours,
     with ``metadata`` that names the function and ``starter`` code for the prompt. With a ``date`` column only questions
     from ``since`` to ``until`` are taken, both ISO dates and included.
     """
 
-    source: str
-    revision: str | None
-    split: str
     question: str
     answer: str | None
     difficulty: str | None
-    files: str | None = None
     tests: tuple[str, ...] = ()
     metadata: str | None = None
     starter: str | None = None
@@ -41,7 +37,7 @@ class Source(Section):
 def rows_of(name: str, source: Source) -> list[dict[str, Any]]:
     """The rows as they are, those of other dates left out. Raises DataError at the first that cannot be read."""
     rows = []
-    for _, row in scan(source.source, source.split, source.revision, f"benchmarks.{name}.source", source.files):
+    for _, row in scan(source, f"benchmarks.{name}.source"):
         if isinstance(row, DataError):
             raise row
         if source.date is None or source.since <= str(row.get(source.date))[:10] <= source.until:
@@ -88,13 +84,14 @@ def tests_of(source: Source, row: dict[str, Any], where: str) -> str | None:
 
 
 def main() -> None:
-    sources = params.load(dict[str, Source], "benchmarks")
+    sources = {name: pinned(source) for name, source in params.load(dict[str, Source], "benchmarks").items()}
     with provenance.record("metrics/benchmarks.json", "datasets") as metrics:
         tables = {name: unify(name, source, rows_of(name, source)) for name, source in sources.items()}
         with whole_folder(FOLDER) as folder:
             for name, rows in tables.items():
                 write_json_lines(rows, folder / f"{name}.jsonl")
         metrics["questions"] = {name: len(rows) for name, rows in tables.items()}
+        metrics["provenance"] = {"sources": {name: str(source) for name, source in sources.items()}}
     say("benchmarks", ", ".join(f"{name} {len(rows)}" for name, rows in tables.items()))
 
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from stages import params, provenance
 from stages.messages import UNWRITABLE, as_messages, asked_and_answered, dig, identify
 from stages.params import Positive, Section
 from stages.provenance import say
-from stages.sources import scan
+from stages.sources import Origin, pinned, scan
 from stages.tables import (
     CATEGORIES,
     MALFORMED,
@@ -43,19 +43,11 @@ Malformed = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Source(Section):
-    """One source: a path (JSON lines, parquet, a folder of them) or a hub id with a pinned revision.
+class Source(Origin):
+    """One source; ``columns`` maps our names to its own, dotted paths included. ``category`` is null where a column says it."""
 
-    ``columns`` maps our names to the source's, dotted paths included; ``files`` is a pattern for hub data sets that
-    `datasets` cannot read, null for all others. ``category`` is null where a column says it.
-    """
-
-    source: str
-    revision: str | None
-    split: str
     category: str | None
     columns: dict[str, str]
-    files: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +106,7 @@ def read_sources(settings: Collect) -> Iterator[tuple[str, Query | Malformed]]:
     Raises DataError at such a row where the settings say to stop.
     """
     for name, source in settings.sources.items():
-        key = f"collect.sources.{name}.source"
-        for where, row in scan(source.source, source.split, source.revision, key, source.files):
+        for where, row in scan(source, f"collect.sources.{name}.source"):
             try:
                 if isinstance(row, DataError):
                     raise UnreadableError("json", str(row).removeprefix(f"{where}: "))
@@ -197,6 +188,7 @@ def counted(rows: Iterator[Malformed], reasons: Counter[str]) -> Iterator[Malfor
 
 def main() -> None:
     settings = params.load(Collect, "collect")
+    settings = replace(settings, sources={name: pinned(source) for name, source in settings.sources.items()})
     counts, malformed = Counter[str](), Counter[str]()
     with provenance.record("metrics/collect.json", "datasets", "pyarrow") as metrics, whole_folder(RAW) as folder:
         spread = Buckets(folder)
@@ -208,6 +200,7 @@ def main() -> None:
         metrics["queries"] = spread.rows
         metrics["sources"] = {name: counts[name] for name in settings.sources}
         metrics["malformed"] = dict(sorted(malformed.items()))
+        metrics["provenance"] = {"sources": {name: str(source) for name, source in settings.sources.items()}}
     say("collect", f"{spread.rows} queries; could not read {metrics['malformed'] or 'none'}, see {REJECTED}")
 
 

@@ -2,7 +2,8 @@
 
 Every student answers the same questions, so differences are paired by question (`stages.statistics`). All differences of
 one measure are one family, and their p are adjusted for its size. A difference counts as one (``higher`` or ``lower``)
-where its adjusted p is within the level; all others could not be told, and say how many questions would tell them.
+where its adjusted p is within the level; all others could not be told, and say how many questions would tell them, at
+the level that Holm's next step asks for.
 """
 
 from collections.abc import Iterator
@@ -16,14 +17,14 @@ from stages import params, provenance
 from stages.params import Positive, Section, Share
 from stages.provenance import say
 from stages.score import Sample, grouped
-from stages.statistics import adaptivity, estimate, holm, questions_needed
+from stages.statistics import adaptivity, estimate, holm, p_of, questions_needed
 from stages.tables import DataError, read, read_json
 from stages.verifiers import PASS
 
 MEASURES = ("pass@1", "mean_tokens")
 BANDS = 5
 TOLD, UNTOLD = ("higher", "lower"), "could not tell"
-CONDITIONS = ("engines", "dtype", "sampling", "prompts", "tasks")
+CONDITIONS = ("engines", "sampling", "prompts", "tasks")
 Values = dict[str, dict[str, dict[str, np.ndarray]]]
 """By model, benchmark and measure: one number a question, (questions,)."""
 
@@ -66,14 +67,16 @@ def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
         for benchmark in values[a]:
             for measure in MEASURES:
                 change = values[a][benchmark][measure] - values[b][benchmark][measure]
-                told: dict[str, Any] = estimate(change, settings.resamples, settings.confidence, seed)
-                told["questions_needed"] = questions_needed(change, settings.confidence)
+                told: dict[str, Any] = dict(estimate(change, settings.resamples, settings.confidence, seed), change=change)
                 found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = told
                 family[measure].append(told)
     for members in family.values():
         for told, adjusted in zip(members, holm([member["p"] for member in members]), strict=True):
             told["p_holm"] = adjusted
             told["verdict"] = TOLD[told["mean"] < 0] if adjusted <= 1 - settings.confidence else UNTOLD
+        untold = sum(told["verdict"] == UNTOLD for told in members)
+        for told in members:
+            told["questions_needed"] = questions_needed(told.pop("change"), (1 - settings.confidence) / max(1, untold))
     return found
 
 
@@ -88,10 +91,16 @@ def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     }
 
 
-def difficulties(values: Values) -> list[np.ndarray]:
-    """A benchmark each, how hard its questions are: their fail rates over all models, from 0 to 1."""
-    benchmarks = list(next(iter(values.values())))
-    return [1 - np.mean([measured[b]["pass@1"] for measured in values.values()], 0) / 100 for b in benchmarks]
+def difficulties(values: Values) -> dict[str, list[np.ndarray]]:
+    """By model, an array a benchmark: how hard its questions are, as the fail rates of all *other* models, from 0 to 1.
+
+    A model's own samples have no say: one that is cut fails and is long, whatever the question.
+    """
+    failing = {model: [1 - measures["pass@1"] / 100 for measures in by.values()] for model, by in values.items()}
+    return {
+        model: [np.mean(blocks, 0) for blocks in zip(*(failing[other] for other in failing if other != model), strict=True)]
+        for model in failing
+    }
 
 
 def adaptivities(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
@@ -102,17 +111,26 @@ def adaptivities(values: Values, settings: Compare, seed: int) -> dict[str, Any]
 
 def by_difficulty(values: Values) -> list[dict[str, Any]]:
     """Each model's mean tokens over the questions of like difficulty: ``fails``, percent, is the middle of their band."""
-    benchmarks = list(next(iter(values.values())))
-    fails = np.concatenate(difficulties(values))
-    band = np.minimum((fails * BANDS).astype(int), BANDS - 1)
     rows = []
-    for model, measured in values.items():
-        tokens = np.concatenate([measured[b]["mean_tokens"] for b in benchmarks])
+    for model, blocks in difficulties(values).items():
+        band = np.minimum((np.concatenate(blocks) * BANDS).astype(int), BANDS - 1)
+        tokens = np.concatenate([measures["mean_tokens"] for measures in values[model].values()])
         for each in np.unique(band):
             here = tokens[band == each]
             middle = 100 * (int(each) + 0.5) / BANDS
             rows.append({"model": model, "fails": middle, "questions": len(here), "mean_tokens": round(float(here.mean()), 2)})
     return rows
+
+
+def too_few(values: Values, settings: Compare) -> Iterator[str]:
+    """A line for each benchmark on which no difference could ever be told, so few are the resamples for its family."""
+    benchmarks = next(iter(values.values()))
+    family = len(list(combinations(values, 2))) * len(benchmarks)
+    for benchmark, measures in benchmarks.items():
+        questions = len(measures["pass@1"])
+        if family * p_of(1 / (settings.resamples + 1), questions) > 1 - settings.confidence:
+            asked = f"{questions} questions, {settings.resamples} resamples, {family} comparisons at {settings.confidence}"
+            yield f"no difference on {benchmark} can be told, however large ({asked}): raise compare.resamples"
 
 
 def unlike(conditions: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -122,7 +140,9 @@ def unlike(conditions: dict[str, dict[str, Any]]) -> Iterator[str]:
         for model, held in conditions.items():
             by_value.setdefault(str(held.get(name)), []).append(model)
         if len(by_value) > 1:
-            yield f"{name} differ: " + "; ".join(f"{', '.join(models)}: {value}" for value, models in by_value.items())
+            yield f"not evaluated alike: {name} differ: " + "; ".join(
+                f"{', '.join(models)}: {value}" for value, models in by_value.items()
+            )
 
 
 def main() -> None:
@@ -135,9 +155,10 @@ def main() -> None:
         metrics["differences"] = differences(values, settings, seed)
         metrics["adaptivity"] = adaptivities(values, settings, seed)
         metrics["by_difficulty"] = by_difficulty(values)
-        metrics["warnings"] = list(unlike({name: read_json(f"metrics/evaluate/{name}.json")["conditions"] for name in models}))
+        conditions = {name: read_json(f"metrics/evaluate/{name}.json")["conditions"] for name in models}
+        metrics["warnings"] = [*unlike(conditions), *too_few(values, settings)]
     for warning in metrics["warnings"]:
-        say("compare", f"not evaluated alike: {warning}")
+        say("compare", warning)
     for pair, by_benchmark in metrics["differences"].items():
         told = [f"{b} {scored['pass@1']['mean']:+.1f} ({scored['pass@1']['verdict']})" for b, scored in by_benchmark.items()]
         say("compare", f"{pair}: {', '.join(told)}")

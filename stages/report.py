@@ -172,9 +172,13 @@ def provenance_rows(paths: list[str]) -> list[list[str]]:
 
 
 def run_files(teachers: list[str]) -> list[str]:
-    single = ("assets", "collect", "clean", "similarity", "decontaminate", "constrain", "parallel", "analysis", "compare")
-    each = ("distill", "perplexity", "teachers", "pack", "train", "evaluate", "students")
-    return [f"metrics/{name}.json" for name in single] + [f"metrics/{name}/{t}.json" for name in each for t in teachers]
+    """The metrics of every stage before this one that says what it ran with."""
+    before = ("assets", "benchmarks", "collect", "clean", "similarity", "decontaminate", "constrain")
+    of_teachers = [
+        f"{name}/{t}" for name in ("distill", "tokenise", "perplexity", "teachers", "pack", "train") for t in teachers
+    ]
+    of_models = [f"{name}/{model}" for name in ("evaluate", "students") for model in (*teachers, "base")]
+    return [f"metrics/{name}.json" for name in (*before, *of_teachers, "parallel", "analysis", *of_models, "compare")]
 
 
 def main() -> None:

@@ -35,7 +35,8 @@ def alone(output: Path) -> Iterator[None]:
 def launcher(settings: Train) -> list[str]:
     """The command that starts the ranks, but for the module."""
     if settings.hostfile:
-        return ["deepspeed", "--hostfile", settings.hostfile, "--num_gpus", str(settings.processes), "--module"]
+        machines = ["--hostfile", settings.hostfile, "--num_gpus", str(settings.processes)]
+        return [sys.executable, "-m", "deepspeed.launcher.runner", *machines, "--no_local_rank", "--module"]
     ranks = f"--nproc-per-node={settings.processes}"
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", ranks, "-m"]
 

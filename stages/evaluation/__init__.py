@@ -16,7 +16,10 @@ class Task(Section):
 
 @dataclass(frozen=True)
 class Evaluate(Section):
-    """``suffix`` follows every question of mathematics; ``sampling`` and ``engine`` hold for all models alike."""
+    """``suffix`` follows every question of mathematics; ``sampling`` and ``engine`` hold for all models alike.
+
+    Where the engine is a server, ``{name}`` in its ``model`` stands for the student's name, or for ``base``.
+    """
 
     engine: EngineSettings
     sampling: Sampling

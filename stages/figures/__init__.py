@@ -90,7 +90,7 @@ def difficulty_figure(painter: Painter, rows: list[dict[str, Any]]) -> str:
 
     chart = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
     drawn = chart.encode(
-        x=alt.X("fails:Q", title="samples that fail a question (%)", scale=alt.Scale(domain=[0, 100])),
+        x=alt.X("fails:Q", title="other models' samples that fail a question (%)", scale=alt.Scale(domain=[0, 100])),
         y=alt.Y("mean_tokens:Q", title="mean tokens a sample", scale=alt.Scale(zero=False)),
         color=painter.colour("model"),
     )
@@ -166,7 +166,7 @@ def figures(painter: Painter, teachers: list[str], compared: dict[str, Any]) -> 
     by_difficulty = difficulty_figure(painter, compared["by_difficulty"])
     yield Figure(
         "Lengths by difficulty",
-        "How long each student thinks about questions that more and more samples fail, all benchmarks together.",
+        "How long each student thinks about questions that more and more samples of the others fail, all benchmarks together.",
         by_difficulty,
     )
     yield Figure(

@@ -13,16 +13,16 @@ from stages.engines import NO_TRACE, Completion, Request
 from stages.ledger import Ledger
 from stages.messages import UNWRITABLE, Messages, as_messages, asked_and_answered, identify
 from stages.provenance import say
-from stages.sources import Traces, scan
+from stages.sources import Origin, scan
 from stages.tables import DataError
 
 
-def answers(traces: Traces, key: str) -> Iterator[tuple[list[str], str] | None]:
+def answers(traces: Origin, key: str) -> Iterator[tuple[list[str], str] | None]:
     """(ids of the query, response) of every row, None for a row that has none; ``key`` names the setting that says where.
 
     A query with a system prompt has two ids: with it, and without.
     """
-    for _, row in scan(traces.source, traces.split, traces.revision, key, traces.files):
+    for _, row in scan(traces, key):
         try:
             if isinstance(row, DataError):
                 raise row
@@ -48,11 +48,11 @@ def by_id(queries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def bring_in(
-    ledger: Ledger, traces: Traces, queries: list[dict[str, Any]], ask: Callable[[dict[str, Any], int], Request], key: str
+    ledger: Ledger, traces: Origin, queries: list[dict[str, Any]], ask: Callable[[dict[str, Any], int], Request], key: str
 ) -> Counter[str]:
     """Puts every response to one of ``queries`` into the ledger, once; counts what was taken, foreign and unreadable."""
     known, attempts, counts = by_id(queries), Counter[str](), Counter[str]()
-    engine, last = f"released {traces.source} {traces.revision or ''}".strip(), time.monotonic()
+    engine, last = f"released {traces}", time.monotonic()
     for found in answers(traces, key):
         query = next((known[each] for each in found[0] if each in known), None) if found else None
         counts["unreadable" if found is None else "taken" if query else "of other queries"] += 1

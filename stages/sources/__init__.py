@@ -4,10 +4,11 @@ DVC must see a local file change. So every local file belongs to the ``world`` t
 watches: a manifest (JSON, path to hash) that lists it, the file itself, or a folder that holds it.
 """
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,52 +21,77 @@ Row = dict[str, Any]
 KINDS = (".jsonl", ".parquet")
 OTHER_KINDS = (".json", ".gz", ".zst", ".zip", ".csv", ".tsv", ".txt")
 ROWS_AT_ONCE = 1000
+COMMIT = re.compile("[0-9a-f]{40}")
+T = TypeVar("T", bound="Origin")
 
 
 @dataclass(frozen=True)
-class Traces(Section):
-    """Where they are: a path (JSON lines, parquet, a folder of them) or a hub id with its revision.
+class Origin(Section):
+    """Where rows come from: a path (JSON lines, parquet, a folder of them) or a hub id with its revision.
 
-    ``files`` is a pattern for hub data sets whose types differ from file to file, null for all others.
+    ``config`` names one of a hub data set's configurations, ``files`` is a pattern for hub data sets that `datasets` cannot
+    read or whose types differ from file to file; null for all others.
     """
 
     source: str
     revision: str | None
     split: str
-    files: str | None
+    _: KW_ONLY
+    config: str | None = None
+    files: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.source}@{self.revision}" if self.revision else self.source
 
 
-def scan(
-    source: str, split: str, revision: str | None, key: str, files: str | None = None
-) -> Iterator[tuple[str, Row | DataError]]:
-    """Yields (where it stands, row) for every row; ``key`` names the setting that ``source`` comes from.
+def pinned(origin: T) -> T:
+    """The origin at the commit that its revision names on the hub now; a path or a commit as it is.
 
-    A hub id is read through `datasets`; with ``files``, a pattern, its files are fetched and read as they are, for data
-    sets whose types differ from file to file. Raises DataError where a file is missing or no table, ParamsError where
-    DVC would not see it change.
+    Raises DataError where the hub does not say.
     """
-    if is_local(source):
-        check_watched(Path(source), key)
-        yield from scan_files(Path(source))
-    elif files:
+    if is_local(origin.source) or COMMIT.fullmatch(origin.revision or ""):
+        return origin
+    from huggingface_hub import HfApi
+
+    try:
+        commit = HfApi().dataset_info(origin.source, revision=origin.revision).sha
+    except Exception as error:
+        raise DataError(f"{origin.source}: neither a file or folder here nor to be had from the hub: {_brief(error)}") from None
+    return replace(origin, revision=commit)
+
+
+def scan(origin: Origin, key: str) -> Iterator[tuple[str, Row | DataError]]:
+    """Yields (where it stands, row) for every row; ``key`` names the setting that the origin comes from.
+
+    A hub id is read through `datasets`; with ``files`` those are fetched and read as they are. Raises DataError where a
+    file is missing or no table, ParamsError where DVC would not see it change.
+    """
+    if is_local(origin.source):
+        check_watched(Path(origin.source), key)
+        yield from scan_files(Path(origin.source))
+    elif origin.files:
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(source, repo_type="dataset", revision=revision, allow_patterns=files))
+        at, files = origin.revision, origin.files
+        folder = Path(snapshot_download(origin.source, repo_type="dataset", revision=at, allow_patterns=files))
         for where, row in scan_files(folder):
-            yield f"{source}@{revision}:{where.removeprefix(str(folder) + '/')}", row
+            yield f"{origin}:{where.removeprefix(str(folder) + '/')}", row
     else:
-        for number, row in enumerate(_streamed(source, split, revision), 1):
-            yield f"{source}@{revision}:{number}", row
+        for number, row in enumerate(_streamed(origin), 1):
+            yield f"{origin}:{number}", row
 
 
-def _streamed(source: str, split: str, revision: str | None) -> Iterator[Row]:
+def _streamed(origin: Origin) -> Iterator[Row]:
     from datasets import load_dataset
 
     try:
-        yield from load_dataset(source, split=split, revision=revision, streaming=True)
+        yield from load_dataset(origin.source, origin.config, split=origin.split, revision=origin.revision, streaming=True)
     except Exception as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{source}: neither a file or folder here nor to be had from the hub: {why}") from None
+        raise DataError(f"{origin}: cannot be read from the hub: {_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def is_local(source: str) -> bool:

@@ -70,12 +70,12 @@ def holm(ps: list[float]) -> list[float]:
     return adjusted
 
 
-def questions_needed(differences: np.ndarray, confidence: float) -> int | None:
-    """How many such questions would tell this mean difference from none, four times out of five; None where it is zero."""
+def questions_needed(differences: np.ndarray, level: float) -> int | None:
+    """How many such questions would bring this mean difference's p to ``level``, four times out of five; None for zero."""
     mean, spread = abs(float(differences.mean())), differences.std(ddof=1) if len(differences) > 1 else 0.0
     if mean == 0:
         return None
-    wanted = stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(POWER)
+    wanted = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)
     return max(2, ceil((wanted * spread / mean) ** 2))
 
 
@@ -109,25 +109,26 @@ SLOPES: dict[str, Callable[[Blocks, Blocks], np.ndarray]] = {"within": slope_wit
 
 
 def adaptivity(
-    difficulty: Blocks, tokens: dict[str, Blocks], resamples: int, confidence: float, seed: int
+    difficulty: dict[str, Blocks], tokens: dict[str, Blocks], resamples: int, confidence: float, seed: int
 ) -> dict[str, dict[str, Any]]:
     """By model: by how many percent its answers grow with every ten points by which fewer samples solve a question.
 
-    ``difficulty`` is a question's fail rate over all models, from 0 to 1, ``tokens`` each model's mean length of it. The
-    figure comes from the slope of log tokens on difficulty; 0 is a length that takes no notice. None where all questions
-    are equally hard. Models share the draws of questions, so their draws can be compared.
+    By model, ``difficulty`` is each question's fail rate, from 0 to 1, and ``tokens`` its mean length. The figure comes
+    from the slope of log tokens on difficulty; 0 is a length that takes no notice. None where all questions are equally
+    hard. Models share the draws of questions, so their draws can be compared.
     """
-    rng = np.random.default_rng(seed)
-    picks = [rng.integers(0, len(block), (resamples, len(block))) for block in difficulty]
-    drawn = [block[pick] for block, pick in zip(difficulty, picks, strict=True)]
-    count = sum(map(len, difficulty))
+    rng, first = np.random.default_rng(seed), next(iter(tokens.values()))
+    picks = [rng.integers(0, len(block), (resamples, len(block))) for block in first]
+    count = sum(map(len, first))
     found: dict[str, dict[str, Any]] = {}
     for model, blocks in tokens.items():
         logs = [np.log(np.maximum(block, 1.0)) for block in blocks]
-        drawn_logs = [block[pick] for block, pick in zip(logs, picks, strict=True)]
+        drawn, drawn_logs = (
+            [block[pick] for block, pick in zip(each, picks, strict=True)] for each in (difficulty[model], logs)
+        )
         found[model] = {}
         for name, slope in SLOPES.items():
-            (value,) = slope([block[None] for block in difficulty], [block[None] for block in logs])
+            (value,) = slope([block[None] for block in difficulty[model]], [block[None] for block in logs])
             draws = growth(slope(drawn, drawn_logs))
             draws = draws[np.isfinite(draws)]
             sound = np.isfinite(value) and len(draws) > resamples // 2

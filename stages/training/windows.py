@@ -12,7 +12,8 @@ class Windows:
     """The windows of a folder that ``pack`` made, a row each: input_ids, labels and position_ids, each (window,).
 
     There is no attention mask: with restarting positions, its absence is what keeps documents apart. Blank windows without
-    a label fill the last batch up to ``multiple``: otherwise ranks would repeat windows there, each number of ranks others.
+    a label bring their number to a ``multiple``: otherwise the last batch would repeat windows, other ones for each number
+    of ranks.
     """
 
     def __init__(self, folder: Path, multiple: int):

@@ -15,6 +15,7 @@ from typing import Any
 from pebble import ProcessPool
 
 from stages.batches import by_length, padded
+from stages.engines import EngineError
 from stages.locks import Lock as ModelLock
 from stages.params import Positive, Section
 from stages.processes import die_with_parent
@@ -48,15 +49,20 @@ class RewardSettings(Section):
 
 @cache
 def load(model: str, revision: str | None, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """The model and its tokenizer, once a process, on the accelerator where there is one."""
+    """The model and its tokenizer, once a process, on the accelerator where there is one. Raises EngineError."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    loaded: Any = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype, **where)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    return loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval(), AutoTokenizer.from_pretrained(model, **where)
+    try:
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype, **where)
+        placed = loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return placed, AutoTokenizer.from_pretrained(model, **where)
+    except Exception as error:
+        why = " ".join(str(error).split())[:300]
+        raise EngineError(f"the reward model {model} cannot be loaded: {type(error).__name__}: {why}") from None
 
 
 def rate(lock: ModelLock, settings: RewardSettings, dialogues: list[Dialogue]) -> list[list[float] | None]:
@@ -127,7 +133,9 @@ class RewardVerifier:
         with self.lock:
             self.working = False
         for i, (_, future) in enumerate(batch):
-            if error:
+            if isinstance(error, EngineError):
+                future.set_exception(error)
+            elif error:
                 future.set_result(unknown(NAME, f"the reward model is down: {type(error).__name__}: {error}", hopeless=True))
             else:
                 future.set_result(verdict_of(ended.result()[i], self.settings.max_tokens))

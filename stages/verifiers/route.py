@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from stages import locks, sandbox
+from stages.engines import EngineError
 from stages.engines.start import start
 from stages.ledger import ROOT, Ledger, LedgerEngine
 from stages.ledger.verdicts import Verdicts, key_of
@@ -116,6 +117,7 @@ class Route:
         self.verifiers = dict(self._open(names))
         self.versions = {name: self._version(name) for name in self.verifiers}
         self.ready: SimpleQueue[tuple[Item, str, Verdict]] = SimpleQueue()
+        self.dead: EngineError | None = None
         self.reached = 0
         self.remembered = 0
 
@@ -138,7 +140,10 @@ class Route:
         future.add_done_callback(lambda ended: self.ready.put((item, key, self._settled(rule, ended, began))))
 
     def poll(self, wait: float = 0.0) -> list[tuple[str, Verdict]]:
-        """What is ready; with ``wait``, blocks up to so many seconds for the first."""
+        """What is ready; with ``wait``, blocks up to so many seconds for the first.
+
+        Raises EngineError where a verifier's model cannot be loaded: without it a whole category would pass unseen.
+        """
         found: list[tuple[str, Verdict]] = []
         try:
             ready = self.ready.get(timeout=wait) if wait else self.ready.get_nowait()
@@ -149,6 +154,8 @@ class Route:
                 found.append((item.key, verdict))
                 ready = self.ready.get_nowait()
         except Empty:
+            if self.dead:
+                raise self.dead from None
             return found
 
     def close(self) -> None:
@@ -167,6 +174,8 @@ class Route:
 
     def _settled(self, rule: Rule, ended: "Future[Verdict]", began: float) -> Verdict:
         error = ended.exception()
+        if isinstance(error, EngineError):
+            self.dead = error
         verdict = unknown(rule.verifier, f"{type(error).__name__}: {error}") if error else ended.result()
         return verdict.at(rule.threshold, round(monotonic() - began, 4))
 

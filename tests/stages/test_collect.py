@@ -13,6 +13,7 @@ from stages import collect, tables
 from stages.collect import Buckets, Collect, Source, read_sources
 from stages.messages import dig, identify
 from stages.params import ParamsError
+from stages.sources import pinned
 from stages.tables import QUERY, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,6 +173,31 @@ def test_a_hub_data_set_of_files_that_differ_is_read_as_files(tmp_path, monkeypa
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path))
     queries, _ = read(s=source("team/data", files="*.jsonl", revision="abc"))
     assert len(queries) == 1
+
+
+def test_a_hub_data_set_is_read_at_the_commit_that_its_revision_names_now(monkeypatch):
+    class Hub:
+        def dataset_info(self, name, revision):
+            assert (name, revision) == ("team/data", None)
+            return type("Info", (), {"sha": "c0ffee"})()
+
+    def load_dataset(name, config, **how):
+        read_at.append((name, config, how["revision"]))
+        return []
+
+    read_at: list = []
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    now = pinned(source("team/data", config="taco"))
+    assert pinned(source("team/data", revision="0" * 40)).revision == "0" * 40
+    assert str(now) == "team/data@c0ffee" and str(pinned(source("q.jsonl"))) == "q.jsonl"
+    read(s=now)
+    assert read_at == [("team/data", "taco", "c0ffee")]
+
+
+def test_a_data_set_that_the_hub_does_not_give_is_named():
+    with pytest.raises(DataError, match="nobody/nothing: neither a file or folder here nor to be had from the hub"):
+        pinned(source("nobody/nothing"))
 
 
 def test_the_id_depends_on_roles_and_order():

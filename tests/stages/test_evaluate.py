@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from stages import evaluate
-from stages.engines import Completion, Request, Sampling, VllmSettings
+from stages.engines import Completion, Request, Sampling, ServerSettings, VllmSettings
 from stages.engines.scripted import ScriptedEngine
 from stages.evaluate import rows_of, strict
 from stages.evaluation import Evaluate, Task
 from stages.evaluation.harness import EngineLM, evaluated, scorer, task_config, verify_with
 from stages.ledger import Ledger, LedgerEngine
+from stages.params import ParamsError
 from stages.verifiers import Verdict
 from stages.verifiers.route import Route
 from tests.conftest import verify_params
@@ -90,6 +91,14 @@ def test_a_second_evaluation_asks_for_nothing(inside, route):
 def test_a_student_that_is_not_there_is_named(inside):
     with pytest.raises(evaluate.DataError, match=r"models/students/nobody: no student there; run `dvc repro train@nobody`"):
         evaluate.model_of("nobody")
+
+
+def test_servers_must_serve_every_student_under_its_own_name():
+    server = ServerSettings("server", ["http://x/v1"], "student-{name}", 64, 4, 1.0, 1.0, None, 1)
+    assert evaluate.engine_of("plain", replace(SETTINGS, engine=server)) == replace(server, model="student-plain")
+    with pytest.raises(ParamsError, match=r"evaluate.engine.model: 'teacher' is one model for all; put \{name\} where"):
+        evaluate.engine_of("plain", replace(SETTINGS, engine=replace(server, model="teacher")))
+    assert evaluate.engine_of("plain", SETTINGS) is ENGINE
 
 
 PROGRAMS = [

@@ -11,7 +11,7 @@ from stages.ledger import Ledger, LedgerEngine
 from stages.locks import Lock
 from stages.messages import as_messages, identify
 from stages.released import NoMore, bring_in
-from stages.sources import Traces
+from stages.sources import Origin
 from tests.stages.test_distill import Equal
 
 COLUMNS = {
@@ -111,7 +111,7 @@ def distilled(folder, queries, ledger):
     """(counts, trace rows) of a run in which the released traces stand for the teacher."""
     ask = asker(LOCK, SAMPLING, "be brief")
     engine = LedgerEngine(Ledger("t", ledger), 4096, NoMore)
-    counts = bring_in(engine.ledger, Traces(folder, None, "train", None), queries, ask, "key")
+    counts = bring_in(engine.ledger, Origin(folder, None, "train"), queries, ask, "key")
     distiller = Distiller(Distill(3, 1, 4), engine, Equal(), ask)
     for _ in distiller.run(queries):
         pass
@@ -150,7 +150,7 @@ def test_queries_that_differ_by_their_system_prompt_keep_their_own_traces(folder
     (tmp_path / "set/math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     queries = [query | {"category": "other", "ground_truth": None} for query in queries_as(rows[:2])]
     ledger = Ledger("t", tmp_path / "l")
-    counts = bring_in(ledger, Traces(folder, None, "train", None), queries, asker(LOCK, SAMPLING, ""), "key")
+    counts = bring_in(ledger, Origin(folder, None, "train"), queries, asker(LOCK, SAMPLING, ""), "key")
     assert (counts["taken"], counts["of other queries"]) == (2, 2)
     assert len(ledger.entries) == 2
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from stages.compare import Compare, by_difficulty, differences, per_question, unlike, values_of
+from stages.compare import Compare, adaptivities, by_difficulty, differences, per_question, too_few, unlike, values_of
 from stages.score import majority, many, pass_at, pass_at_1, score
 from stages.statistics import adaptivity, estimate, holm, p_of, questions_needed, tail_of
 from stages.tables import DataError
@@ -165,13 +165,26 @@ def test_a_small_difference_could_not_be_told_and_says_what_it_would_take():
     assert found["verdict"] == "could not tell" and found["questions_needed"] > 12
 
 
-def test_the_questions_needed_do_tell():
+@pytest.mark.parametrize("level", [0.05, 0.05 / 24])
+def test_the_questions_needed_do_tell(level):
     rng = np.random.default_rng(4)
     draw = lambda count: np.asarray(rng.normal(0.3, 1.0, count))  # noqa: E731
-    wanted = questions_needed(draw(100_000), 0.95)
-    told = np.mean([stats.ttest_1samp(draw(wanted), 0).pvalue <= 0.05 for _ in range(2000)])
+    wanted = questions_needed(draw(100_000), level)
+    told = np.mean([stats.ttest_1samp(draw(wanted), 0).pvalue <= level for _ in range(2000)])
     assert 0.76 <= told <= 0.84
-    assert questions_needed(np.zeros(5), 0.95) is None
+    assert questions_needed(np.zeros(5), level) is None
+
+
+def test_what_could_not_be_told_needs_more_questions_than_there_were():
+    """Each at the level that Holm's next step asks for: by their own p, two of the five would pass for told."""
+    drawn = np.random.default_rng(8).normal(size=40)
+    drawn = (drawn - drawn.mean()) / drawn.std(ddof=1)
+    ones = {f"{t}": {"pass@1": 10 * (drawn + t / np.sqrt(40)), "mean_tokens": drawn} for t in (5.0, 2.3, 2.2, 1.0, 0.5, 0.2)}
+    zero = {benchmark: dict.fromkeys(measures, np.zeros(40)) for benchmark, measures in ones.items()}
+    found = [measures["pass@1"] for measures in differences({"a": ones, "b": zero}, SETTINGS, 0)["a - b"].values()]
+    untold = [each for each in found if each["verdict"] == "could not tell"]
+    assert len(untold) == 5 and sum(each["p"] <= 0.05 for each in untold) == 2
+    assert all(each["questions_needed"] > 40 for each in untold)
 
 
 def test_equal_models_do_not_differ():
@@ -201,30 +214,55 @@ def test_adaptivity_is_how_length_grows_over_ten_points():
     rng, hits, true = np.random.default_rng(5), 0, 100 * (4**0.1 - 1)
     for run in range(200):
         difficulty, tokens = adapting(4.0, rng)
-        found = adaptivity(difficulty, {"m": tokens}, 300, 0.95, run)["m"]["within"]
+        found = adaptivity({"m": difficulty}, {"m": tokens}, 300, 0.95, run)["m"]["within"]
         hits += found["low"] <= true <= found["high"]
     assert 0.9 <= hits / 200 <= 0.985
-    found = adaptivity(difficulty, {"m": tokens, "flat": [np.full(80, 50.0)] * 2}, 300, 0.95, 0)
+    flat = [np.full(80, 50.0)] * 2
+    found = adaptivity({"m": difficulty, "flat": difficulty}, {"m": tokens, "flat": flat}, 300, 0.95, 0)
     assert found["m"]["within"]["p"] < 0.01 and found["flat"]["within"]["mean"] == 0.0 and found["flat"]["within"]["p"] == 1.0
     assert found["m"]["across"]["mean"] == pytest.approx(true, rel=0.5)
 
 
 def test_no_difficulty_no_adaptivity():
-    found = adaptivity([np.zeros(5)], {"m": [np.arange(1.0, 6.0)]}, 100, 0.95, 0)
+    found = adaptivity({"m": [np.zeros(5)]}, {"m": [np.arange(1.0, 6.0)]}, 100, 0.95, 0)
     assert found == {"m": {"within": None, "across": None}}
 
 
 def test_what_was_not_alike_is_named():
-    alike = {"engines": ["vllm 1"], "dtype": "float32", "sampling": {}, "prompts": "x", "tasks": {"b": "y"}}
+    alike = {"engines": ["vllm 1 float32"], "sampling": {}, "prompts": "x", "tasks": {"b": "y"}}
     assert not list(unlike({"a": alike, "b": alike}))
-    (line,) = unlike({"a": alike, "b": alike | {"dtype": "bfloat16"}, "c": alike})
-    assert line == "dtype differ: a, c: float32; b: bfloat16"
+    (line,) = unlike({"a": alike, "b": alike | {"engines": ["vllm 1 bfloat16"]}, "c": alike})
+    assert line == "not evaluated alike: engines differ: a, c: ['vllm 1 float32']; b: ['vllm 1 bfloat16']"
 
 
-def test_lengths_stand_by_how_many_samples_fail():
+def test_lengths_stand_by_how_many_samples_of_the_others_fail():
     values = {
         "a": {"b": {"pass@1": np.array([100.0, 0.0, 0.0]), "mean_tokens": np.array([4.0, 8.0, 10.0])}},
         "c": {"b": {"pass@1": np.array([100.0, 100.0, 0.0]), "mean_tokens": np.array([1.0, 2.0, 3.0])}},
     }
     rows = [(row["model"], row["fails"], row["questions"], row["mean_tokens"]) for row in by_difficulty(values)]
-    assert rows == [("a", 10, 1, 4), ("a", 50, 1, 8), ("a", 90, 1, 10), ("c", 10, 1, 1), ("c", 50, 1, 2), ("c", 90, 1, 3)]
+    assert rows == [("a", 10, 2, 6), ("a", 90, 1, 10), ("c", 10, 1, 1), ("c", 90, 2, 2.5)]
+
+
+def test_a_model_that_sometimes_loops_is_not_called_adaptive():
+    """A cut sample fails and is long: by its own fails its lengths would follow difficulty in most runs."""
+    rng, alarms, own = np.random.default_rng(6), 0, 0
+    settings = Compare(resamples=300, confidence=0.95)
+    for run in range(100):
+        rates, values = rng.beta(4, 1, 300), {}
+        for model in "abcd":
+            cut = rng.random((300, 4)) < 0.05
+            passed = (rng.random((300, 4)) < rates[:, None]) & ~cut
+            tokens = np.where(cut, 40_000.0, np.exp(rng.normal(7, 0.3, (300, 4))))
+            values[model] = {"b": {"pass@1": 100 * passed.mean(1), "mean_tokens": tokens.mean(1)}}
+        alarms += adaptivities(values, settings, run)["a"]["within"]["p"] <= 0.05
+        by_own = {"a": [1 - values["a"]["b"]["pass@1"] / 100]}
+        own += adaptivity(by_own, {"a": [values["a"]["b"]["mean_tokens"]]}, 300, 0.95, run)["a"]["within"]["p"] <= 0.05
+    assert alarms <= 12 and own > 80
+
+
+def test_a_family_too_large_for_its_resamples_is_said_to_tell_nothing():
+    values = {model: {"b": {"pass@1": np.zeros(30)}} for model in "abcd"}
+    assert not list(too_few(values, Compare(resamples=10_000, confidence=0.95)))
+    (line,) = too_few(values, Compare(resamples=200, confidence=0.95))
+    assert line.startswith("no difference on b can be told, however large (30 questions, 200 resamples, 6 comparisons at 0.95)")

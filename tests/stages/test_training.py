@@ -137,6 +137,19 @@ def test_ranks_and_accumulation_change_nothing(base, undisturbed, tmp_path, chan
 
 
 @pytest.mark.slow
+def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, monkeypatch):
+    """One machine of the host file, this one; `ssh`, by which the launcher asks whether it is there, says yes."""
+    hosts, ssh = tmp_path / "hosts", tmp_path / "bin/ssh"
+    hosts.write_text("localhost slots=2\n")
+    ssh.parent.mkdir()
+    ssh.write_text("#!/bin/sh\nhostname\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ssh.parent), prepend=os.pathsep)
+    finished(prepare(tmp_path / "w", base, processes=2, hostfile=str(hosts)))
+    assert_same(tmp_path / "w", undisturbed, 2e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero1", "zero3"])
 def test_the_kind_of_zero_changes_nothing(base, undisturbed, tmp_path, name):
     finished(prepare(tmp_path, base, deepspeed=str(ROOT / f"conf/deepspeed/{name}.json"), processes=2))

@@ -4,6 +4,7 @@ import pytest
 
 from stages import locks
 from stages.batches import by_length
+from stages.engines import EngineError
 from stages.params import ParamsError
 from stages.verifiers import FAIL, PASS, UNKNOWN, Item
 from stages.verifiers.reward import Outputs, RewardSettings, RewardVerifier, rate, verdict_of
@@ -87,14 +88,15 @@ def test_dialogues_are_rated_in_batches_by_a_real_classifier(model):
 
 
 @pytest.mark.slow
-def test_a_reward_model_that_cannot_load_is_could_not_tell():
+def test_a_reward_model_that_cannot_load_ends_the_run():
+    """Rather than leave all of chat unverified."""
     rules = {"other": Rule("reward", 0.9)}
     params = VerifyParams(rules, 2.0, 1, LIMITS, None, SETTINGS)  # type: ignore[arg-type]
     from stages.verifiers.route import Roles
 
     route = Route(params, Roles(reward=locks.Lock("reward", "/nowhere", "r", True, {})))
-    (verdict,) = verdicts_of(route, [Item("x", "other", "hi")])
-    assert verdict.verdict == UNKNOWN and verdict.hopeless and "the reward model is down" in verdict.reason
+    with pytest.raises(EngineError, match="the reward model /nowhere cannot be loaded"):
+        verdicts_of(route, [Item("x", "other", "hi")])
     route.close()
 
 
