@@ -5,9 +5,11 @@ Every score goes into the ledger at once: a killed run goes on where it was, and
 
 import math
 import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from queue import SimpleQueue
 from typing import Any
 
 import pyarrow as pa
@@ -58,13 +60,20 @@ def score(model: Any, rows: list[list[int]], pad: int) -> list[float]:
     return [math.exp(x) for x in (losses.sum(1) / mask[:, 1:].sum(1).clamp(min=1)).tolist()]
 
 
-def load(lock: locks.Lock, dtype: str) -> Any:
-    """The scorer, on the accelerator where there is one. Raises DataError where its logits are not its output embedding's."""
+def devices() -> list[str]:
+    """Every GPU, or the processor."""
+    import torch
+
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def load(lock: locks.Lock, dtype: str, where: str) -> Any:
+    """The scorer on a device. Raises DataError where its logits are not its output embedding's."""
     import torch
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(lock.id, revision=lock.hub_revision, dtype=dtype)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = model.to(where).eval()
     ids = torch.arange(1, 9, device=model.device)[None]
     with torch.inference_mode():
         ours, own = losses_of(model, ids, torch.ones_like(ids)).mean(), model(input_ids=ids, labels=ids).loss
@@ -74,35 +83,58 @@ def load(lock: locks.Lock, dtype: str) -> Any:
 
 
 class Scorer:
-    """Perplexities of rows of token ids; the model is loaded when it is first asked."""
+    """Scores rows of token ids by copies of the model, one on every device; ``free`` holds those that are not at work."""
 
     def __init__(self, lock: locks.Lock, dtype: str, pad: int):
         self.lock, self.dtype, self.pad = lock, dtype, pad
+        self.devices: list[str] = []
+        self.free = SimpleQueue[Any]()
 
-    @cached_property
-    def model(self) -> Any:
-        return load(self.lock, self.dtype)
+    def load(self) -> None:
+        """Loads the copies, once."""
+        if not self.devices:
+            self.devices = devices()
+            for device in self.devices:
+                self.free.put(load(self.lock, self.dtype, device))
 
-    def __call__(self, rows: list[list[int]]) -> list[float]:
-        return score(self.model, rows, self.pad)
+    def score(self, rows: list[list[int]]) -> list[float]:
+        """By the next copy that is free."""
+        model = self.free.get()
+        try:
+            return score(model, rows, self.pad)
+        finally:
+            self.free.put(model)
+
+    def score_all(self, groups: list[list[list[int]]]) -> Generator[list[float], None, None]:
+        """Of each group, in their order."""
+        if not groups:
+            return
+        self.load()
+        pool = ThreadPoolExecutor(len(self.devices))
+        try:
+            yield from pool.map(self.score, groups)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def key(self, ids: list[int]) -> str:
         return key_of(self.lock.revision, self.dtype, ids)
 
 
-def score_all(ids: list[list[int]], scorer: Scorer, scores: Scores, batch_tokens: int, stage: str) -> list[float]:
+def perplexities(ids: list[list[int]], scorer: Scorer, scores: Scores, batch_tokens: int, stage: str) -> list[float]:
     """Perplexities in the order of ``ids``, with a line of progress now and then."""
     keys = list(map(scorer.key, ids))
     missing = list({key: i for i, key in enumerate(keys) if key not in scores.known}.values())
+    groups = [[missing[i] for i in group] for group in by_length([len(ids[i]) for i in missing], batch_tokens)]
     last, done = (start := time.monotonic()), 0
-    for group in by_length([len(ids[i]) for i in missing], batch_tokens):
-        rows = [missing[i] for i in group]
-        for i, value in zip(rows, scorer([ids[i] for i in rows]), strict=True):
-            scores.add(keys[i], round(value, 4))
-        done += len(group)
-        if time.monotonic() - last > 5:
-            last = time.monotonic()
-            say(stage, f"{done}/{len(missing)} traces of this part, {(last - start) / done * (len(missing) - done):.0f} s left")
+    with closing(scorer.score_all([[ids[i] for i in group] for group in groups])) as found:
+        for group, values in zip(groups, found, strict=True):
+            for i, value in zip(group, values, strict=True):
+                scores.add(keys[i], round(value, 4))
+            done += len(group)
+            if time.monotonic() - last > 5:
+                last = time.monotonic()
+                left = (last - start) / done * (len(missing) - done)
+                say(stage, f"{done}/{len(missing)} traces of this part, {left:.0f} s left")
     return [scores.known[key] for key in keys]
 
 
@@ -125,7 +157,7 @@ def main(teacher: str) -> None:
             rows = read_part(answered, TRACE).filter(pc.field("verdict") == PASS).to_pylist()
             texts = [[*messages[row["query_id"]], {"role": "assistant", "content": row["text"]}] for row in rows]
             ids = [tokenizer.apply_chat_template(text, return_dict=False)[: settings.max_tokens] for text in texts]
-            found = score_all(ids, scorer, scores, settings.batch_tokens, stage)
+            found = perplexities(ids, scorer, scores, settings.batch_tokens, stage)
             columns = {name: [row[name] for row in rows] for name in ("query_id", "attempt")}
             write_part(pa.table(columns | {"perplexity": found}, PERPLEXITY), folder / part_name(part))
             count, tokens = count + len(rows), tokens + sum(map(len, ids))

@@ -4,7 +4,7 @@ import pytest
 
 from stages import locks, perplexity
 from stages.ledger.scores import Scores
-from stages.perplexity import Scorer, load, score, score_all
+from stages.perplexity import Scorer, load, perplexities, score
 from stages.tables import DataError
 
 ROWS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 14], [1, 2, 3, 4, 5]]
@@ -29,7 +29,7 @@ def test_it_is_exp_of_the_models_own_loss_however_the_logits_are_sliced(lock, mo
     import torch
 
     monkeypatch.setattr(perplexity, "SLICE", slice_size)
-    model = load(lock, "float32")
+    model = load(lock, "float32", "cpu")
     own = [math.exp(model(input_ids=torch.tensor([row]), labels=torch.tensor([row])).loss.item()) for row in ROWS]
     assert score(model, ROWS, 0) == pytest.approx(own, rel=1e-4)
 
@@ -37,42 +37,50 @@ def test_it_is_exp_of_the_models_own_loss_however_the_logits_are_sliced(lock, mo
 def test_a_scorer_that_bends_its_logits_is_refused(lock, monkeypatch):
     monkeypatch.setattr(perplexity, "losses_of", lambda model, ids, mask: (ids[:, 1:] * 0 + 99).float())
     with pytest.raises(DataError, match=r"assets.scorer: .* changes its logits after its output embedding"):
-        load(lock, "float32")
+        load(lock, "float32", "cpu")
 
 
 class Counting(Scorer):
-    """Says what it was asked, and dies at the row that is to kill it."""
+    """Keeps what it was asked, and dies at the row that is to kill it."""
 
     def __init__(self, lock, fatal=None):
         super().__init__(lock, "float32", 0)
         self.asked, self.fatal = [], fatal
 
-    def __call__(self, rows):
+    def score(self, rows):
         if self.fatal in rows:
             raise KeyboardInterrupt
         self.asked += rows
-        return super().__call__(rows)
+        return super().score(rows)
 
 
 def test_a_run_that_was_stopped_scores_only_what_is_missing_and_a_whole_one_loads_no_model(lock, tmp_path):
     first = Counting(lock, fatal=ROWS[2])
     with pytest.raises(KeyboardInterrupt):
-        score_all(ROWS, first, Scores("s", tmp_path), 5, "x")
+        perplexities(ROWS, first, Scores("s", tmp_path), 5, "x")
     assert sorted(first.asked) == [ROWS[0], ROWS[1]], "twins once"
     second = Counting(lock)
-    found = score_all(ROWS, second, Scores("s", tmp_path), 5, "x")
+    found = perplexities(ROWS, second, Scores("s", tmp_path), 5, "x")
     assert second.asked == [ROWS[2]] and found[0] == found[3]
     third = Counting(lock)
-    assert score_all(ROWS, third, Scores("s", tmp_path), 5, "x") == found
-    assert third.asked == [] and "model" not in vars(third)
-    assert score_all([], third, Scores("s", tmp_path), 5, "x") == []
+    assert perplexities(ROWS, third, Scores("s", tmp_path), 5, "x") == found
+    assert third.asked == [] and third.devices == []
+    assert perplexities([], third, Scores("s", tmp_path), 5, "x") == []
 
 
 def test_a_line_that_a_kill_tore_is_scored_again(lock, tmp_path):
     scores = Scores("s", tmp_path)
-    score_all(ROWS, Counting(lock), scores, 100, "x")
+    perplexities(ROWS, Counting(lock), scores, 100, "x")
     path = scores.journal.path
     path.write_bytes(path.read_bytes()[:-9])
     again = Counting(lock)
-    score_all(ROWS, again, Scores("s", tmp_path), 100, "x")
+    perplexities(ROWS, again, Scores("s", tmp_path), 100, "x")
     assert len(again.asked) == 1
+
+
+def test_copies_on_several_devices_share_the_work(lock, tmp_path, monkeypatch):
+    alone = perplexities(ROWS, Counting(lock), Scores("one", tmp_path), 5, "x")
+    monkeypatch.setattr(perplexity, "devices", lambda: ["cpu", "cpu"])
+    both = Counting(lock)
+    assert perplexities(ROWS, both, Scores("two", tmp_path), 5, "x") == pytest.approx(alone, rel=1e-4)
+    assert both.free.qsize() == 2 and len(both.asked) == 3
