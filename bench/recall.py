@@ -41,8 +41,10 @@ SYNONYMS = {
 
 
 def spelt(rng: Random, text: str) -> str:
-    """Other white space, and LaTeX spelt otherwise."""
+    """Other white space, and LaTeX and great numbers spelt otherwise."""
     text = re.sub(r"\\\\?[dt]?frac", r"\\dfrac", text).replace("\\left", "").replace("\\right", "")
+    text = re.sub(r"\\dfrac\{(\d)\}\{(\d)\}", r"\\dfrac\1\2", text)
+    text = re.sub(r"(?<![\d.])(\d{1,3})(\d{3})(?!\d)", r"\1{,}\2", text)
     text = re.sub(r"\$([^$]+)\$", r"\\( \1 \\)", text).replace("\\le ", "\\leq ").replace("\\dots", "\\ldots")
     return "  ".join(text.split(" ")).replace(". ", ".\n")
 

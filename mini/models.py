@@ -7,11 +7,13 @@ train side by side, one a process, so that all cores are busy.
 
 import math
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from mini.grammar import STYLES, Problem, answer_briefly, respond
 from mini.helpers import assist, prompts, rated, talked
@@ -22,6 +24,7 @@ from stages.processes import die_with_parent
 
 WORLD = Path("mini/world")
 IGNORED = -100
+PARTS = 3
 ASSISTANT, REWARD = "assistant", "reward"
 
 
@@ -63,22 +66,31 @@ def dialogue_of(rng: Random, tokenizer) -> tuple[list[int], list[float]]:
     return tokenizer.apply_chat_template(messages, return_dict=False), list(ratings)
 
 
-def batch(rng: Random, job: Job, params: Models, tokenizer):
-    """A padded batch of fresh samples, shape (batch, longest), as input ids, attention mask and labels.
+def batch(rng: Random, job: Job, params: Models, tokenizer) -> Iterator[tuple[dict[str, Any], float]]:
+    """A step's fresh samples in parts of like length, so that little of them is padding; each with its share of the loss."""
+    rows = sorted((row_of(rng, job, params, tokenizer) for _ in range(params.batch)), key=lambda row: len(row[0]))
+    size = -(-len(rows) // PARTS)
+    parts = [rows[first : first + size] for first in range(0, len(rows), size)]
+    weights = [sum(label != IGNORED for _, labels in part for label in labels[1:]) for part in parts]
+    for part, weight in zip(parts, weights, strict=True):
+        yield collated(part, job, tokenizer.pad_token_id), weight / sum(weights)
 
-    A reward model's labels are ratings, shape (batch, 3).
-    """
+
+def row_of(rng: Random, job: Job, params: Models, tokenizer) -> tuple[list[int], list[Any]]:
+    """Token ids of one sample, and its labels: as many, or a reward model's three ratings."""
+    if job.role == REWARD:
+        return dialogue_of(rng, tokenizer)
+    return encode(tokenizer, *sample(rng, job.role, params.system_prompt), job.role)
+
+
+def collated(rows: list[tuple[list[int], list[Any]]], job: Job, pad: int) -> dict[str, Any]:
+    """Input ids, attention mask and labels, each (rows, longest); a reward model's labels are (rows, 3)."""
     import torch
 
-    pad = tokenizer.pad_token_id
-    if job.role == REWARD:
-        rated_rows = [dialogue_of(rng, tokenizer) for _ in range(params.batch)]
-        ids = padded([ids for ids, _ in rated_rows], pad)
-        labels = torch.tensor([ratings for _, ratings in rated_rows])
-    else:
-        rows = [encode(tokenizer, *sample(rng, job.role, params.system_prompt), job.role) for _ in range(params.batch)]
-        ids, labels = padded([ids for ids, _ in rows], pad), padded([labels for _, labels in rows], IGNORED)
-    return {"input_ids": ids, "attention_mask": (ids != pad).long(), "labels": labels}
+    ids, labels = ([row[i] for row in rows] for i in range(2))
+    padded_ids = padded(ids, pad)
+    wanted = torch.tensor(labels) if job.role == REWARD else padded(labels, IGNORED)
+    return {"input_ids": padded_ids, "attention_mask": (padded_ids != pad).long(), "labels": wanted}
 
 
 def padded(rows: list[list[int]], value: int):
@@ -135,18 +147,21 @@ def train(job: Job, params: Models) -> str:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, job.steps))
     rng, start = Random(f"{params.seed}/{job.role}"), time.monotonic()
     for step in range(job.steps):
-        loss = model(**batch(rng, job, params, tokenizer)).loss
-        loss.backward()
+        loss = 0.0
+        for part, share in batch(rng, job, params, tokenizer):
+            weighted = share * model(**part).loss
+            weighted.backward()
+            loss += weighted.item()
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
         if step % 100 == 99:
             seconds = time.monotonic() - start
-            print(f"models: {job.role} {step + 1}/{job.steps} loss {loss.item():.3f} {seconds:.0f} s", flush=True)
+            print(f"models: {job.role} {step + 1}/{job.steps} loss {loss:.3f} {seconds:.0f} s", flush=True)
     folder = WORLD / "models" / job.role
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return f"models: {job.role} done in {time.monotonic() - start:.0f} s, final loss {loss.item():.3f}"
+    return f"models: {job.role} done in {time.monotonic() - start:.0f} s, final loss {loss:.3f}"
 
 
 def main() -> None:

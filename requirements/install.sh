@@ -10,7 +10,7 @@
 # And two things that are no package of Python's own:
 #   punkt      NLTK's English sentence splitter, which IFEval's checkers need; llama-index-core carries it in its wheel.
 #   bubblewrap the sandbox for code; the system's package, or where that may not be installed, unpacked into the environment.
-set -euo pipefail
+set -Eeuo pipefail
 accelerator=$1 python=$2 venv=$3
 lock=requirements/$accelerator.txt
 
@@ -26,20 +26,31 @@ done
 pip=("$venv/bin/pip" --disable-pip-version-check install --quiet --quiet --no-deps)
 
 torch=$(grep '^torch==' "$lock" | head -1 | cut -d' ' -f1)
+deepspeed=$(grep '^deepspeed==' "$lock")
+needs='setuptools|ninja|packaging|psutil|py-cpuinfo|numpy|sympy|mpmath|networkx|jinja2|markupsafe|fsspec|filelock|typing-extensions'
+has_deepspeed() {
+    "$venv/bin/python" -c "import importlib.metadata as m; assert m.version('deepspeed') == '${deepspeed#*==}'" 2>/dev/null
+}
+everything_else() {
+    echo "setup: installing $(grep -c == "$lock") pinned packages from $lock"
+    grep -v '^deepspeed==' "$lock" | "${pip[@]}" --no-compile -r /dev/stdin
+    "$venv/bin/python" -m compileall -q "$venv/lib" >/dev/null || true  # some packages carry templates that are no Python
+}
 if [ "$accelerator" = cpu ]; then
     "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch"
-fi
-echo "setup: installing $(grep -c == "$lock") pinned packages from $lock"
-grep -v '^deepspeed==' "$lock" | "${pip[@]}" -r /dev/stdin
-
-deepspeed=$(grep '^deepspeed==' "$lock")
-if ! "$venv/bin/python" -c "import importlib.metadata as m; assert m.version('deepspeed') == '${deepspeed#*==}'" 2>/dev/null; then
-    if [ "$accelerator" = cpu ]; then
-        echo "setup: compiling $deepspeed with its CPU communication operator (about two minutes)"
-        DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation --no-cache-dir "$deepspeed"
-    else
-        PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation "$deepspeed"
+    compiling=
+    trap '[ -z "$compiling" ] || kill "$compiling" 2>/dev/null' ERR
+    if ! has_deepspeed; then
+        echo "setup: compiling $deepspeed with its CPU communication operator while the rest is installed (about three minutes)"
+        grep -E "^($needs)==" "$lock" | "${pip[@]}" -r /dev/stdin
+        DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation --no-cache-dir "$deepspeed" &
+        compiling=$!
     fi
+    everything_else
+    [ -z "$compiling" ] || wait "$compiling"
+else
+    everything_else
+    has_deepspeed || PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation "$deepspeed"
 fi
 
 punkt=$venv/nltk_data/tokenizers/punkt_tab/english

@@ -35,6 +35,12 @@ def span_names(borders: tuple[int, ...]) -> list[str]:
     return [f"<{borders[0]}", *inner, f">={borders[-1]}"]
 
 
+def span_counts(lengths: np.ndarray, spans: tuple[int, ...]) -> dict[str, int]:
+    """How many of the lengths fall into each span."""
+    counts = np.bincount(np.digitize(lengths, spans), minlength=len(spans) + 1).tolist()
+    return dict(zip(span_names(spans), counts, strict=True))
+
+
 def spread(values: np.ndarray) -> dict[str, float]:
     """Quantiles and mean, as a box plot shows them."""
     figures = {name: np.quantile(values, q) for name, q in QUANTILES.items()} | {"mean": np.mean(values)}
@@ -63,15 +69,17 @@ def describe(rows: Gathered, spans: tuple[int, ...]) -> dict[str, Any]:
     size = len(CATEGORIES)
     instances = np.bincount(rows.categories, minlength=size).tolist()
     tokens = np.bincount(rows.categories, rows.response_tokens, size).astype(int).tolist()
-    histogram = np.bincount(np.digitize(rows.response_tokens, spans), minlength=len(spans) + 1).tolist()
+    histogram = span_counts(rows.response_tokens, spans)
+    mathematics = rows.response_tokens[rows.categories == CATEGORIES.index("math")]
     return {
         "instances": dict(zip(CATEGORIES, instances, strict=True)),
         "tokens": dict(zip(CATEGORIES, tokens, strict=True)),
         "response_tokens": spread(rows.response_tokens),
-        "length_entropy_bits": entropy(histogram),
+        "length_entropy_bits": entropy(histogram.values()),
         "perplexity": spread(rows.perplexity),
         "mean_attempts": round(float(rows.attempt.mean()), 4),
-        "histogram": dict(zip(span_names(spans), histogram, strict=True)),
+        "histogram": histogram,
+        "histogram_math": span_counts(mathematics, spans),
     }
 
 
@@ -112,7 +120,9 @@ def tables(found: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
             for c in CATEGORIES
         ],
         "histogram": [
-            {"teacher": t, "span": span, "traces": count} for t, d in found.items() for span, count in d["histogram"].items()
+            {"teacher": t, "span": span, "traces": count, "math": d["histogram_math"][span]}
+            for t, d in found.items()
+            for span, count in d["histogram"].items()
         ],
         "boxes": [
             {"teacher": t, "measure": measure} | d[measure]

@@ -5,11 +5,13 @@ part at a time. Rows are first spread over buckets on disk: memory holds one buc
 """
 
 import json
+import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ import pyarrow as pa
 
 from stages import params, provenance
 from stages.messages import UNWRITABLE, as_messages, asked_and_answered, dig, identify
-from stages.params import Positive, Section
+from stages.params import ParamsError, Positive, Section
 from stages.provenance import say
 from stages.sources import Origin, pinned, scan
 from stages.tables import (
@@ -37,6 +39,7 @@ RAW, REJECTED = Path("data/raw"), Path("data/rejected/collect")
 BUCKETS = 256
 ROWS_AT_ONCE = 50_000
 LONGEST_SHOWN, MOST_SHOWN = 100_000, 5
+HOLE = re.compile(r"\{([^{}]+)\}")
 FREE_FORM = ("difficulty", "ground_truth", "test_cases", "constraints")
 Query = dict[str, Any]
 Malformed = dict[str, str]
@@ -44,10 +47,15 @@ Malformed = dict[str, str]
 
 @dataclass(frozen=True)
 class Source(Origin):
-    """One source; ``columns`` maps our names to its own, dotted paths included. ``category`` is null where a column says it."""
+    """One source; ``columns`` maps our names to its own (`taken`). ``category`` is null where a column says it.
+
+    Of its rows those belong to it whose columns match ``where`` (column to pattern), the first ``limit`` of them.
+    """
 
     category: str | None
-    columns: dict[str, str]
+    columns: Mapping[str, str | dict[str, str]]
+    where: dict[str, str] = field(default_factory=dict)
+    limit: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -75,11 +83,25 @@ def as_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
+def taken(row: dict[str, Any], column: str | dict[str, str]) -> Any:
+    """What a column says: one at a dotted path, a text around columns, ``{Question}\\nA. {A}``, or an object of columns.
+
+    None where a column of a text is missing, or all of an object.
+    """
+    if isinstance(column, dict):
+        found = {name: taken(row, each) for name, each in column.items()}
+        return None if set(map(type, found.values())) <= {type(None)} else found
+    if not HOLE.search(column):
+        return dig(row, column)
+    values = {path: as_text(dig(row, path)) for path in HOLE.findall(column)}
+    return None if None in values.values() else HOLE.sub(lambda hole: str(values[hole[1]]), column)
+
+
 def as_query(row: dict[str, Any], name: str, source: Source, max_characters: int) -> Query:
     """One row in the QUERY schema, the answer that its dialogue ends with left out. Raises UnreadableError."""
 
-    def get(field: str) -> Any:
-        return dig(row, source.columns.get(field, field))
+    def get(name: str) -> Any:
+        return taken(row, source.columns.get(name, name))
 
     try:
         messages, _ = asked_and_answered(as_messages(get("messages")))
@@ -88,7 +110,7 @@ def as_query(row: dict[str, Any], name: str, source: Source, max_characters: int
     category = source.category or get("category")
     if category not in CATEGORIES:
         raise UnreadableError("category", f"category {category!r} is none of {', '.join(CATEGORIES)}")
-    fields = {field: as_text(get(field)) for field in FREE_FORM}
+    fields = {each: as_text(get(each)) for each in FREE_FORM}
     fields["source"] = as_text(get("source")) or name
     texts = [text for text in (*(turn["content"] for turn in messages), *fields.values()) if text]
     roles = [turn["role"] for turn in messages]
@@ -100,13 +122,26 @@ def as_query(row: dict[str, Any], name: str, source: Source, max_characters: int
     return {"id": identify(messages), "messages": messages, "category": category} | fields
 
 
+def rows_of(source: Source, key: str) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
+    """(where it stands, row) of the rows that belong to a source; one that cannot be read does. ``key`` names the source."""
+    try:
+        patterns = {column: re.compile(pattern) for column, pattern in source.where.items()}
+    except re.error as error:
+        raise ParamsError(f"params.yaml: {key}.where: {error.pattern!r} is no pattern: {error}") from None
+
+    def belongs(row: dict[str, Any] | DataError) -> bool:
+        return isinstance(row, DataError) or all(each.search(str(dig(row, column))) for column, each in patterns.items())
+
+    return islice((found for found in scan(source, f"{key}.source") if belongs(found[1])), source.limit)
+
+
 def read_sources(settings: Collect) -> Iterator[tuple[str, Query | Malformed]]:
     """Every row in the order of the sources, by source: a query, or under "" what cannot be read, with its reason.
 
     Raises DataError at such a row where the settings say to stop.
     """
     for name, source in settings.sources.items():
-        for where, row in scan(source, f"collect.sources.{name}.source"):
+        for where, row in rows_of(source, f"collect.sources.{name}"):
             try:
                 if isinstance(row, DataError):
                     raise UnreadableError("json", str(row).removeprefix(f"{where}: "))

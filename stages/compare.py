@@ -1,14 +1,15 @@
 """compare: which differences between students are differences, which are noise, and which nobody can tell.
 
-Every student answers the same questions, so differences are paired by question (`stages.statistics`). All differences of
-one measure are one family, and their p are adjusted for its size. A difference counts as one (``higher`` or ``lower``)
-where its adjusted p is within the level; all others could not be told, and say how many questions would tell them, at
-the level that Holm's next step asks for.
+Every student answers the same questions, so differences are paired by question (`stages.statistics`). ``overall`` is the
+mean over benchmarks, each of the same weight. All differences of one measure are one family, those of ``overall`` one of
+their own, and their p are adjusted for its size. A difference counts as one (``higher`` or ``lower``) where its adjusted p
+is within the level; all others could not be told, and say how many questions would tell them, at the level that Holm's
+next step asks for.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from stages import params, provenance
 from stages.params import Positive, Section, Share
 from stages.provenance import say
 from stages.score import Sample, grouped
-from stages.statistics import adaptivity, estimate, holm, p_of, questions_needed
+from stages.statistics import adaptivity, estimate_over, holm, p_of, questions_needed
 from stages.tables import DataError, read, read_json
 from stages.verifiers import PASS
 
 MEASURES = ("pass@1", "mean_tokens")
+OVERALL = "overall"
 BANDS = 5
 TOLD, UNTOLD = ("higher", "lower"), "could not tell"
 CONDITIONS = ("engines", "sampling", "prompts", "tasks")
@@ -59,17 +61,23 @@ def values_of(samples: dict[str, list[Sample]], benchmarks: list[str]) -> Values
     return values
 
 
+def strata_of(benchmark: str, by_benchmark: dict[str, dict[str, np.ndarray]], measure: str) -> list[np.ndarray]:
+    """A measure on one benchmark, or on every one of them."""
+    chosen = by_benchmark.values() if benchmark == OVERALL else [by_benchmark[benchmark]]
+    return [measures[measure] for measures in chosen]
+
+
 def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     """For every two models, benchmark and measure: the paired difference, its adjusted p, and what it comes to."""
     found: dict[str, Any] = {}
-    family: dict[str, list[dict[str, Any]]] = {measure: [] for measure in MEASURES}
+    family: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for a, b in combinations(values, 2):
-        for benchmark in values[a]:
-            for measure in MEASURES:
-                change = values[a][benchmark][measure] - values[b][benchmark][measure]
-                told: dict[str, Any] = dict(estimate(change, settings.resamples, settings.confidence, seed), change=change)
-                found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = told
-                family[measure].append(told)
+        for benchmark, measure in product((OVERALL, *values[a]), MEASURES):
+            pairs = zip(*(strata_of(benchmark, values[model], measure) for model in (a, b)), strict=True)
+            change = [left - right for left, right in pairs]
+            told: dict[str, Any] = dict(estimate_over(change, settings.resamples, settings.confidence, seed), change=change)
+            found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = told
+            family.setdefault((measure, benchmark == OVERALL), []).append(told)
     for members in family.values():
         for told, adjusted in zip(members, holm([member["p"] for member in members]), strict=True):
             told["p_holm"] = adjusted
@@ -82,10 +90,11 @@ def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
 
 def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     """Every model's own pass@1 and mean tokens with intervals."""
+    of = lambda strata: estimate_over(strata, settings.resamples, settings.confidence, seed)  # noqa: E731
     return {
         model: {
-            benchmark: {m: estimate(each, settings.resamples, settings.confidence, seed) for m, each in measures.items()}
-            for benchmark, measures in by_benchmark.items()
+            benchmark: {measure: of(strata_of(benchmark, by_benchmark, measure)) for measure in MEASURES}
+            for benchmark in (OVERALL, *by_benchmark)
         }
         for model, by_benchmark in values.items()
     }

@@ -30,9 +30,11 @@ def main() -> None:
     if teacher not in teachers:
         raise ParamsError(f"params.yaml: headline.teacher: {teacher!r} is none of the teachers {', '.join(teachers)}")
     benchmarks = list(params.load(dict[str, Any], "evaluate.benchmarks"))
-    data, adaptivity = read_json("metrics/analysis.json")[teacher], read_json("metrics/compare.json")["adaptivity"][teacher]
+    data, compared = read_json("metrics/analysis.json")[teacher], read_json("metrics/compare.json")
+    distilled = read_json(f"metrics/teachers/{teacher}.json")["distill"]
     write_json(
         {
+            "overall": {measure: found["mean"] for measure, found in compared["models"][teacher]["overall"].items()},
             **headline(read_json(f"metrics/students/{teacher}.json"), benchmarks),
             "data": {
                 "mean_tokens": data["response_tokens"]["mean"],
@@ -40,7 +42,8 @@ def main() -> None:
                 "mean_attempts": data["mean_attempts"],
                 "length_entropy_bits": data["length_entropy_bits"],
             },
-            "adaptivity": {name: found and found["mean"] for name, found in adaptivity.items()},
+            "distill": {name: distilled[name] for name in ("verified_share", "tokens_a_verified_trace")},
+            "adaptivity": {name: found and found["mean"] for name, found in compared["adaptivity"][teacher].items()},
         },
         "metrics/student.json",
     )

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages import locks, params, provenance
-from stages.batches import by_length, padded
+from stages.batches import by_length, devices, padded
 from stages.ledger import ROOT
 from stages.ledger.scores import Scores, key_of
 from stages.params import Section
@@ -58,13 +58,6 @@ def score(model: Any, rows: list[list[int]], pad: int) -> list[float]:
     with torch.inference_mode():
         losses = losses_of(model, ids, mask) * mask[:, 1:]
     return [math.exp(x) for x in (losses.sum(1) / mask[:, 1:].sum(1).clamp(min=1)).tolist()]
-
-
-def devices() -> list[str]:
-    """Every GPU, or the processor."""
-    import torch
-
-    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
 
 
 def load(lock: locks.Lock, dtype: str, where: str) -> Any:

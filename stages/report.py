@@ -33,6 +33,14 @@ DATA_HEAD = [
     "attempts a trace",
     "queries only it solved",
 ]
+COST_HEAD = [
+    "teacher",
+    "device seconds",
+    "device seconds a verified trace",
+    "tokens generated",
+    "tokens a verified trace",
+    "price a verified trace",
+]
 PAGE = Path(__file__).with_name("report.html")
 
 
@@ -45,11 +53,10 @@ class Report(Section):
     study: str | None
 
 
-def score_rows(students: dict[str, Any], benchmarks: list[str]) -> list[list[str]]:
-    return [
-        [name, *(f"{scores[b]['pass@1']:.1f} ({scores[b]['mean_tokens']:.0f})" for b in benchmarks)]
-        for name, scores in students.items()
-    ]
+def score_rows(models: dict[str, Any]) -> list[list[str]]:
+    """pass@1 (mean tokens) of each model: overall, then by benchmark."""
+    figure = lambda scores: f"{scores['pass@1']['mean']:.1f} ({scores['mean_tokens']['mean']:.0f})"  # noqa: E731
+    return [[name, *map(figure, by_benchmark.values())] for name, by_benchmark in models.items()]
 
 
 def told(d: dict[str, Any], digits: int = 1) -> str:
@@ -68,9 +75,9 @@ def difference_rows(differences: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def headlines(compared: dict[str, Any], teachers: list[str], benchmarks: list[str]) -> Iterator[str]:
-    """A sentence a benchmark: whose student scores highest, and from whose it could be told."""
-    for benchmark in benchmarks:
+def headlines(compared: dict[str, Any], teachers: list[str]) -> Iterator[str]:
+    """A sentence overall and a benchmark: whose student scores highest, and from whose it could be told."""
+    for benchmark in compared["models"][teachers[0]]:
         scores = {teacher: compared["models"][teacher][benchmark]["pass@1"]["mean"] for teacher in teachers}
         best = max(teachers, key=scores.__getitem__)
         beaten = [other for other in teachers if other != best and leads(compared["differences"], best, other, benchmark)]
@@ -148,6 +155,25 @@ def teacher_rows(teachers: list[str]) -> list[list[str]]:
     return rows
 
 
+def cost_rows(teachers: list[str]) -> list[list[str]]:
+    """What each teacher's traces took of its devices, attempts that failed included."""
+    rows = []
+    for teacher in teachers:
+        run, told = read_json(f"metrics/distill/{teacher}.json"), read_json(f"metrics/teachers/{teacher}.json")["distill"]
+        price = told["cost_a_verified_trace"]
+        rows.append(
+            [
+                teacher,
+                f"{run['engine_seconds'] * run['devices']:.1f}",
+                f"{told['device_seconds_a_verified_trace']:.4g}",
+                str(run["tokens"]),
+                f"{told['tokens_a_verified_trace']:.1f}",
+                "-" if price is None else f"{price:.4g}",
+            ]
+        )
+    return rows
+
+
 def data_rows(analysis: dict[str, Any], teachers: list[str]) -> list[list[str]]:
     """How the teachers' data sets differ, on the queries that all share."""
     rows = []
@@ -194,8 +220,8 @@ def main() -> None:
             settings=settings,
             figures=drawn,
             benchmarks=benchmarks,
-            scores=score_rows(students, benchmarks),
-            headlines=list(headlines(compared, teachers, benchmarks)),
+            scores=score_rows(compared["models"]),
+            headlines=list(headlines(compared, teachers)),
             warnings=compared["warnings"],
             study=study_rows(settings.study, benchmarks),
             differences=difference_rows(compared["differences"]),
@@ -203,6 +229,8 @@ def main() -> None:
             many=many_rows(students, benchmarks),
             teacher_head=TEACHER_HEAD,
             data_head=DATA_HEAD,
+            cost_head=COST_HEAD,
+            costs=cost_rows(teachers),
             data=data_rows(analysis, teachers),
             overlap=analysis["overlap"],
             teachers=teacher_rows(teachers),

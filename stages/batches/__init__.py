@@ -1,4 +1,4 @@
-"""Batches for a model: rows of like length together, padded on the right."""
+"""Batches for a model, rows of like length together, padded on the right, and the devices that copies of it work on."""
 
 from typing import Any
 
@@ -21,3 +21,10 @@ def padded(rows: list[list[int]], pad: int, device: Any) -> tuple[Any, Any]:
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
     return ids, mask
+
+
+def devices() -> list[str]:
+    """Every GPU, or the processor."""
+    import torch
+
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]

@@ -109,7 +109,8 @@ def shares_figure(painter: Painter, measure: str, title: str) -> str:
     return painter.svg(drawn.properties(width=460, height=90, title=title))
 
 
-def histogram_figure(painter: Painter) -> str:
+def histogram_figure(painter: Painter, counted: str, title: str) -> str:
+    """How many traces fall into each span; ``counted`` is ``traces``, or ``math`` for mathematics alone."""
     import altair as alt
 
     rows = rows_of("data/analysis/histogram.csv")
@@ -120,11 +121,11 @@ def histogram_figure(painter: Painter) -> str:
         .encode(
             x=alt.X("span:N", sort=spans, title="response tokens", axis=alt.Axis(labelAngle=-40)),
             xOffset=alt.XOffset("teacher:N", sort=painter.order),
-            y=alt.Y("traces:Q", title="traces"),
+            y=alt.Y(f"{counted}:Q", title="traces"),
             color=painter.colour("teacher"),
         )
     )
-    return painter.svg(chart.properties(width=460, height=220, title="Trace lengths"))
+    return painter.svg(chart.properties(width=460, height=220, title=title))
 
 
 def boxes_figure(painter: Painter, measure: str, title: str) -> str:
@@ -177,7 +178,16 @@ def figures(painter: Painter, teachers: list[str], compared: dict[str, Any]) -> 
     yield Figure(
         "Categories by token", "Where each teacher spends its tokens.", shares_figure(painter, "tokens", "Tokens by category")
     )
-    yield Figure("Trace lengths", "How many traces fall into each span of response tokens.", histogram_figure(painter))
+    yield Figure(
+        "Trace lengths",
+        "How many traces fall into each span of response tokens.",
+        histogram_figure(painter, "traces", "Trace lengths"),
+    )
+    yield Figure(
+        "Trace lengths in mathematics",
+        "The same of mathematics alone, as the study shows it.",
+        histogram_figure(painter, "math", "Trace lengths in mathematics"),
+    )
     yield Figure(
         "Spread of lengths",
         "Box: middle half; whiskers: 5 to 95 %; diamond: mean.",

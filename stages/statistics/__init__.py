@@ -58,7 +58,14 @@ def estimate(values: np.ndarray, resamples: int, confidence: float, seed: int) -
 
     Given the differences of two models on the same questions, this is the paired comparison.
     """
-    return interval(resampled_means(values, resamples, seed), float(values.mean()), len(values), confidence)
+    return estimate_over([values], resamples, confidence, seed)
+
+
+def estimate_over(strata: list[np.ndarray], resamples: int, confidence: float, seed: int) -> Estimate:
+    """The same of the mean over strata (benchmarks) of their means, each stratum's questions drawn on their own."""
+    draws = np.mean([resampled_means(values, resamples, seed + i) for i, values in enumerate(strata)], 0)
+    free = 1 + sum(len(values) - 1 for values in strata)
+    return interval(draws, float(np.mean([values.mean() for values in strata])), free, confidence)
 
 
 def holm(ps: list[float]) -> list[float]:
@@ -70,13 +77,17 @@ def holm(ps: list[float]) -> list[float]:
     return adjusted
 
 
-def questions_needed(differences: np.ndarray, level: float) -> int | None:
-    """How many such questions would bring this mean difference's p to ``level``, four times out of five; None for zero."""
-    mean, spread = abs(float(differences.mean())), differences.std(ddof=1) if len(differences) > 1 else 0.0
+def questions_needed(strata: list[np.ndarray], level: float) -> int | None:
+    """How many such questions would bring this mean difference's p to ``level``, four times out of five; None for zero.
+
+    Of several strata, as `estimate_over` has them: how many in all, in the same proportions.
+    """
+    mean = abs(float(np.mean([differences.mean() for differences in strata])))
     if mean == 0:
         return None
+    variance = sum(each.var(ddof=1) / len(each) for each in strata if len(each) > 1) / len(strata) ** 2
     wanted = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)
-    return max(2, ceil((wanted * spread / mean) ** 2))
+    return max(2, ceil(sum(map(len, strata)) * wanted**2 * float(variance) / mean**2))
 
 
 Blocks = list[np.ndarray]

@@ -60,6 +60,16 @@ def base_model(settings: Train, base: Lock) -> Any:
     return model
 
 
+def trainer_of(settings: Train, base: Lock, windows: Windows, chosen: Any, callbacks: list[Any]) -> Any:
+    """transformers' Trainer over the windows, printing nothing of its own."""
+    from transformers import PrinterCallback, Trainer
+
+    model = base_model(settings, base)
+    trainer = Trainer(model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=callbacks)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
 def figures(model: Any, windows: Windows, settings: Train, trained: float, seconds: float, ranks: int) -> dict[str, Any]:
     """Tokens, throughput and memory of a run that did the share ``trained`` of all steps, the rest being an earlier run's."""
     size = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
@@ -91,7 +101,7 @@ def fit(teacher: str, settings: Train) -> None:
     """Trains; the first rank saves the student, its loss curve and the run's figures among the checkpoints."""
     import deepspeed
     import torch
-    from transformers import PrinterCallback, Trainer, set_seed
+    from transformers import set_seed
 
     seed, base = params.load(int, "seed"), locks.read("base")
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -99,12 +109,9 @@ def fit(teacher: str, settings: Train) -> None:
     resume = last_whole(output)
     set_seed(seed)
     deepspeed.init_distributed()  # ZeRO 3 counts the ranks while it loads the model
-    chosen = arguments(settings, output, ranks, seed)
-    model, windows = base_model(settings, base), Windows(Path(f"data/packed/{teacher}"), settings.global_batch)
-    watcher = Watcher(teacher)
+    windows, watcher = Windows(Path(f"data/packed/{teacher}"), settings.global_batch), Watcher(teacher)
     callbacks = [watcher, *([live(teacher, bool(resume))] if rank == 0 else [])]
-    trainer = Trainer(model=model, args=chosen, train_dataset=windows, data_collator=collate, callbacks=callbacks)
-    trainer.remove_callback(PrinterCallback)
+    trainer = trainer_of(settings, base, windows, arguments(settings, output, ranks, seed), callbacks)
     with provenance.record(output / f"run-{rank}.json", *PACKAGES, device=device()) as metrics:
         if resume and rank == 0:
             say(f"train@{teacher}", f"going on from {resume.name}")
@@ -112,7 +119,7 @@ def fit(teacher: str, settings: Train) -> None:
         steps = trainer.state.global_step
         metrics.update(steps=steps, ranks=ranks, resumed=bool(resume), windows=len(windows.ids))
         trained = 1 - step_of(resume) / steps if resume else 1.0
-        metrics.update(figures(model, windows, settings, trained, watcher.seconds, ranks))
+        metrics.update(figures(trainer.model, windows, settings, trained, watcher.seconds, ranks))
         metrics["provenance"] = {"models": locks.brief(base)}
     save(trainer, base, output)
     torch.distributed.barrier()

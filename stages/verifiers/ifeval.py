@@ -1,7 +1,7 @@
 """Instruction following by lm-eval's IFEval checkers, strict; the score is the share of constraints that hold.
 
 Constraints are JSON, ``[{"id": "keywords:frequency", "kwargs": {"keyword": "sun", "frequency": 2}}, ...]``, or IFEval's
-own ``{"instruction_id_list": [...], "kwargs": [...]}``.
+own ``{"instruction_id_list": [...], "kwargs": [...]}``, where the last may be JSON within JSON, or ``instruction_kwargs``.
 """
 
 import inspect
@@ -36,18 +36,23 @@ def checkers() -> dict[str, Any]:
 
 def constraints_of(text: str | None) -> list[Constraint]:
     """Reads constraints in either form. Raises ConstraintsError where there are none or a checker refuses one."""
-    try:
-        found = json.loads(text or "null")
-    except ValueError as error:
-        raise ConstraintsError(f"constraints are not JSON: {error}") from None
+    found = _parsed(text or "null")
     if isinstance(found, dict) and "instruction_id_list" in found:
-        ids, kwargs = found["instruction_id_list"], found.get("kwargs") or [{}] * len(found["instruction_id_list"])
+        ids, kwargs = found["instruction_id_list"], found.get("kwargs") or found.get("instruction_kwargs")
+        kwargs = (_parsed(kwargs) if isinstance(kwargs, str) else kwargs) or [{}] * len(ids)
         found = [{"id": each, "kwargs": given} for each, given in zip(ids, kwargs, strict=False)]
     if not isinstance(found, list) or not found:
         raise ConstraintsError("the query has no constraints")
     for constraint in found:
         check_signature(constraint)
     return found
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConstraintsError(f"constraints are not JSON: {error}") from None
 
 
 def check_signature(constraint: Any) -> None:

@@ -1,14 +1,15 @@
 """Test cases as data sets keep them, read into tests: what is called or run, and what decides.
 
-JSON in three forms, all with an optional ``language`` (``python``, ``cpp``):
+JSON in four forms, the first three with an optional ``language`` (``python``, ``cpp``):
 
 - ``{"inputs": [...], "outputs": [...], "fn_name": null}``: a program, by standard input and output; with ``fn_name``,
   a function (of the module, or of a class ``Solution``) called with each input's arguments. Such functions are written
   for judges that have the usual names at hand (``List``, ``deque``, ``inf``), so what they mention is imported for them;
   for whole programs too where ``usual`` is true, as LiveCodeBench has it;
-- ``{"asserts": ["assert f(2) == 4", ...], "setup": ""}``;
+- ``{"asserts": ["assert f(2) == 4", ...], "setup": ""}``, or ``assert_case`` for ``asserts``;
 - ``{"check": "def check(candidate): ...", "fn_name": "f"}``, one test, or without ``fn_name`` a text whose functions
-  ``test_...`` are the tests.
+  ``test_...`` are the tests; such a text may also stand alone, as KodCode has it;
+- ``[{"input": ..., "output": ..., "fn_name": ...}, ...]``, as DeepCoder has it, each test alone, read as the first form.
 """
 
 import ast
@@ -94,12 +95,7 @@ def prelude(program: str) -> str:
 
 def suite_of(test_cases: str | None, most: int) -> Suite:
     """Reads test cases, the first ``most`` of them. Raises TestsError where they are missing or of no known form."""
-    try:
-        cases = json.loads(test_cases or "null")
-    except ValueError as error:
-        raise TestsError(f"test cases are not JSON: {error}") from None
-    if not isinstance(cases, dict):
-        raise TestsError("the query has no test cases")
+    cases = cases_in(test_cases or "null")
     language = LANGUAGES.get(str(cases.get("language") or "python").lower())
     if language is None:
         raise TestsError(f"no sandbox for the language {cases['language']!r}")
@@ -115,19 +111,35 @@ def suite_of(test_cases: str | None, most: int) -> Suite:
     return Suite(language, tests[:most], language == "python" and bool(called or cases.get("usual")))
 
 
+def cases_in(text: str) -> dict[str, Any]:
+    """Test cases as an object in one of the first three forms. Raises TestsError where they are in none."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        if not re.search(r"^def test_", text, re.MULTILINE):
+            raise TestsError(f"test cases are not JSON: {error}") from None
+        return {"check": text}
+    if isinstance(found, list) and found and all(isinstance(test, dict) for test in found):
+        name = next((test["fn_name"] for test in found if test.get("fn_name")), None)
+        found = {"inputs": [t.get("input") for t in found], "outputs": [t.get("output") for t in found], "fn_name": name}
+    if not isinstance(found, dict):
+        raise TestsError("the query has no test cases")
+    return found
+
+
 def _tests_of(cases: dict[str, Any]) -> list[Test]:
     if source := cases.get("check"):
+        if foreign := foreign_modules(source):
+            raise ValueError(f"they import {foreign[0]}, which the sandbox does not have")
         if name := cases.get("fn_name"):
             return [Script(source, sorted(unresolved(source) | {name}), ("check", name))]
         functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
         return [Script(source, sorted(unresolved(source)), (name,)) for name in functions if name.startswith("test")]
-    if cases.get("asserts"):
+    if asserts := cases.get("asserts") or cases.get("assert_case"):
         setup = cases.get("setup") or ""
-        if isinstance(cases["asserts"], str):
+        if isinstance(asserts, str):
             raise TypeError("asserts must be a list")
-        return [
-            as_call(each) or Script(f"{setup}\n{each}", sorted(unresolved(f"{setup}\n{each}"))) for each in cases["asserts"]
-        ]
+        return [as_call(each) or Script(f"{setup}\n{each}", sorted(unresolved(f"{setup}\n{each}"))) for each in asserts]
     pairs = list(zip(cases.get("inputs") or [], cases.get("outputs") or [], strict=True))
     if not cases.get("fn_name"):
         return [Stdin(as_stdin(given), as_stdin(expected)) for given, expected in pairs]
@@ -216,6 +228,14 @@ def unresolved(source: str) -> set[str]:
     }
     own = {name for ours, name, _ in brought if ours}
     return (used - stored - defined - taken - {alias for _, _, alias in brought} - set(dir(builtins))) | own
+
+
+def foreign_modules(source: str) -> list[str]:
+    """The modules that a test imports beside the standard library's and the program's own, ``solution``."""
+    nodes = list(ast.walk(ast.parse(source)))
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return sorted({name.split(".")[0] for name in named} - {"solution"} - set(sys.stdlib_module_names))
 
 
 def modules_in(source: str) -> set[str]:

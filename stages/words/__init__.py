@@ -1,8 +1,9 @@
 """Words as hashes, and finding in many texts the few that share word n-grams with a benchmark.
 
 A word is a run of letters and digits, after compatibility decomposition and case folding and without accents, so that
-`é`, `E` and `e` are one. A Han or kana character is a word of its own. Of LaTeX, spellings of one thing are one
-(`\\dfrac`, `\\tfrac` and `\\frac`) and what only lays out (`\\left`, `\\quad`, `\\text`) is no word.
+`é`, `E` and `e` are one. A Han or kana character is a word of its own, and so are every three digits of a number from its
+end, so that `1000`, `1,000` and `1{,}000` are one. Of LaTeX, spellings of one thing are one (`\\dfrac12` and
+`\\frac{1}{2}`) and what only lays out (`\\left`, `\\quad`, `\\text`) is no word.
 
 Words and n-grams are known by 64-bit hashes; that any two of 10^12 pairs share one has a chance of 5 in 10^8.
 """
@@ -28,6 +29,7 @@ SPELLINGS = """dfrac frac tfrac frac cfrac frac dbinom binom tbinom binom leq le
 FIRST, PRIME = -3750763034362895579, 1099511628211
 BASE = -7046029254386353131
 BITS = 22
+LONGEST_NUMBER = 64
 
 
 class Folding(NamedTuple):
@@ -84,19 +86,37 @@ def name_hash(name: str) -> int:
 
 
 @cache
-def commands() -> tuple[np.ndarray, np.ndarray]:
-    """LaTeX commands that are spelt otherwise, sorted hashes, and the hash of what each becomes; 0 where it is no word."""
+def commands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """LaTeX commands that are spelt otherwise, sorted hashes, and the hash of what each becomes; 0 where it is no word.
+
+    Then the two that take a digit each where no brace follows.
+    """
     pairs = SPELLINGS.split()
     becomes = {name_hash(name): 0 for name in LAYOUT.split()}
     becomes |= {name_hash(a): name_hash(b) for a, b in zip(pairs[::2], pairs[1::2], strict=True)}
     known = np.array(sorted(becomes), np.int64)
-    return known, np.array([becomes[key] for key in known.tolist()], np.int64)
+    taking = np.array([name_hash("frac"), name_hash("binom")], np.int64)
+    return known, np.array([becomes[key] for key in known.tolist()], np.int64), taking
 
 
 @njit(cache=True, nogil=True)
-def _words(data, start, end, kinds, starts, folded, known, becomes, out, count):
+def _grouped(digits, out, count):
+    """Appends the words of a number, three digits each from its end; the new count."""
+    value = FIRST
+    for i in range(len(digits)):
+        value = (value ^ digits[i]) * PRIME
+        if (len(digits) - i - 1) % 3 == 0:
+            out[count] = _mixed(value)
+            count += 1
+            value = FIRST
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _words(data, start, end, kinds, starts, folded, known, becomes, pairs, out, count):
     """Appends the words of one text to ``out`` from ``count`` on; the new count."""
     value, size, command = FIRST, 0, False
+    digits, number, apart = np.empty(LONGEST_NUMBER, np.int64), True, 0
     i = start
     while i <= end:
         begins = i < end and data[i] == 92
@@ -107,29 +127,39 @@ def _words(data, start, end, kinds, starts, folded, known, becomes, out, count):
         else:
             after = i + 1
         letter = (65 <= point <= 90) or (97 <= point <= 122)
+        digit = 48 <= point <= 57
         if size and (kind in (SEPARATOR, ALONE) or (command and not letter)):
             word = _mixed(value)
             if command:
                 at = np.searchsorted(known, word)
                 if at < len(known) and known[at] == word:
                     word = becomes[at]
-            if word != 0:
+                apart = 2 if word == pairs[0] or word == pairs[1] else 0
+            if number and 3 < size <= LONGEST_NUMBER:
+                count = _grouped(digits[:size], out, count)
+            elif word != 0:
                 out[count] = word
                 count += 1
-            value, size, command = FIRST, 0, False
+            value, size, command, number = FIRST, 0, False, True
+        if not digit and point != 32:
+            apart = 0
         if kind in (ALONE, PART):
             for j in range(starts[point], starts[point + 1]):
                 if folded[j]:
                     value = (value ^ folded[j]) * PRIME
+                    number = number and 48 <= folded[j] <= 57
+                    if size < LONGEST_NUMBER:
+                        digits[size] = folded[j]
                     size += 1
                 elif size:
                     out[count] = _mixed(value)
                     count += 1
-                    value, size = FIRST, 0
-            if kind == ALONE and size:
+                    value, size, number = FIRST, 0, True
+            if (kind == ALONE or apart) and size:
+                apart = max(apart - 1, 0)
                 out[count] = _mixed(value)
                 count += 1
-                value, size = FIRST, 0
+                value, size, number = FIRST, 0, True
         elif begins:
             command = True
         elif kind == SEPARATOR:
@@ -189,14 +219,14 @@ def index_of(grams: dict[int, np.ndarray], sequences: np.ndarray) -> Index:
 
 
 @njit(cache=True, nogil=True)
-def _suspects(data, borders, rows, kinds, starts, folded, known, becomes, sizes, grams, sequences, bits, longest):
+def _suspects(data, borders, rows, kinds, starts, folded, known, becomes, pairs, sizes, grams, sequences, bits, longest):
     out = np.zeros(len(rows) - 1, np.bool_)
     buffer = np.empty(4 * longest + 20, np.int64)
     mask = len(bits) - 1
     for row in range(len(out)):
         count = 0
         for i in range(rows[row], rows[row + 1]):
-            count = _words(data, borders[i], borders[i + 1], kinds, starts, folded, known, becomes, buffer, count)
+            count = _words(data, borders[i], borders[i + 1], kinds, starts, folded, known, becomes, pairs, buffer, count)
         tokens = buffer[:count]
         whole = sequence_hash(tokens)
         at = np.searchsorted(sequences, whole)

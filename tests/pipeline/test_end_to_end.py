@@ -1,11 +1,9 @@
-"""The whole study on a world smaller still, with the real engines: run, killed, run again, shared, compared, broken.
+"""The whole study on a world smaller still, with the real engines: run, killed, run again, shared, compared.
 
 The tests build on one another in the order in which they stand: they are one person's day with the project.
 """
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,67 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+from tests.pipeline.conftest import ENVIRONMENT, dvc, edit, git, metrics, run
+
 TEACHERS = ("adaptive", "verbose", "plain")
 
 pytestmark = pytest.mark.slow
-
-
-def run(folder: Path, *command: str, ok: bool = True) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
-    assert (done.returncode == 0) is ok, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
-
-
-def dvc(folder: Path, *arguments: str, ok: bool = True) -> str:
-    return run(folder, "dvc", *arguments, ok=ok)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    return run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments)
-
-
-def edit(path: Path, change) -> None:
-    settings = yaml.safe_load(path.read_text())
-    change(settings)
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of the project in a repository of its own, with smaller numbers."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
-        if (ROOT / name).is_file() and not name.endswith("dvc.lock") and not name.startswith("metrics/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-
-    def small_world(settings):
-        settings["corpus"] = {"seed": 1, "queries": 150, "duplicates": 5, "urls": 2, "tables": 2, "garbage": 4, "twins": 6}
-        for benchmark in settings["benchmarks"].values():
-            benchmark["levels"] = dict.fromkeys(benchmark["levels"], 3)
-        settings["models"]["steps"] = dict.fromkeys(("verbose", "adaptive", "plain"), 420) | {
-            "base": 200,
-            "assistant": 250,
-            "reward": 250,
-        }
-
-    def small_run(settings):
-        settings["distill"]["max_attempts"] = 6
-        settings["train"] |= {"epochs": 2, "checkpoint_every": 1, "global_batch": 2}
-        settings["compare"]["resamples"] = 200
-        for benchmark in settings["evaluate"]["benchmarks"].values():
-            benchmark["samples"] = 2
-
-    edit(folder / "mini/params.yaml", small_world)
-    edit(folder / "params.yaml", small_run)
-    git(folder, "init", "-q", "-b", "main")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "small")
-    return folder
 
 
 def kill_tree(process: subprocess.Popen) -> None:
@@ -103,10 +46,6 @@ def killed_when(folder: Path, stage: str, condition) -> None:
 def ledger_keys(folder: Path, owner: str) -> list[str]:
     lines = b"".join(path.read_bytes() for path in (folder / ".ledger" / owner).glob("*.jsonl")).split(b"\n")
     return [json.loads(line)["key"] for line in lines if line.endswith(b"}")]
-
-
-def metrics(folder: Path, name: str) -> dict:
-    return json.loads((folder / "metrics" / f"{name}.json").read_text())
 
 
 def unlock(folder: Path) -> None:
@@ -143,7 +82,7 @@ def test_the_whole_study_runs(project):
     summary = run(project, sys.executable, "-m", "stages.summary")
     assert all(name in summary for name in (*TEACHERS, "base", "aime2024", "livecodebench"))
     page = (project / "data/report/index.html").read_text()
-    assert page.count("<svg") == 9 and "http://www.w3.org" in page and "<script" not in page
+    assert page.count("<svg") == 10 and "http://www.w3.org" in page and "<script" not in page
 
 
 def test_every_removed_row_has_a_reason_and_none_is_lost(project):
@@ -234,75 +173,3 @@ def test_shared_through_a_remote_nothing_is_computed_again(project, tmp_path):
     dvc(tmp_path, "get", str(project), "data/parallel/adaptive", "-o", str(tmp_path / "taken"))
     taken = load_dataset(str(tmp_path / "taken"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(taken) == metrics(project, "parallel")["instances"]
-
-
-BROKEN = {
-    "an unknown key": (lambda p: p["clean"].update(min_charcters=1), "clean", "params.yaml: clean.min_charcters: unknown key"),
-    "no section": (lambda p: p["teachers"].append("ghost"), "assets", "teacher 'ghost' is number 4"),
-    "twice": (lambda p: p["teachers"].append("plain"), "assets", "'plain' stands there twice"),
-    "no model": (lambda p: p["teacher"].pop("plain"), "assets", "teacher.plain"),
-    "no source": (lambda p: p["collect"]["sources"]["mini"].update(source="gone.jsonl"), "collect", "gone.jsonl: no such file"),
-    "unwatched source": (
-        lambda p: p["collect"]["sources"]["mini"].update(source="README.jsonl"),
-        "collect",
-        "is no part of `world`",
-    ),
-    "nothing left": (lambda p: p["clean"].update(min_characters=10**6), "clean", "no query is left after cleaning"),
-    "wrong type": (
-        lambda p: p["pack"].update(window="512"),
-        "pack@plain",
-        "params.yaml: pack.window: Input should be a valid integer",
-    ),
-    "no multiple": (lambda p: p["train"].update(global_batch=3), "train@plain", "train.global_batch: 3 is no multiple"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_bad_params_are_one_clear_line_and_lose_nothing(project, name):
-    change, stage, line = BROKEN[name]
-    (project / "README.jsonl").write_text("{}")
-    params = project / "params.yaml"
-    old = params.read_text()
-    edit(params, change)
-    try:
-        output = dvc(project, "repro", stage, ok=False)
-    finally:
-        params.write_text(old)
-    assert sum(line in each for each in output.splitlines()) == 1, output
-    assert "Traceback" not in output
-    assert not list(project.glob("data/**/*.tmp"))
-
-
-@pytest.mark.parametrize(
-    ("row", "kind", "problem"),
-    [('{"messages": "what', "json", "malformed JSON"), ('{"messages": 3}', "messages", "messages must be")],
-)
-def test_a_malformed_row_stops_the_run_unless_it_may_be_skipped(project, row, kind, problem):
-    good = (project / "mini/world/queries.jsonl").read_text().splitlines()[:5]
-    (project / "bad.jsonl").write_text("\n".join([good[0], row, *good[1:]]) + "\n")
-    params = project / "params.yaml"
-    old = params.read_text()
-    try:
-        edit(params, lambda p: p["collect"]["sources"]["mini"].update(source="bad.jsonl") or p.update(world="bad.jsonl"))
-        output = dvc(project, "repro", "collect", ok=False)
-        assert f"bad.jsonl:2: {problem}" in output and "Traceback" not in output
-        edit(params, lambda p: p["collect"].update(malformed="skip"))
-        assert f"skipped bad.jsonl:2: {kind}: {problem}" in dvc(project, "repro", "collect")
-        assert metrics(project, "collect")["malformed"] == {kind: 1} and metrics(project, "collect")["queries"] == 5
-    finally:
-        params.write_text(old)
-
-
-def test_a_benchmark_without_answers_is_named(project):
-    (project / "unanswered.jsonl").write_text('{"question": "1 + 1 ?", "answer": "2"}\n{"question": "1 + 2 ?", "answer": ""}\n')
-    params = project / "params.yaml"
-    old = params.read_text()
-    try:
-        edit(params, lambda p: p.update(benchmarks={"math500": p["benchmarks"]["math500"]}))
-        edit(
-            params, lambda p: p["benchmarks"]["math500"].update(source="unanswered.jsonl") or p.update(world="unanswered.jsonl")
-        )
-        output = dvc(project, "repro", "benchmarks", ok=False)
-    finally:
-        params.write_text(old)
-    assert "benchmark math500: unanswered.jsonl:2: no 'answer'" in output and "Traceback" not in output

@@ -15,6 +15,7 @@ def test_spans_share_no_length_and_leave_none_out():
     assert span_names((10, 20)) == ["<10", "10-19", ">=20"]
     found = describe(ROWS, (10, 20))
     assert found["histogram"] == {"<10": 1, "10-19": 1, ">=20": 0}
+    assert found["histogram_math"] == {"<10": 1, "10-19": 0, ">=20": 0}
 
 
 def test_categories_count_instances_and_tokens():

@@ -57,6 +57,27 @@ def test_columns_are_mapped_and_free_form_fields_become_text(tmp_path):
     assert query["difficulty"] == "3"
 
 
+def test_a_column_can_be_a_text_around_columns_or_an_object_of_them(tmp_path):
+    rows = {"Question": "2 + 2 ?", "A": "3", "B": 4, "ids": ["x"], "kw": "[{}]"}, {"Question": "2 + 2 ?", "A": "3"}
+    columns = {"messages": "{Question}\nA. {A}\nB. {B}", "constraints": {"instruction_id_list": "ids", "kwargs": "kw"}}
+    queries, malformed = read("skip", s=source(write(tmp_path, *rows), columns=columns))
+    assert [query["messages"][0]["content"] for query in queries] == ["2 + 2 ?\nA. 3\nB. 4"]
+    assert json.loads(queries[0]["constraints"]) == {"instruction_id_list": ["x"], "kwargs": "[{}]"}
+    assert len(malformed) == 1 and "messages" in malformed[0]["reason"]
+    ((bare,), _) = read(s=source(write(tmp_path, {"messages": "a {b} c"}), columns={"constraints": {"kwargs": "kw"}}))
+    assert bare["messages"][0]["content"] == "a {b} c" and bare["constraints"] is None
+
+
+def test_a_source_is_the_rows_that_belong_to_it_the_first_so_many(tmp_path):
+    rows = [{"messages": f"question {i}", "from": "ifdata" if i % 2 else None} for i in range(8)]
+    path = write(tmp_path, *rows[:3], "{torn", *rows[3:])
+    queries, malformed = read("skip", s=source(path, where={"from": "^if"}, limit=3))
+    assert [query["messages"][0]["content"] for query in queries] == ["question 1", "question 3"]
+    assert len(malformed) == 1, "what cannot be read counts, since nobody can say where it belongs"
+    with pytest.raises(ParamsError, match=r"params.yaml: collect.sources.s.where: '\(' is no pattern"):
+        read(s=source(path, where={"from": "("}))
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -8,7 +8,7 @@ from scipy import stats
 
 from stages.compare import Compare, adaptivities, by_difficulty, differences, per_question, too_few, unlike, values_of
 from stages.score import majority, many, pass_at, pass_at_1, score
-from stages.statistics import adaptivity, estimate, holm, p_of, questions_needed, tail_of
+from stages.statistics import adaptivity, estimate, estimate_over, holm, p_of, questions_needed, tail_of
 from stages.tables import DataError
 
 SETTINGS = Compare(resamples=2000, confidence=0.95)
@@ -112,6 +112,39 @@ def test_pairing_finds_what_the_unpaired_test_misses_and_raises_no_false_alarm()
     assert alarms / RUNS <= 0.065, "5 % and what 1,000 runs may scatter"
 
 
+def test_intervals_over_benchmarks_cover_the_truth_and_raise_no_false_alarm():
+    rng, hits, alarms = np.random.default_rng(7), 0, 0
+    for run in range(RUNS):
+        rates = [rng.beta(2, 2, questions) for questions in (30, 30, 60, 48)]
+        a, b = ([100 * rng.binomial(4, each) / 4 for each in rates] for _ in range(2))
+        found = estimate_over(a, 500, 0.95, run)
+        hits += found["low"] <= 50 <= found["high"]
+        alarms += estimate_over([x - y for x, y in zip(a, b, strict=True)], 500, 0.95, run)["p"] <= 0.05
+    assert 0.93 <= hits / RUNS <= 0.97 and alarms / RUNS <= 0.065
+
+
+def test_overall_is_the_mean_of_benchmarks_and_a_family_of_its_own():
+    rng = np.random.default_rng(2)
+    rates = rng.uniform(0.0, 0.7, 16)
+    both = {"x": rates + rng.uniform(0.0, 0.3, 16), "y": rates}
+    rows = {name: [row for b in ("b", "c") for row in samples(each, 8, benchmark=b)] for name, each in both.items()}
+    by_benchmark = differences(values_of(rows, ["b", "c"]), SETTINGS, 0)["x - y"]
+    overall, one, other = (by_benchmark[name]["pass@1"] for name in ("overall", "b", "c"))
+    assert overall["mean"] == pytest.approx((one["mean"] + other["mean"]) / 2) and overall["verdict"] == "higher"
+    assert overall["p_holm"] == overall["p"] and one["p_holm"] > one["p"], "one pair: a family of one, beside one of two"
+    assert overall["high"] - overall["low"] < one["high"] - one["low"]
+
+
+def test_benchmarks_of_one_question_tell_nothing_together():
+    assert estimate_over([np.array([100.0])] * 4, 500, 0.95, 0)["p"] == 1.0
+
+
+def test_the_questions_needed_of_several_benchmarks_are_as_many_in_all():
+    """The same questions, taken for one benchmark or for four of a quarter each."""
+    drawn = np.random.default_rng(9).normal(0.3, 1.0, 4000)
+    assert questions_needed(np.split(drawn, 4), 0.05) == pytest.approx(questions_needed([drawn], 0.05), rel=0.05)
+
+
 def test_holm_keeps_the_family_within_the_level():
     rng, alarms = np.random.default_rng(4), 0
     for run in range(RUNS):
@@ -169,10 +202,10 @@ def test_a_small_difference_could_not_be_told_and_says_what_it_would_take():
 def test_the_questions_needed_do_tell(level):
     rng = np.random.default_rng(4)
     draw = lambda count: np.asarray(rng.normal(0.3, 1.0, count))  # noqa: E731
-    wanted = questions_needed(draw(100_000), level)
+    wanted = questions_needed([draw(100_000)], level)
     told = np.mean([stats.ttest_1samp(draw(wanted), 0).pvalue <= level for _ in range(2000)])
     assert 0.76 <= told <= 0.84
-    assert questions_needed(np.zeros(5), level) is None
+    assert questions_needed([np.zeros(5)], level) is None
 
 
 def test_what_could_not_be_told_needs_more_questions_than_there_were():
@@ -181,7 +214,8 @@ def test_what_could_not_be_told_needs_more_questions_than_there_were():
     drawn = (drawn - drawn.mean()) / drawn.std(ddof=1)
     ones = {f"{t}": {"pass@1": 10 * (drawn + t / np.sqrt(40)), "mean_tokens": drawn} for t in (5.0, 2.3, 2.2, 1.0, 0.5, 0.2)}
     zero = {benchmark: dict.fromkeys(measures, np.zeros(40)) for benchmark, measures in ones.items()}
-    found = [measures["pass@1"] for measures in differences({"a": ones, "b": zero}, SETTINGS, 0)["a - b"].values()]
+    by_benchmark = differences({"a": ones, "b": zero}, SETTINGS, 0)["a - b"]
+    found = [measures["pass@1"] for benchmark, measures in by_benchmark.items() if benchmark != "overall"]
     untold = [each for each in found if each["verdict"] == "could not tell"]
     assert len(untold) == 5 and sum(each["p"] <= 0.05 for each in untold) == 2
     assert all(each["questions_needed"] > 40 for each in untold)

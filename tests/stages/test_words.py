@@ -15,7 +15,13 @@ def reference(text: str) -> list[str]:
     raised = lambda char: unicodedata.decomposition(char).startswith(("<super>", "<sub>"))  # noqa: E731
     plain = "".join(" " * raised(char) + fold(char) for char in text)
     spaced = re.sub(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff])", r" \1 ", plain)
-    return re.findall(r"[^\W_]+", spaced)
+    return [group for word in re.findall(r"[^\W_]+", spaced) for group in groups(word)]
+
+
+def groups(word: str) -> list[str]:
+    """A number's digits by threes from its end; any other word whole."""
+    number = re.fullmatch("[0-9]{4,64}", word)
+    return re.findall(r"[0-9]{1,3}(?=(?:[0-9]{3})*$)", word) if number else [word]
 
 
 def same(left: str, right: str) -> bool:
@@ -32,6 +38,14 @@ def same(left: str, right: str) -> bool:
         ("\uff71", "\u30a2"),
         ("\\emph{so}", "so"),
         ("\\dfrac12", "\\frac 12"),
+        ("\\dfrac12", "\\frac{1}{2}"),
+        ("\\tbinom5 2 x", "\\binom{5}{2}x"),
+        ("\\frac1{23}", "\\frac{1}{23}"),
+        ("\\frac a{12}", "\\frac{a}{12}"),
+        ("1000", "1,000"),
+        ("1234567", "1{,}234{,}567"),
+        ("10000 people", "10,\\!000 people"),
+        ("\uff11\uff10\uff10\uff10", "1 000"),
         ("\\left(x\\right)", "(x)"),
         ("$x_{1}$", "x_1"),
         ("a \\leq b", "a \\le b"),
@@ -44,7 +58,18 @@ def test_spellings_of_the_same(left, right):
     assert same(left, right) and len(words(left))
 
 
-@pytest.mark.parametrize(("left", "right"), [("ab", "a b"), ("left", ""), ("12", "21"), ("\\alpha", "\\beta"), ("x-1", "x1")])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("ab", "a b"),
+        ("left", ""),
+        ("12", "21"),
+        ("\\alpha", "\\beta"),
+        ("x-1", "x1"),
+        ("1000a", "1 000 a"),
+        ("\\sqrt12", "\\sqrt1 2"),
+    ],
+)
 def test_what_differs(left, right):
     assert not same(left, right)
 

@@ -118,6 +118,18 @@ FORMS = {
         "class P:\n    def __init__(self, x): self.x = x\ndef f(ps):\n    return sum(p.x for p in ps)",
         {"setup": "a = P(1)\na.x = 5", "asserts": ["assert f([a, P(2)]) == 7", "assert a.x == 5"]},
     ),
+    "asserts by another name": (
+        "def f(a):\n    return a * 2",
+        {"call_type": "assert", "fn_name": "f", "assert_case": ["assert f(2) == 4"]},
+    ),
+    "tests one by one": (
+        "print(int(input()) + int(input()))",
+        [{"type": "stdin_stdout", "input": "1\n2\n", "output": "3\n"}, {"input": "2\n2", "output": "4"}],
+    ),
+    "calls one by one": (
+        "def f(a, b):\n    return a + b",
+        [{"type": "function_call", "fn_name": "f", "input": [1, 2], "output": [3]}, {"input": "3\n4", "output": "7"}],
+    ),
     "check(candidate)": (
         "def f(a):\n    a.sort()",
         {"fn_name": "f", "check": "def check(c):\n    a = [3, 1]\n    assert c(a) is None and a == [1, 3]"},
@@ -146,6 +158,19 @@ def test_every_form_of_tests_passes_what_is_right_and_fails_what_is_not(route, f
     right, not_right = verify(route, (source, tests), (wrong, tests))
     assert (right.verdict, right.score) == (PASS, 1.0), right.reason
     assert not_right.verdict == FAIL
+
+
+def test_a_text_of_test_functions_may_stand_alone(route):
+    tests = "from solution import f\n\ndef test_one():\n    assert f(1) == 2\n\ndef test_two():\n    assert f(2) == 4\n"
+    sources = ("def f(a):\n    return a * 2", "def f(a):\n    return a + 1")
+    right, half = verdicts_of(route, [Item(str(i), "code", each, test_cases=tests) for i, each in enumerate(sources)])
+    assert (right.verdict, half.verdict, half.score) == (PASS, FAIL, 0.5)
+
+
+def test_tests_that_import_what_the_sandbox_lacks_cannot_be_told(route):
+    tests = "import pytest\nfrom solution import f\ndef test_one():\n    with pytest.raises(ValueError):\n        f(1)\n"
+    (verdict,) = verdicts_of(route, [Item("x", "code", "def f(a): raise ValueError", test_cases=tests)])
+    assert verdict.verdict == UNKNOWN and verdict.hopeless and "import pytest" in verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,12 @@ def test_constraints_that_no_checker_takes_are_named(route, text, why):
     assert verdict.verdict == UNKNOWN and verdict.hopeless and why in verdict.reason.replace("the query has no", "no")
 
 
-def test_both_forms_of_constraints_are_read():
+@pytest.mark.parametrize(("name", "dump"), [("kwargs", False), ("kwargs", True), ("instruction_kwargs", False)])
+def test_constraints_are_read_as_data_sets_have_them(name, dump):
     ours = [{"id": "keywords:existence", "kwargs": {"keywords": ["a"]}}]
-    theirs = {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["a"], "num_words": None}]}
+    kwargs = [{"keywords": ["a"], "num_words": None}]
+    theirs = {"instruction_id_list": ["keywords:existence"], name: json.dumps(kwargs) if dump else kwargs}
+    assert constraints_of(json.dumps(theirs))[0]["kwargs"]["keywords"] == ["a"]
     assert check(json.dumps(ours), "a b") == check(json.dumps(theirs), "a b")
 
 
