@@ -1,6 +1,6 @@
 """python -m bench [SCALE]: the corpus stages at so much of the study's size, beside their peers, as one table.
 
-Prints the table and writes it to metrics/bench.json. A tenth takes minutes, the whole an hour.
+Prints the table and writes it to metrics/bench.json. A tenth takes minutes, the whole some twenty.
 """
 
 import os

@@ -181,6 +181,7 @@ def traces(teacher: str, mean_tokens: int, seed: int) -> None:
             np.save(tokens / ids_name(part), tokens_of(rng, prompts + responses))
             lengths = {"prompt_tokens": prompts, "response_tokens": responses}
             columns = {"query_id": answered} | {name: each.astype(np.int32) for name, each in lengths.items()}
+            columns["special"] = np.zeros(count, bool)
             write_part(pa.table(columns, DIALOGUES), tokens / part_name(part))
             columns = {"query_id": answered, "attempt": np.ones(count, np.int32), "perplexity": 1 + rng.exponential(1.5, count)}
             write_part(pa.table(columns, PERPLEXITY), scored / part_name(part))

@@ -10,7 +10,7 @@
 # And two things that are no package of Python's own:
 #   punkt      NLTK's English sentence splitter, which IFEval's checkers need; llama-index-core carries it in its wheel.
 #   bubblewrap the sandbox for code; the system's package, or where that may not be installed, unpacked into the environment.
-set -Eeuo pipefail
+set -euo pipefail
 accelerator=$1 python=$2 venv=$3
 lock=requirements/$accelerator.txt
 
@@ -19,10 +19,10 @@ lock=requirements/$accelerator.txt
     exit 1
 }
 # The builds for CPU and GPU bear the same versions, so that pip would keep one for the other: begin anew.
-for ready in "$venv"/.ready-[cg]pu; do
-    [ ! -e "$ready" ] || [ "$ready" = "$venv/.ready-$accelerator" ] || "$python" -m venv --clear "$venv"
-done
+other=$([ "$accelerator" = cpu ] && echo gpu || echo cpu)
+[ ! -e "$venv/.begun-$other" ] || "$python" -m venv --clear "$venv"
 [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
+touch "$venv/.begun-$accelerator"
 pip=("$venv/bin/pip" --disable-pip-version-check install --quiet --quiet --no-deps)
 
 torch=$(grep '^torch==' "$lock" | head -1 | cut -d' ' -f1)
@@ -39,11 +39,13 @@ everything_else() {
 if [ "$accelerator" = cpu ]; then
     "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch"
     compiling=
-    trap '[ -z "$compiling" ] || kill "$compiling" 2>/dev/null' ERR
+    trap '[ -z "$compiling" ] || kill -- "-$compiling" 2>/dev/null || true' EXIT  # whatever ends this ends the compiler
+    trap 'exit 130' INT TERM
     if ! has_deepspeed; then
         echo "setup: compiling $deepspeed with its CPU communication operator while the rest is installed (about three minutes)"
         grep -E "^($needs)==" "$lock" | "${pip[@]}" -r /dev/stdin
-        DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation --no-cache-dir "$deepspeed" &
+        DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 PATH="$venv/bin:$PATH" \
+            setsid "${pip[@]}" --no-build-isolation --no-cache-dir "$deepspeed" &
         compiling=$!
     fi
     everything_else

@@ -230,6 +230,9 @@ def main() -> None:
         write(counted(collect(settings, spread, counts), malformed), REJECTED, MALFORMED)
         if not spread.rows:
             raise DataError(f"no source gave a query; could not read {dict(malformed)}, see {REJECTED}")
+        if empty := [name for name in settings.sources if not counts[name]]:
+            why = f"see {REJECTED}, and its `columns` and `where`"
+            raise DataError(f"params.yaml: collect.sources.{empty[0]}: gave no query; {why}")
         for part, table in enumerate(spread.parts()):
             write_part(table, folder / part_name(part))
         metrics["queries"] = spread.rows

@@ -2,6 +2,7 @@
 
 - ``structure``: turns do not alternate and end with the assistant; not one think part and one answer part, neither empty,
   with nothing after; or cut.
+- ``special_token``: a text of the dialogue spells a special token of the student's tokenizer, which would take it for one.
 - ``perplexity``: above the teacher's ``max_perplexity``, or no number.
 - ``ngram``: holds a run of ``ngram`` tokens that occurs more than ``max_repeats`` times in the data set's responses.
 - ``repetition``: over ``max_repetition`` of its runs of ``ngram`` tokens occurred earlier in the same response.
@@ -39,7 +40,7 @@ from stages.verifiers import PASS, UNKNOWN
 
 MOST_REASONS = 10
 REJECTED = CURATED.append(pa.field("rejected_for", pa.string()))
-REASONS = ("structure", "perplexity", "ngram", "repetition")
+REASONS = ("structure", "special_token", "perplexity", "ngram", "repetition")
 GROUPS = ("category", "difficulty", "attempt")
 Tally = dict[str, tuple[int, int]]
 
@@ -90,12 +91,17 @@ def malformed(queries: pa.Table, traces: pa.Table) -> np.ndarray:
 
 
 def reasons(
-    queries: pa.Table, traces: pa.Table, repeats: np.ndarray, repetition: np.ndarray, max_perplexity: float, most: float
+    malformed: np.ndarray,
+    special: np.ndarray,
+    perplexity: np.ndarray,
+    repeats: np.ndarray,
+    repetition: np.ndarray,
+    max_perplexity: float,
+    max_repetition: float,
 ) -> np.ndarray:
     """Why each trace goes, as an index into REASONS, the first of them; -1 where it stays. int8, (traces,)."""
-    fluent = traces["perplexity"].to_numpy() <= max_perplexity
-    rules = (malformed(queries, traces), ~fluent, repeats, repetition > most)
-    why = np.full(len(traces), -1, np.int8)
+    rules = (malformed, special, ~(perplexity <= max_perplexity), repeats, repetition > max_repetition)
+    why = np.full(len(malformed), -1, np.int8)
     for i in reversed(range(len(REASONS))):
         why[rules[i]] = i
     return why
@@ -208,7 +214,8 @@ def main(teacher: str) -> None:
                 shard = open_shard(tokens, part)
                 verified = measured(answered, shard, read_part(scores[part], PERPLEXITY))
                 loops = ngrams.repetition(*responses(shard), settings.ngram)
-                why = reasons(asked, verified, guilty[part], loops, max_perplexity, settings.max_repetition)
+                found = malformed(asked, verified), shard.special, verified["perplexity"].to_numpy(), guilty[part], loops
+                why = reasons(*found, max_perplexity, settings.max_repetition)
                 kept, rejected = verified.filter(pa.array(why < 0)), verified.filter(pa.array(why >= 0))
                 names = [REASONS[i] for i in why[why >= 0]]
                 write_part(kept, kept_to / part_name(part))

@@ -21,20 +21,21 @@ from stages.batches import devices
 from stages.ledger import ROOT
 from stages.ledger.scores import key_of
 from stages.ledger.vectors import Vectors
-from stages.params import Section
+from stages.params import Positive, Section
 from stages.provenance import device, say
 from stages.tables import QUERY, SIMILARITY, part_name, part_paths, read_json_lines, read_part, whole_folder, write_part
 
-AT_ONCE = 4096
+AT_ONCE = 16_384
 Embed = Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Similarity(Section):
-    """``batch`` in texts; ``max_tokens`` cuts longer texts for the embedder."""
+    """``batch`` in texts; ``max_tokens`` cuts longer texts for the embedder, which computes in ``dtype``."""
 
-    batch: int
-    max_tokens: int
+    batch: Positive
+    max_tokens: Positive
+    dtype: str
 
 
 class Embedder:
@@ -48,7 +49,8 @@ class Embedder:
     def model(self) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(self.lock.id, revision=self.lock.hub_revision)
+        chosen = {"dtype": self.settings.dtype}
+        model = SentenceTransformer(self.lock.id, revision=self.lock.hub_revision, model_kwargs=chosen)
         model.max_seq_length = self.settings.max_tokens
         if len(where := devices()) > 1:
             self.pool = model.start_multi_process_pool(where)
@@ -56,10 +58,9 @@ class Embedder:
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """(texts, size)"""
-        model = self.model
-        vectors: np.ndarray = model.encode(
-            texts, batch_size=self.settings.batch, normalize_embeddings=True, show_progress_bar=False, pool=self.pool
-        )
+        model, size = self.model, self.settings.batch
+        how = {"batch_size": size, "chunk_size": size, "pool": self.pool} if self.pool else {"batch_size": size}
+        vectors: np.ndarray = model.encode(texts, normalize_embeddings=True, show_progress_bar=False, **how)
         return vectors
 
     def close(self) -> None:
@@ -105,7 +106,7 @@ def nearest_of(queries: pa.Table, embed: Embed, items: list[dict[str, str]], vec
 
 def main() -> None:
     settings, lock = params.load(Similarity, "similarity"), locks.read("embedder")
-    known = Vectors(f"similarity-{key_of(lock.revision, settings.max_tokens)[:16]}", ROOT)
+    known = Vectors(f"similarity-{key_of(lock.revision, settings.max_tokens, settings.dtype)[:16]}", ROOT)
     with (
         provenance.record("metrics/similarity.json", "sentence-transformers", "torch", device=device()) as metrics,
         closing(Embedder(lock, settings)) as embedder,

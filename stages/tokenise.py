@@ -30,6 +30,17 @@ def load(model: str, revision: str | None) -> Any:
     return tokenizer
 
 
+def special_tokens(tokenizer: Any) -> list[str]:
+    """As they are spelt: the tokenizer takes such a text for the token, wherever it stands."""
+    return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+
+def spells(tokens: list[str], dialogue: Dialogue) -> bool:
+    """Whether anything that was said in a dialogue spells one of the tokens."""
+    messages, response = dialogue
+    return any(token in text for text in (response, *(message["content"] for message in messages)) for token in tokens)
+
+
 def rendered(tokenizer: Any, messages: list[dict[str, str]], response: str) -> tuple[str, str]:
     """The prompt as the chat template writes it, and the whole dialogue. Raises DataError where it changes the response."""
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -74,6 +85,7 @@ def main(teacher: str) -> None:
 
             def work(part: int) -> dict[str, Any]:
                 tokenizer = load(model, revision)
+                special = special_tokens(tokenizer)
                 table = read_part(queries[part], QUERY)
                 messages = dict(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
                 answered = chosen(read_part(traces[part], TRACE).select(["query_id", "verdict", "text"]))
@@ -81,8 +93,8 @@ def main(teacher: str) -> None:
                     for batch in answered.to_batches(ROWS_AT_ONCE):
                         names, texts = batch["query_id"].to_pylist(), batch["text"].to_pylist()
                         dialogues = [(messages[name], text) for name, text in zip(names, texts, strict=True)]
-                        for name, (ids, prompt) in zip(names, tokenised(tokenizer, dialogues), strict=True):
-                            shard.add(name, ids, prompt)
+                        for name, dialogue, found in zip(names, dialogues, tokenised(tokenizer, dialogues), strict=True):
+                            shard.add(name, *found, spells(special, dialogue))
                 return {"traces": len(answered), "tokens": shard.tokens}
 
             said = each_part(f"tokenise@{teacher}", work, len(queries))

@@ -3,7 +3,9 @@
 They lie in immutable files, each renamed into place, in half precision: at 1024 numbers, 2 KB a text.
 """
 
+import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ class Vectors:
     def __init__(self, owner: str, root: Path):
         self.folder = root / owner
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.blocks: list[np.ndarray] = []
+        self.files: list[Path] = []
         self.places: dict[str, tuple[int, int]] = {}
         for path in sorted(self.folder.glob("part-*.npy")):
-            self._open(path)
+            with suppress(OSError, ValueError, EOFError, KeyError):  # a torn file holds nothing; its texts are embedded again
+                self._open(path)
 
     def __contains__(self, key: str) -> bool:
         return key in self.places
@@ -30,19 +33,24 @@ class Vectors:
         path = self.folder / f"part-{uuid.uuid4().hex}.npy"
         with path.with_suffix(".tmp").open("wb") as file:
             np.save(file, block)
+            file.flush()
+            os.fsync(file.fileno())
         path.with_suffix(".tmp").rename(path)
         self._open(path)
 
     def of(self, keys: list[str]) -> np.ndarray:
         """The vectors of at least one key, float32, (keys, size), as rounded. Raises KeyError where one is missing."""
         places = np.array([self.places[key] for key in keys])
-        found = np.empty((len(keys), *self.blocks[places[0, 0]]["vector"].shape[1:]), np.float32)
-        for block in np.unique(places[:, 0]):
-            here = places[:, 0] == block
-            found[here] = self.blocks[block]["vector"][places[here, 1]]
+        found: np.ndarray | None = None
+        for number in np.unique(places[:, 0]):
+            vectors, here = np.load(self.files[number], mmap_mode="r")["vector"], places[:, 0] == number
+            found = np.empty((len(keys), *vectors.shape[1:]), np.float32) if found is None else found
+            found[here] = vectors[places[here, 1]]
+        assert found is not None
         return found
 
     def _open(self, path: Path) -> None:
-        block = np.load(path, mmap_mode="r")
-        self.places |= {key.decode(): (len(self.blocks), row) for row, key in enumerate(block["key"].tolist())}
-        self.blocks.append(block)
+        """Reads the keys; the file stays closed, since there may be thousands."""
+        keys = np.load(path, mmap_mode="r")["key"].tolist()
+        self.places |= {key.decode(): (len(self.files), row) for row, key in enumerate(keys)}
+        self.files.append(path)

@@ -18,7 +18,14 @@ from stages.tables import DataError, part_name, part_paths, read_part, write_par
 from stages.text import as_before
 from stages.verifiers import PASS
 
-DIALOGUES = pa.schema([("query_id", pa.string()), ("prompt_tokens", pa.int32()), ("response_tokens", pa.int32())])
+DIALOGUES = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("response_tokens", pa.int32()),
+        ("special", pa.bool_()),
+    ]
+)
 
 
 def ids_name(part: int) -> str:
@@ -27,7 +34,10 @@ def ids_name(part: int) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """One part: ``ids`` end to end; dialogue i is ``ids[offsets[i]:offsets[i + 1]]``, its first ``prompts[i]`` the prompt."""
+    """One part: ``ids`` end to end; dialogue i is ``ids[offsets[i]:offsets[i + 1]]``, its first ``prompts[i]`` the prompt.
+
+    ``special`` says whether what was said in it spells a special token.
+    """
 
     table: pa.Table
     ids: np.ndarray
@@ -43,6 +53,10 @@ class Shard:
     @cached_property
     def responses(self) -> np.ndarray:
         return self.table["response_tokens"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def special(self) -> np.ndarray:
+        return self.table["special"].to_numpy()
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -78,7 +92,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, part: int, kind: Any):
         self.folder, self.part, self.kind = folder, part, np.dtype(kind)
-        self.rows: list[tuple[str, int, int]] = []
+        self.rows: list[tuple[str, int, int, bool]] = []
         self.tokens = 0
 
     def __enter__(self) -> "ShardWriter":
@@ -86,16 +100,16 @@ class ShardWriter:
         self._header()
         return self
 
-    def add(self, query_id: str, ids: list[int], prompt: int) -> None:
+    def add(self, query_id: str, ids: list[int], prompt: int, special: bool) -> None:
         self.file.write(np.array(ids, self.kind).tobytes())
-        self.rows.append((query_id, prompt, len(ids) - prompt))
+        self.rows.append((query_id, prompt, len(ids) - prompt, special))
         self.tokens += len(ids)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.file.seek(0)
         self._header()
         self.file.close()
-        columns = zip(*self.rows, strict=True) if self.rows else ((), (), ())
+        columns = zip(*self.rows, strict=True) if self.rows else 4 * ((),)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, DIALOGUES, strict=True)]
         write_part(pa.table(arrays, DIALOGUES), self.folder / part_name(self.part))
 

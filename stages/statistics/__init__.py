@@ -29,21 +29,21 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
     return np.concatenate(found)
 
 
-def tail_of(confidence: float, count: int) -> float:
+def tail_of(confidence: float, count: float) -> float:
     """The percentile, as a share, at which an interval of this confidence over ``count`` values is cut."""
     if count < 2:
         return (1 - confidence) / 2
     return float(stats.norm.cdf(sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1)))
 
 
-def p_of(below: float, count: int) -> float:
+def p_of(below: float, count: float) -> float:
     """The two-sided p where a share ``below`` of the bootstrap lies on the far side of zero: `tail_of`, turned round."""
     if count < 2:
         return 1.0
     return float(min(1.0, 2 * stats.t.cdf(stats.norm.ppf(below) / sqrt(count / (count - 1)), count - 1)))
 
 
-def interval(draws: np.ndarray, value: float, count: int, confidence: float) -> Estimate:
+def interval(draws: np.ndarray, value: float, count: float, confidence: float) -> Estimate:
     """A value with the interval of its bootstrap ``draws`` over ``count`` questions, and the p of its being zero."""
     tail = tail_of(confidence, count)
     low, high = np.quantile(draws, [tail, 1 - tail])
@@ -58,14 +58,33 @@ def estimate(values: np.ndarray, resamples: int, confidence: float, seed: int) -
 
     Given the differences of two models on the same questions, this is the paired comparison.
     """
-    return estimate_over([values], resamples, confidence, seed)
+    return interval(resampled_means(values, resamples, seed), float(values.mean()), len(values), confidence)
 
 
 def estimate_over(strata: list[np.ndarray], resamples: int, confidence: float, seed: int) -> Estimate:
-    """The same of the mean over strata (benchmarks) of their means, each stratum's questions drawn on their own."""
-    draws = np.mean([resampled_means(values, resamples, seed + i) for i, values in enumerate(strata)], 0)
-    free = 1 + sum(len(values) - 1 for values in strata)
-    return interval(draws, float(np.mean([values.mean() for values in strata])), free, confidence)
+    """The same of the mean over strata (benchmarks) of their means, each stratum's questions drawn on their own.
+
+    Each stratum's draws are widened for its own number of questions; what they come to together counts as so many questions
+    as Satterthwaite's degrees of freedom allow (Biometrics Bulletin 2(6), 1946). One question in a stratum tells nothing.
+    """
+    if len(strata) == 1:
+        return estimate(strata[0], resamples, confidence, seed)
+    count = effective_count(strata)
+    draws = np.zeros(resamples)
+    for i, values in enumerate(strata):
+        wider = sqrt(len(values) / (len(values) - 1) * (count - 1) / count) if count > 1 else 1.0
+        draws += (values.mean() + wider * (resampled_means(values, resamples, seed + i) - values.mean())) / len(strata)
+    return interval(draws, float(np.mean([values.mean() for values in strata])), count, confidence)
+
+
+def effective_count(strata: list[np.ndarray]) -> float:
+    """How many questions of one stratum would tell as much as these do; 1 where a stratum has only one."""
+    sizes = [len(values) for values in strata]
+    if min(sizes) < 2:
+        return 1.0
+    variances = [float(values.var(ddof=1)) / len(values) for values in strata]
+    squares = sum(variance**2 / (size - 1) for variance, size in zip(variances, sizes, strict=True))
+    return 1.0 + (sum(variances) ** 2 / squares if squares else sum(sizes) - len(sizes))
 
 
 def holm(ps: list[float]) -> list[float]:
@@ -78,14 +97,13 @@ def holm(ps: list[float]) -> list[float]:
 
 
 def questions_needed(strata: list[np.ndarray], level: float) -> int | None:
-    """How many such questions would bring this mean difference's p to ``level``, four times out of five; None for zero.
-
-    Of several strata, as `estimate_over` has them: how many in all, in the same proportions.
+    """How many such questions would bring this mean difference's p to ``level``, four times out of five; None for zero
+    and for a single question. Of several strata, as `estimate_over` has them: how many in all, in the same proportions.
     """
     mean = abs(float(np.mean([differences.mean() for differences in strata])))
-    if mean == 0:
+    if mean == 0 or min(map(len, strata)) < 2:
         return None
-    variance = sum(each.var(ddof=1) / len(each) for each in strata if len(each) > 1) / len(strata) ** 2
+    variance = sum(each.var(ddof=1) / len(each) for each in strata) / len(strata) ** 2
     wanted = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)
     return max(2, ceil(sum(map(len, strata)) * wanted**2 * float(variance) / mean**2))
 

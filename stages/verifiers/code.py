@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.sandbox import Answer, Limits, Sandbox, SandboxError, Session, decode, encode
 from stages.verifiers import Item, Verdict, scored, unknown
-from stages.verifiers.suites import LANGUAGES, Call, Script, Stdin, Suite, Test, TestsError, modules_in, prelude, suite_of
+from stages.verifiers.suites import LANGUAGES, Call, Script, Stdin, Suite, Test, modules_in, prelude, suite_of
 
 NAME = "code"
 TOTAL, TEN = 3, 10
@@ -192,9 +192,7 @@ class CodeVerifier:
         try:
             suite = suite_of(item.test_cases, self.most)
             outcomes = Grader(self.sandbox, suite, self.all_count).grade(program_of(item.answer or ""))
-        except TestsError as error:
-            return unknown(NAME, str(error), hopeless=True)
-        except SandboxError as error:
+        except (ValueError, SandboxError) as error:  # tests that cannot be read, or not be asked
             return unknown(NAME, str(error), hopeless=True)
         if cannot := next((outcome.why for outcome in outcomes if outcome.passed is None), None):
             return unknown(NAME, f"the tests ask for what cannot leave the sandbox: {cannot}")

@@ -101,7 +101,7 @@ def suite_of(test_cases: str | None, most: int) -> Suite:
         raise TestsError(f"no sandbox for the language {cases['language']!r}")
     try:
         tests = _tests_of(cases)
-    except (TypeError, ValueError, SyntaxError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, SyntaxError, KeyError, AttributeError, RecursionError, MemoryError) as error:
         raise TestsError(f"test cases cannot be read: {type(error).__name__}: {error}") from None
     if not tests:
         raise TestsError("the query has no test cases")
@@ -115,7 +115,7 @@ def cases_in(text: str) -> dict[str, Any]:
     """Test cases as an object in one of the first three forms. Raises TestsError where they are in none."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if not re.search(r"^def test_", text, re.MULTILINE):
             raise TestsError(f"test cases are not JSON: {error}") from None
         return {"check": text}
@@ -128,22 +128,48 @@ def cases_in(text: str) -> dict[str, Any]:
 
 
 def _tests_of(cases: dict[str, Any]) -> list[Test]:
+    name = cases.get("fn_name") or ""
+    if not isinstance(name, str):
+        raise TypeError(f"fn_name must be a text, not {name!r}")
     if source := cases.get("check"):
-        if foreign := foreign_modules(source):
-            raise ValueError(f"they import {foreign[0]}, which the sandbox does not have")
-        if name := cases.get("fn_name"):
-            return [Script(source, sorted(unresolved(source) | {name}), ("check", name))]
-        functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-        return [Script(source, sorted(unresolved(source)), (name,)) for name in functions if name.startswith("test")]
-    if asserts := cases.get("asserts") or cases.get("assert_case"):
+        return as_scripts(source, name)
+    if asserts := _list(cases, "asserts") or _list(cases, "assert_case"):
         setup = cases.get("setup") or ""
-        if isinstance(asserts, str):
-            raise TypeError("asserts must be a list")
-        return [as_call(each) or Script(f"{setup}\n{each}", sorted(unresolved(f"{setup}\n{each}"))) for each in asserts]
-    pairs = list(zip(cases.get("inputs") or [], cases.get("outputs") or [], strict=True))
-    if not cases.get("fn_name"):
+        return [as_call(each) or as_assertion(f"{setup}\n{each}") for each in asserts]
+    pairs = list(zip(_list(cases, "inputs"), _list(cases, "outputs"), strict=True))
+    if not name:
         return [Stdin(as_stdin(given), as_stdin(expected)) for given, expected in pairs]
-    return [as_function_test(cases["fn_name"], given, expected) for given, expected in pairs]
+    return [as_function_test(name, given, expected) for given, expected in pairs]
+
+
+def _list(cases: dict[str, Any], name: str) -> list[Any]:
+    found = cases.get(name) or []
+    if not isinstance(found, list):
+        raise TypeError(f"{name} must be a list")
+    return found
+
+
+def as_scripts(source: str, name: str) -> list[Test]:
+    """A text's tests: its function ``check`` for the function ``name``, or without a name its functions ``test_...``."""
+    check_runnable(source)
+    if name:
+        return [Script(source, sorted(unresolved(source) | {name}), ("check", name))]
+    body = ast.parse(source).body
+    if classes := [node.name for node in body if isinstance(node, ast.ClassDef) and node.name.startswith("Test")]:
+        raise ValueError(f"the test class {classes[0]} would not be run")
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+    for node in functions:
+        if len(_arguments(node.args)) > len(node.args.defaults):
+            raise ValueError(f"{node.name} takes arguments")
+    return [Script(source, sorted(unresolved(source)), (node.name,)) for node in functions]
+
+
+def as_assertion(source: str) -> Script:
+    """A test of a few lines. Raises ValueError where nothing in them is asserted."""
+    check_runnable(source)
+    if not any(isinstance(node, ast.Assert | ast.Raise) for node in ast.walk(ast.parse(source))):
+        raise ValueError(f"nothing is asserted in {source.strip()[:50]!r}")
+    return Script(source, sorted(unresolved(source)))
 
 
 def as_stdin(value: Any) -> str:
@@ -153,9 +179,11 @@ def as_stdin(value: Any) -> str:
 
 def as_function_test(name: str, given: Any, expected: Any) -> Call:
     """A call from a data set: a list of arguments, or a line of JSON an argument."""
-    arguments = [json.loads(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else list(given)
+    arguments = [json.loads(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else given
+    if not isinstance(arguments, list):
+        raise TypeError(f"arguments must be a list, not {type(arguments).__name__}")
     value = _json(expected)
-    return Call(name, arguments, {}, lambda got: same(got, value) or (isinstance(value, list) and [got] == value))
+    return Call(name, arguments, {}, lambda got: same(got, value) or (isinstance(value, list) and same([got], value)))
 
 
 def _json(value: Any) -> Any:
@@ -230,12 +258,13 @@ def unresolved(source: str) -> set[str]:
     return (used - stored - defined - taken - {alias for _, _, alias in brought} - set(dir(builtins))) | own
 
 
-def foreign_modules(source: str) -> list[str]:
-    """The modules that a test imports beside the standard library's and the program's own, ``solution``."""
+def check_runnable(source: str) -> None:
+    """Raises ValueError where a test imports more than the standard library and names ``from solution``, the program's."""
     nodes = list(ast.walk(ast.parse(source)))
-    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    named += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    return sorted({name.split(".")[0] for name in named} - {"solution"} - set(sys.stdlib_module_names))
+    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)} - {"solution"}
+    if foreign := sorted({name.split(".")[0] for name in named} - set(sys.stdlib_module_names)):
+        raise ValueError(f"they import {foreign[0]}, which the sandbox does not have")
 
 
 def modules_in(source: str) -> set[str]:

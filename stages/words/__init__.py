@@ -1,9 +1,9 @@
 """Words as hashes, and finding in many texts the few that share word n-grams with a benchmark.
 
 A word is a run of letters and digits, after compatibility decomposition and case folding and without accents, so that
-`é`, `E` and `e` are one. A Han or kana character is a word of its own, and so are every three digits of a number from its
-end, so that `1000`, `1,000` and `1{,}000` are one. Of LaTeX, spellings of one thing are one (`\\dfrac12` and
-`\\frac{1}{2}`) and what only lays out (`\\left`, `\\quad`, `\\text`) is no word.
+`é`, `E` and `e` are one. A Han or kana character is a word of its own; `1,000` and `1{,}000` are the word `1000`. Of
+LaTeX, spellings of one thing are one (`\\dfrac12` and `\\frac{1}{2}`) and what only lays out (`\\left`, `\\quad`,
+`\\text`) is no word.
 
 Words and n-grams are known by 64-bit hashes; that any two of 10^12 pairs share one has a chance of 5 in 10^8.
 """
@@ -29,7 +29,6 @@ SPELLINGS = """dfrac frac tfrac frac cfrac frac dbinom binom tbinom binom leq le
 FIRST, PRIME = -3750763034362895579, 1099511628211
 BASE = -7046029254386353131
 BITS = 22
-LONGEST_NUMBER = 64
 
 
 class Folding(NamedTuple):
@@ -48,20 +47,27 @@ def fold(char: str) -> str:
     return "".join(c for c in char if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
 
 
+def alone(char: str) -> bool:
+    """Whether a character is a word of its own, Han or kana."""
+    return char.isalnum() and any(low <= ord(char) <= high for low, high in _ALONE)
+
+
 @cache
 def folding() -> Folding:
     kinds, starts, folded = np.zeros(POINTS, np.uint8), np.zeros(POINTS + 1, np.int32), []
     for point in range(POINTS):
         char = chr(point)
         plain = "" if 0xD800 <= point < 0xE000 else fold(char)
-        if any(low <= ord(c) <= high for c in plain for low, high in _ALONE):
+        if plain and all(map(alone, plain)):
             kinds[point] = ALONE
         elif any(map(str.isalnum, plain)):
             kinds[point] = PART
         elif unicodedata.category(char) in ("Mn", "Me", "Cf"):
             kinds[point] = NOTHING
         raised = unicodedata.decomposition(char).startswith(("<super>", "<sub>"))
-        folded += [*([0] if raised else []), *(ord(c) if c.isalnum() else 0 for c in plain)]
+        folded += [0] if raised else []
+        for c in plain:
+            folded += [0, ord(c), 0] if alone(c) else [ord(c) if c.isalnum() else 0]
         starts[point + 1] = len(folded)
     return Folding(kinds, starts, np.array(folded, np.int32))
 
@@ -100,25 +106,34 @@ def commands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _grouped(digits, out, count):
-    """Appends the words of a number, three digits each from its end; the new count."""
-    value = FIRST
-    for i in range(len(digits)):
-        value = (value ^ digits[i]) * PRIME
-        if (len(digits) - i - 1) % 3 == 0:
-            out[count] = _mixed(value)
-            count += 1
-            value = FIRST
-    return count
+def _thousands(data, first, i, end):
+    """Where a number that began at byte ``first`` goes on after ``,`` or ``{,}`` or ``,\\!`` at ``i``; ``i`` where it does not.
+
+    A plain comma after an opening bracket, a sign or another comma is none: ``(1,100)`` is a pair.
+    """
+    braced = i + 2 < end and data[i] == 123 and data[i + 1] == 44 and data[i + 2] == 125
+    narrow = i + 2 < end and data[i] == 44 and data[i + 1] == 92 and data[i + 2] == 33
+    listed = first > 0 and data[first - 1] in (40, 91, 123, 45, 44)
+    if not braced and not narrow and (listed or data[i] != 44):
+        return i
+    after = i + 3 if braced or narrow else i + 1
+    before, digits = 1, 0
+    while i - before > first and 48 <= data[i - before - 1] <= 57:
+        before += 1
+    while after + digits < end and 48 <= data[after + digits] <= 57:
+        digits += 1
+    return after if before <= 3 and digits == 3 else i
 
 
 @njit(cache=True, nogil=True)
 def _words(data, start, end, kinds, starts, folded, known, becomes, pairs, out, count):
     """Appends the words of one text to ``out`` from ``count`` on; the new count."""
     value, size, command = FIRST, 0, False
-    digits, number, apart = np.empty(LONGEST_NUMBER, np.int64), True, 0
+    first, number, apart = 0, False, 0
     i = start
     while i <= end:
+        if number and i < end:
+            i = _thousands(data, first, i, end)
         begins = i < end and data[i] == 92
         kind, point = SEPARATOR, 0
         if i < end:
@@ -135,35 +150,32 @@ def _words(data, start, end, kinds, starts, folded, known, becomes, pairs, out, 
                 if at < len(known) and known[at] == word:
                     word = becomes[at]
                 apart = 2 if word == pairs[0] or word == pairs[1] else 0
-            if number and 3 < size <= LONGEST_NUMBER:
-                count = _grouped(digits[:size], out, count)
-            elif word != 0:
+            if word != 0:
                 out[count] = word
                 count += 1
-            value, size, command, number = FIRST, 0, False, True
-        if not digit and point != 32:
+            value, size, command = FIRST, 0, False
+        if not digit and not letter and point != 32:
             apart = 0
+        first = first if size else i
         if kind in (ALONE, PART):
             for j in range(starts[point], starts[point + 1]):
                 if folded[j]:
                     value = (value ^ folded[j]) * PRIME
-                    number = number and 48 <= folded[j] <= 57
-                    if size < LONGEST_NUMBER:
-                        digits[size] = folded[j]
                     size += 1
                 elif size:
                     out[count] = _mixed(value)
                     count += 1
-                    value, size, number = FIRST, 0, True
+                    value, size = FIRST, 0
             if (kind == ALONE or apart) and size:
                 apart = max(apart - 1, 0)
                 out[count] = _mixed(value)
                 count += 1
-                value, size, number = FIRST, 0, True
+                value, size = FIRST, 0
         elif begins:
-            command = True
+            command = i + 1 < end and (65 <= data[i + 1] <= 90 or 97 <= data[i + 1] <= 122)
         elif kind == SEPARATOR:
             command = False
+        number = digit and (size == 1 or (number and size > 1))
         i = after
     return count
 

@@ -242,6 +242,18 @@ def test_buckets_give_sorted_parts_with_equal_ids_in_their_order(tmp_path, monke
     assert all(tables.part_of(key, 4) == i for i, part in enumerate(parts) for key, _ in part)
 
 
+def test_a_source_that_gives_nothing_is_named(inside):
+    """A misspelt column would else leave a whole source out."""
+    write(inside, {"messages": "what is 1 ?", "origin": "a"})
+    about: dict = {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}
+    sources = {"s": about, "t": about | {"where": {"orign": "a"}}}
+    settings = {"world": "q.jsonl", "collect": {"malformed": "stop", "max_characters": 1000, "sources": sources}}
+    (inside / "params.yaml").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match=r"params.yaml: collect.sources.t: gave no query"):
+        collect.main()
+    assert not (inside / "data/raw").exists()
+
+
 def test_a_killed_run_leaves_nothing_half_written_and_starts_again(inside):
     write(inside, *({"messages": f"what is {i} ?"} for i in range(60_000)))
     sources: dict = {"s": {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}}

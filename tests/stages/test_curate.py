@@ -43,25 +43,25 @@ def test_a_trace_of_no_query_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("change", "repeats", "loops", "highest", "reason"),
+    ("malformed", "special", "perplexity", "repeats", "loops", "reason"),
     [
-        ({}, False, 0.3, 2.0, None),
-        ({}, True, 0.4, 2.0, "ngram"),
-        ({}, False, 0.4, 2.0, "repetition"),
-        ({}, True, 0.4, 1.99, "perplexity"),
-        ({"perplexity": math.nan}, True, 0.0, 2.0, "perplexity"),
-        ({"think": ""}, True, 0.4, 1.0, "structure"),
+        (False, False, 2.0, False, 0.3, None),
+        (False, False, 2.0, True, 0.4, "ngram"),
+        (False, False, 2.0, False, 0.4, "repetition"),
+        (False, False, 2.01, True, 0.4, "perplexity"),
+        (False, False, math.nan, True, 0.0, "perplexity"),
+        (False, True, math.nan, True, 0.0, "special_token"),
+        (True, True, 3.0, True, 0.4, "structure"),
     ],
 )
-def test_the_reasons_come_in_order_and_the_threshold_is_still_allowed(change, repeats, loops, highest, reason):
-    query = make_query()
-    traces = table(GOOD | {"query_id": query["id"]} | change)
-    (why,) = reasons(asked(query), traces, np.array([repeats]), np.array([loops]), highest, 0.3)
+def test_the_reasons_come_in_order_and_the_threshold_is_still_allowed(malformed, special, perplexity, repeats, loops, reason):
+    one = lambda value: np.array([value])  # noqa: E731
+    (why,) = reasons(one(malformed), one(special), one(perplexity), one(repeats), one(loops), 2.0, 0.3)
     assert (REASONS[why] if why >= 0 else None) == reason
 
 
 def shard(*lengths):
-    rows = [{"query_id": key, "prompt_tokens": prompt, "response_tokens": response} for key, prompt, response in lengths]
+    rows = [{"query_id": key, "prompt_tokens": prompt, "response_tokens": said} for key, prompt, said in lengths]
     return Shard(pa.Table.from_pylist(rows, DIALOGUES), np.empty(0, np.uint16))
 
 

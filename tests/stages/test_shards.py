@@ -9,7 +9,7 @@ from stages.tables import TRACE, DataError
 def written(folder, dialogues):
     with ShardWriter(folder, 0, np.uint16) as shard:
         for i, (ids, prompt) in enumerate(dialogues):
-            shard.add(str(i), ids, prompt)
+            shard.add(str(i), ids, prompt, prompt == 2)
     return folder / "ids-00000.npy"
 
 
@@ -18,6 +18,7 @@ def test_what_is_written_comes_back(tmp_path):
     shard = open_shard(tmp_path, 0)
     assert (shard.ids.tolist(), shard.offsets.tolist(), shard.prompts.tolist()) == ([1, 2, 3, 4, 5], [0, 3, 5], [1, 2])
     assert shard.responses.tolist() == [2, 0] and shard.names.to_pylist() == ["0", "1"]
+    assert shard.special.tolist() == [False, True]
 
 
 def test_an_empty_shard(tmp_path):

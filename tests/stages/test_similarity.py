@@ -1,6 +1,7 @@
 """Embeddings are made once, kept, and shared between devices."""
 
 import hashlib
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,27 @@ def test_a_run_that_was_stopped_embeds_only_what_is_missing(tmp_path, monkeypatc
     assert np.array_equal(found[1], found[3]) and found == pytest.approx(Counting()(TEXTS), abs=1e-3)
 
 
-def test_what_a_kill_left_half_written_is_passed_over(tmp_path):
+@pytest.mark.parametrize("torn", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr': '<f2'"])
+def test_what_was_left_half_written_is_passed_over(tmp_path, torn):
     Vectors("v", tmp_path).add(["a" * 32], np.ones((1, 4)))
-    (tmp_path / "v/part-torn.tmp").write_bytes(b"\x93NUMPY")
-    assert "a" * 32 in Vectors("v", tmp_path) and "b" * 32 not in Vectors("v", tmp_path)
+    for name in ("part-0.tmp", "part-0.npy"):
+        (tmp_path / "v" / name).write_bytes(torn)
+    known = Vectors("v", tmp_path)
+    assert "a" * 32 in known and "b" * 32 not in known and known.of(["a" * 32]).tolist() == [[1.0] * 4]
+
+
+def test_more_files_than_may_be_open_at_once(tmp_path):
+    known = Vectors("v", tmp_path)
+    keys = [f"{i:032}" for i in range(60)]
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, hard))
+    try:
+        for i, key in enumerate(keys):
+            known.add([key], np.full((1, 4), i))
+        assert Vectors("v", tmp_path).of(keys)[:, 0].tolist() == list(range(60))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_fresh_and_remembered_vectors_give_the_same_cosines(tmp_path):
@@ -99,11 +117,11 @@ def lock(tmp_path_factory) -> Lock:
 @pytest.mark.slow
 def test_copies_on_several_devices_share_the_work(lock, monkeypatch):
     texts = [f"how many apples and {number} now ?" for number in range(40)]
-    alone = Embedder(lock, Similarity(4, 32))
+    alone = Embedder(lock, Similarity(4, 32, "float32"))
     one = alone(texts)
     assert np.linalg.norm(one, axis=1) == pytest.approx(1.0, abs=1e-5) and alone.pool is None
     monkeypatch.setattr(similarity, "devices", lambda: ["cpu", "cpu"])
-    two = Embedder(lock, Similarity(4, 32))
+    two = Embedder(lock, Similarity(4, 32, "float32"))
     try:
         assert two(texts) == pytest.approx(one, abs=1e-5) and two.pool is not None
     finally:

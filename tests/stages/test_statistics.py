@@ -112,10 +112,11 @@ def test_pairing_finds_what_the_unpaired_test_misses_and_raises_no_false_alarm()
     assert alarms / RUNS <= 0.065, "5 % and what 1,000 runs may scatter"
 
 
-def test_intervals_over_benchmarks_cover_the_truth_and_raise_no_false_alarm():
+@pytest.mark.parametrize("sizes", [(30, 30, 500, 280), (12, 200), (48, 48, 60, 48)])
+def test_intervals_over_benchmarks_cover_the_truth_and_raise_no_false_alarm(sizes):
     rng, hits, alarms = np.random.default_rng(7), 0, 0
     for run in range(RUNS):
-        rates = [rng.beta(2, 2, questions) for questions in (30, 30, 60, 48)]
+        rates = [rng.beta(2, 2, questions) for questions in sizes]
         a, b = ([100 * rng.binomial(4, each) / 4 for each in rates] for _ in range(2))
         found = estimate_over(a, 500, 0.95, run)
         hits += found["low"] <= 50 <= found["high"]
@@ -135,8 +136,9 @@ def test_overall_is_the_mean_of_benchmarks_and_a_family_of_its_own():
     assert overall["high"] - overall["low"] < one["high"] - one["low"]
 
 
-def test_benchmarks_of_one_question_tell_nothing_together():
+def test_a_benchmark_of_one_question_tells_nothing_with_others():
     assert estimate_over([np.array([100.0])] * 4, 500, 0.95, 0)["p"] == 1.0
+    assert estimate_over([np.array([100.0]), np.random.default_rng(0).normal(50, 1, 200)], 500, 0.95, 0)["p"] == 1.0
 
 
 def test_the_questions_needed_of_several_benchmarks_are_as_many_in_all():

@@ -3,7 +3,7 @@ import pytest
 from mini.helpers import prompts
 from mini.tokenizer import build
 from stages.tables import DataError
-from stages.tokenise import boundary, load, tokenised
+from stages.tokenise import boundary, load, special_tokens, spells, tokenised
 
 PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
 RESPONSE = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
@@ -27,6 +27,18 @@ def test_a_template_that_drops_the_thinking_is_an_error(tokenizer):
     forgetful.chat_template = tokenizer.chat_template.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
     with pytest.raises(DataError, match="changes or drops the response"):
         tokenised(forgetful, [([{"role": "user", "content": "how many ?"}], RESPONSE)])
+
+
+def test_a_text_that_spells_a_special_token_is_seen_wherever_it_stands(tokenizer):
+    ask = lambda text: [{"role": "user", "content": text}]  # noqa: E731
+    tokens = special_tokens(tokenizer)
+    assert "<|end|>" in tokens
+    assert spells(tokens, (ask("say <|end|> now"), "done")) and spells(tokens, (ask("say it"), "a<|end|>b"))
+    assert not spells(tokens, (ask("say <| end |> now"), "<think> . </think>"))
+    plain = tokenised(tokenizer, [(ask("how many ?"), RESPONSE)])[0][0]
+    spelt = tokenised(tokenizer, [(ask("how many <|end|> ?"), RESPONSE)])[0][0]
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert spelt.count(end) == plain.count(end) + 1, "so it must not be trained on"
 
 
 class Merging:

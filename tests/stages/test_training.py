@@ -150,10 +150,23 @@ def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["zero1", "zero3"])
+@pytest.mark.parametrize("name", ["zero1", "zero3", "zero3_offload"])
 def test_the_kind_of_zero_changes_nothing(base, undisturbed, tmp_path, name):
     finished(prepare(tmp_path, base, deepspeed=str(ROOT / f"conf/deepspeed/{name}.json"), processes=2))
     assert_same(tmp_path, undisturbed, 2e-4)
+
+
+@pytest.mark.slow
+def test_bfloat16_learns_as_float32_does_killed_or_not(base, undisturbed, tmp_path):
+    """As on a GPU: weights in bfloat16, gradients added up and weights kept beside in float32."""
+    folder = prepare(tmp_path, base, dtype="bfloat16", deepspeed=str(ROOT / "conf/deepspeed/zero1.json"))
+    process = start(folder)
+    while process.poll() is None and not checkpointed(folder, 4):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "going on from checkpoint-" in finished(folder)
+    assert curve(folder) == pytest.approx(curve(undisturbed), abs=0.01)
 
 
 @pytest.mark.slow

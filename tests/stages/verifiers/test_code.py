@@ -56,7 +56,22 @@ def test_when_two_outputs_are_the_same(said, expected, same):
     assert same_output(said, expected) is same
 
 
-BAD = [None, "null", "[]", "{}", '{"inputs": []}', '{"inputs": ["1"], "outputs": []}', '{"asserts": ["assert ("]}', "{torn"]
+BAD = [
+    *(None, "null", "[]", "{}", '{"inputs": []}', '{"inputs": ["1"], "outputs": []}', '{"asserts": ["assert ("]}', "{torn"),
+    *('{"asserts": [""]}', '{"asserts": ["f(2)"]}', '{"asserts": {"assert f(1)": 1}}', '{"inputs": "12", "outputs": "34"}'),
+    *('{"fn_name": 5, "inputs": [[1]], "outputs": [1]}', '{"fn_name": "f", "inputs": [{"a": 1}], "outputs": [1]}'),
+    '{"setup": "import numpy as np", "asserts": ["assert np.allclose(f(1), 2)"]}',
+    *("import solution\ndef test_a():\n    assert solution.f(1)", "def test_a(tmp_path):\n    assert tmp_path"),
+    "from solution import f\ndef test_a():\n    assert True\nclass TestF:\n    def test_b(self):\n        assert f(1) == 9",
+    *("[" * 100_000, json.dumps({"asserts": ["assert f(1) == " + "+".join("1" * 9000)]})),
+    json.dumps({"asserts": ["assert f(1) == " + "-" * 200_000 + "1"]}),
+]
+DEEP = f'{{"fn_name": "f", "inputs": [[{"[" * 400}{"]" * 400}]], "outputs": [1]}}'
+
+
+def test_arguments_nested_too_deeply_are_unknown_for_ever(route):
+    (verdict,) = verdicts_of(route, [Item("x", "code", "def f(a): return 1", test_cases=DEEP)])
+    assert verdict.verdict == UNKNOWN and verdict.hopeless and "nested too deeply" in verdict.reason
 
 
 @pytest.mark.parametrize("cases", [*BAD, '{"language": "cobol", "inputs": ["1"], "outputs": ["1"]}'])
@@ -99,6 +114,10 @@ FORMS = {
     "a usual name of its own": (
         "def gcd(a, b):\n    return (a - b) * 2",
         {"fn_name": "gcd", "inputs": [[9, 3]], "outputs": [12]},
+    ),
+    "a tuple in a list of one": (
+        "def f(a):\n    return (a, a)",
+        {"fn_name": "f", "inputs": [[2]], "outputs": [[[2, 2]]]},
     ),
     "a tuple for a list": ("def f(a):\n    return (a, a)", {"fn_name": "f", "inputs": [[2]], "outputs": [[2, 2]]}),
     "by lines of a list": ("print(int(input()) + int(input()))", {"inputs": [["1", "2"]], "outputs": [["3"]]}),
