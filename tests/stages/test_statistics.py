@@ -8,7 +8,7 @@ from scipy import stats
 
 from stages.compare import Compare, adaptivities, by_difficulty, differences, per_question, too_few, unlike, values_of
 from stages.score import majority, many, pass_at, pass_at_1, score
-from stages.statistics import adaptivity, estimate, estimate_over, holm, p_of, questions_needed, tail_of
+from stages.statistics import adaptivity, effective_count, estimate, estimate_over, holm, p_of, questions_needed, tail_of
 from stages.tables import DataError
 
 SETTINGS = Compare(resamples=2000, confidence=0.95)
@@ -134,6 +134,12 @@ def test_overall_is_the_mean_of_benchmarks_and_a_family_of_its_own():
     assert overall["mean"] == pytest.approx((one["mean"] + other["mean"]) / 2) and overall["verdict"] == "higher"
     assert overall["p_holm"] == overall["p"] and one["p_holm"] > one["p"], "one pair: a family of one, beside one of two"
     assert overall["high"] - overall["low"] < one["high"] - one["low"]
+
+
+def test_a_small_benchmark_that_holds_all_the_noise_counts_as_many_questions_as_it_has():
+    small = np.random.default_rng(0).normal(size=4)
+    assert effective_count([small, np.zeros(500)]) == pytest.approx(4)
+    assert effective_count([small, small]) == pytest.approx(7), "three degrees of freedom each"
 
 
 def test_a_benchmark_of_one_question_tells_nothing_with_others():
