@@ -40,6 +40,9 @@ INSIDE = Path(__file__).with_name("inside")
 OWN_BUBBLEWRAP = Path(sys.prefix) / "bubblewrap" / "usr" / "bin" / "bwrap"
 MEBIBYTE = 2**20
 GRACE = 5.0
+# Settings of the whole machine that /proc offers. Where the pipeline runs as root, a program inside is root too as far as
+# these files' owner goes: `--uid` only renames it. So they are mounted read-only, whoever the caller is. /sys is not mounted.
+KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi")
 STANDARD = ("-std=c++20", "-O2")
 COMPILE_SECONDS, COMPILE_MEMORY = 30.0, 2048
 LARGEST_FRAME = 8 * MEBIBYTE
@@ -86,6 +89,13 @@ def find_compiler() -> str | None:
     """The C++ compiler of the system, which must be under /usr for the sandbox to see it."""
     found = shutil.which("g++", path="/usr/bin:/usr/local/bin")
     return os.path.realpath(found) if found else None
+
+
+def _read_only(paths: tuple[str, ...]) -> Iterator[str]:
+    """Bubblewrap's arguments that mount those of the paths read-only that exist here."""
+    for path in paths:
+        if os.path.exists(path):
+            yield from ("--ro-bind", path, path)
 
 
 class Sandbox:
@@ -180,7 +190,8 @@ class Sandbox:
             command += ["--ro-bind", python, python]
         if self.header:
             command += ["--ro-bind", str(self.header), "/include"]
-        command += ["--proc", "/proc", "--dev", "/dev", "--size", str(MEBIBYTE), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+        command += ["--proc", "/proc", *_read_only(KERNEL_SETTINGS)]
+        command += ["--dev", "/dev", "--size", str(MEBIBYTE), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
         command += ["--size", str(64 * MEBIBYTE), "--tmpfs", "/tmp", "--chdir", "/tmp"]
         command += ["--ro-bind", str(self.inside), "/inside", "--remount-ro", "/"]
         return [*command, os.path.realpath(sys._base_executable), "-I", "-S", "-B", "-X", "utf8", "/inside"]  # type: ignore[attr-defined]

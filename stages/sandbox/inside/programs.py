@@ -1,6 +1,8 @@
 """What a child is that runs what a model wrote: a whole program, or functions that answer calls."""
 
+import atexit
 import builtins
+import contextlib
 import operator
 import sys
 import types
@@ -24,9 +26,25 @@ def program(source, name, prelude=""):
 
 
 def be_program(source, prelude):
-    """A whole program that reads standard input and writes standard output."""
+    """A whole program that reads standard input and writes standard output, and ends as it would under the interpreter."""
     sys.argv = ["solution.py"]
-    program(source, "__main__", prelude)
+    try:
+        program(source, "__main__", prelude)
+    finally:
+        finish()
+
+
+def finish():
+    """What the interpreter does at the end of a program: waits for its threads, runs its exit handlers, flushes.
+
+    The process ends by `os._exit` afterwards, which does none of it.
+    """
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.__stdout__):
+        with contextlib.suppress(AttributeError, ValueError):  # a stream that the program took away, or closed
+            stream.flush()
 
 
 def find(namespace, name):

@@ -183,6 +183,17 @@ OUTSIDE = {
     "becomes root": "import os\nos.setuid(0)\nprint(6)",
     "a device": "open('/dev/mem', 'rb')\nprint(6)",
     "changes the host's name": "import ctypes\nassert ctypes.CDLL(None).sethostname(b'x', 1) == 0\nprint(6)",
+    "settings of the kernel": (
+        "import os\nhits = []\nfor where, _, files in os.walk('/proc/sys'):\n    for name in files:\n        try:\n"
+        "            os.close(os.open(os.path.join(where, name), os.O_WRONLY))\n            hits.append(name)\n"
+        "        except OSError:\n            pass\nassert hits\nprint(6)"
+    ),
+    "other files of /proc": (
+        "import os\nhits = []\nfor name in os.listdir('/proc'):\n    if not name.isdigit() and os.path.isfile('/proc/' + name):\n"
+        "        try:\n            os.close(os.open('/proc/' + name, os.O_WRONLY))\n            hits.append(name)\n"
+        "        except OSError:\n            pass\nassert hits\nprint(6)"
+    ),
+    "anything under /sys": "import os\nassert os.listdir('/sys')\nprint(6)",
     "its cgroup": "import os\nassert os.listdir('/sys/fs/cgroup')\nprint(6)",
     "shared memory without end": "f = open('/dev/shm/x', 'wb')\nfor _ in range(64): f.write(b'0' * 10**6)\nf.flush()\nprint(6)",
 }
@@ -218,6 +229,36 @@ def test_hostile_programs_never_pass_and_leave_nothing_while_good_ones_beside_th
     left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before and "/inside" in (p.info["cmdline"] or [])]
     assert left == []
     assert not list(cgroups.ROOT.glob(f"**/{cgroups.PREFIX}{os.getpid()}-*/**/{cgroups.PREFIX}*"))
+
+
+ENDINGS = {
+    "a thread as the last line": "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.2), print(6))).start()",
+    "a thread that starts another": (
+        "import threading, time\ndef late():\n    time.sleep(0.1)\n    threading.Thread(target=print, args=(6,)).start()\n"
+        "threading.Thread(target=late).start()"
+    ),
+    "a thread before sys.exit": "import sys, threading, time\nt = lambda: (time.sleep(0.2), print(6))\n"
+    "threading.Thread(target=t).start()\nsys.exit(0)",
+    "an exit handler": "import atexit\natexit.register(print, 6)",
+    "an exit handler before exit()": "import atexit\natexit.register(print, 6)\nexit()",
+    "output that nobody flushed": "import sys\nsys.stdout = open(1, 'w', buffering=1 << 16, closefd=False)\nprint(6)",
+    "a pool of threads": "from concurrent.futures import ThreadPoolExecutor\nimport time\n"
+    "ThreadPoolExecutor(2).submit(lambda: (time.sleep(0.2), print(6)))",
+}
+
+
+@pytest.mark.parametrize("source", ENDINGS.values(), ids=ENDINGS.keys())
+def test_a_program_ends_as_it_would_under_the_interpreter(sandbox, source):
+    answer = run(sandbox, source)
+    assert (answer.status, answer.output.strip()) == ("ok", "6"), answer
+
+
+def test_a_daemon_thread_is_not_waited_for_and_a_failing_program_still_ends_well(sandbox):
+    daemon = "import threading, time\nthreading.Thread(target=time.sleep, args=(99,), daemon=True).start()\nprint(6)"
+    assert run(sandbox, daemon).output == "6\n"
+    failing = "import atexit\natexit.register(print, 7)\nraise ValueError"
+    answer = run(sandbox, failing)
+    assert (answer.status, answer.output) == ("error", "7\n")
 
 
 def test_a_daemon_left_behind_is_gone_before_the_next_test(sandbox):
