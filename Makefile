@@ -7,6 +7,8 @@ PYTHON      ?= python3
 VENV        := $(CURDIR)/.venv
 BIN         := $(VENV)/bin
 READY       := $(VENV)/.ready-$(ACCELERATOR)
+DEV         := $(VENV)/.ready-dev
+INSTALL     := $(BIN)/pip --disable-pip-version-check install --quiet --no-deps
 
 export PATH := $(BIN):$(PATH)
 
@@ -18,36 +20,45 @@ help:
 setup: $(READY)  ## install the pinned environment into .venv (ACCELERATOR=cpu or gpu)
 
 $(READY): requirements/$(ACCELERATOR).txt
-	requirements/install.sh $(ACCELERATOR) $(PYTHON) $(VENV)
+	scripts/setup.sh $(ACCELERATOR) $(PYTHON) $(VENV)
+	touch $@
+
+$(DEV): $(READY) requirements/dev.txt
+	$(INSTALL) -r requirements/dev.txt
 	touch $@
 
 .PHONY: repro
 repro: $(READY)  ## run the committed profile from end to end, then show the results
 	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock  # a killed run can leave it empty, and dvc then refuses to start
 	dvc repro
-	@python -m stages.summary
+	@python -m distillery.evaluation.summary
 
 .PHONY: summary
 summary: $(READY)  ## show the results of the last run
-	@python -m stages.summary
+	@python -m distillery.evaluation.summary
 
 .PHONY: compare
 compare: $(READY)  ## two teachers side by side: make compare A=adaptive B=verbose
 	@scripts/compare.sh $(A) $(B)
 
+.PHONY: gc
+gc: $(READY)  ## list finished and stopped trainings that nothing refers to; FREE=1 deletes them
+	@python -m distillery.training.store $(if $(FREE),--free)
+
 .PHONY: lint
-lint: $(READY)  ## ruff and mypy
+lint: $(DEV)  ## ruff, mypy, and whether code.yaml is up to date
 	ruff check .
 	ruff format --check .
 	mypy
+	python -m distillery.core.codehash --check
+
+.PHONY: check
+check: lint  ## what lint checks and the tests that take seconds: about a minute
+	pytest -m "not slow"
 
 .PHONY: test
-test: $(READY)  ## every test, the slow ones and a small end-to-end run included
+test: $(DEV)  ## every test, the slow ones and a small end-to-end run included
 	pytest
-
-.PHONY: test-fast
-test-fast: $(READY)  ## the tests that take seconds
-	pytest -m "not slow"
 
 SCALE ?= 0.1
 
@@ -56,5 +67,5 @@ bench: $(READY) $(VENV)/.ready-bench  ## the corpus stages beside their peers: m
 	python -m bench $(SCALE)
 
 $(VENV)/.ready-bench: $(READY)
-	$(BIN)/pip --disable-pip-version-check install --quiet --no-deps trl==1.16.0
+	$(INSTALL) trl==1.16.0
 	touch $@

@@ -7,15 +7,15 @@ import os
 import sys
 from dataclasses import asdict
 
-from bench import cleaning, counting, packing, teaching
+from bench import cleaning, joint_stages, ngram_counting, packing
 from bench.measure import table
-from stages.provenance import cpu, versions
-from stages.tables import write_json
+from distillery.core.files import write_json
+from distillery.core.stage import cpu, versions
 
 
 def main(scale: float) -> None:
     lines = []
-    for module in (cleaning, counting, packing, teaching):
+    for module in (cleaning, ngram_counting, packing, joint_stages):
         print(f"{module.__name__} ...", file=sys.stderr)
         lines += module.measure(scale)
     print(table(lines))

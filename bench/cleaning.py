@@ -7,15 +7,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import corpus
+from bench import synthetic_corpus
 from bench.measure import Cost, Line, run
-from stages.tables import QUERY, read
+from distillery.core.schemas import QUERY
+from distillery.core.tables import read_table
 
 STEPS = (0.1, 0.3, 1.0)
 
 
 def prepare(rows: int, folder: Path) -> None:
-    corpus.settings(folder)
+    synthetic_corpus.settings(folder)
     run("bench.corpus", str(rows), folder=folder)
 
 
@@ -30,7 +31,7 @@ def ours(folder: Path) -> Cost:
 def measure(scale: float) -> list[Line]:
     lines = []
     for step in STEPS:
-        rows = round(corpus.FULL * scale * step)
+        rows = round(synthetic_corpus.FULL * scale * step)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             prepare(rows, folder)
@@ -39,7 +40,7 @@ def measure(scale: float) -> list[Line]:
             if step < 1:
                 lines.append(Line(f"clean + decontaminate, {rows} rows", figures))
                 continue
-            kept = set(read(folder / "data/decontaminated", QUERY)["id"].to_pylist())
+            kept = set(read_table(folder / "data/decontaminated", QUERY)["id"].to_pylist())
             peer = run("bench.peer", folder=folder)
             theirs = set((folder / "peer.txt").read_text().split())
             same = "same ids kept" if kept == theirs else f"{len(kept ^ theirs)} ids differ"

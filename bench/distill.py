@@ -8,18 +8,24 @@ import sys
 import tempfile
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stages import locks, params
-from stages.distill import Distill, Distiller, asker
-from stages.engines import EngineSettings, Request, Sampling
-from stages.engines.start import load
-from stages.ledger import Ledger, LedgerEngine
-from stages.ledger.verdicts import Verdicts
-from stages.tables import QUERY, read
-from stages.verifiers.route import Route, VerifyParams
+from distillery.core import config, model_locks
+from distillery.core.schemas import QUERY
+from distillery.core.tables import read_table
+from distillery.generation.cached_engine import LedgerEngine
+from distillery.generation.config import EngineSettings, Sampling
+from distillery.generation.engine import Request
+from distillery.generation.factory import load
+from distillery.generation.ledger import Ledger
+from distillery.verification.config import VerifyParams
+from distillery.verification.distiller import Distill, Distiller
+from distillery.verification.router import Router
+from distillery.verification.verdict_store import Verdicts
+from stages.distill import ask_for
 
 ROUNDS = 9
 CATEGORIES = ("math",)
@@ -35,7 +41,7 @@ def bare(engine: Any, requests: list[Request]) -> int:
     return tokens
 
 
-def whole(engine: Any, route: Route, queries: list[Any], ask: Any, in_flight: int, root: Path) -> int:
+def whole(engine: Any, route: Router, queries: list[Any], ask: Any, in_flight: int, root: Path) -> int:
     """Distils with one attempt a query; the tokens that came."""
     ledgered = LedgerEngine(Ledger("t", root), 10**6, lambda: engine)
     distiller = Distiller(Distill(1, 0, in_flight), ledgered, route, ask)
@@ -46,11 +52,11 @@ def whole(engine: Any, route: Route, queries: list[Any], ask: Any, in_flight: in
 
 
 def main(teacher: str) -> None:
-    lock = locks.read(f"teacher-{teacher}")
-    settings = params.load(EngineSettings, f"teacher.{teacher}.engine")
-    ask = asker(lock, params.load(Sampling, f"teacher.{teacher}.sampling"), params.load(str, "system_prompt"))
-    queries = [query for query in read("data/queries", QUERY).to_pylist() if query["category"] in CATEGORIES]
-    verify, in_flight = params.load(VerifyParams, "verify"), params.load(int, "distill.max_in_flight")
+    lock = model_locks.read(f"teacher-{teacher}")
+    settings = config.load(EngineSettings, f"teacher.{teacher}.engine")
+    ask = partial(ask_for, lock, config.load(Sampling, f"teacher.{teacher}.sampling"), config.load(str, "system_prompt"))
+    queries = [query for query in read_table("data/queries", QUERY).to_pylist() if query["category"] in CATEGORIES]
+    verify, in_flight = config.load(VerifyParams, "verify"), config.load(int, "distill.max_in_flight")
     rules = {category: rule for category, rule in verify.rules.items() if category in CATEGORIES}
     plain = VerifyParams(rules, verify.timeout, verify.processes, verify.sandbox, None, None)
     requests = [ask(query, 1) for query in queries]
@@ -58,7 +64,7 @@ def main(teacher: str) -> None:
     bare(engine, requests)
     ratios, rates = [], []
     for turn in range(ROUNDS):
-        with tempfile.TemporaryDirectory() as folder, closing(Route(plain, verdicts=Verdicts("t", Path(folder)))) as route:
+        with tempfile.TemporaryDirectory() as folder, closing(Router(plain, verdicts=Verdicts("t", Path(folder)))) as route:
             time.sleep(5)  # until the verifiers' processes have started
             took = {}
             for name in ("bare", "whole") if turn % 2 else ("whole", "bare"):

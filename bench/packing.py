@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bench import corpus
+from bench import synthetic_corpus
 from bench.measure import Line
-from stages.pack import first_fit_decreasing
-from stages.tokenise import tokenised
+from distillery.training.packing import first_fit_decreasing
+from distillery.training.tokenization import tokenize
 
 WINDOW, FEW, DIALOGUES, ROUNDS = 32_768, 40_000, 3000, 3
 
@@ -28,7 +28,7 @@ def full(lengths: np.ndarray, windows: int) -> float:
 
 
 def planning(scale: float) -> list[Line]:
-    lengths = lengths_of(round(corpus.FULL * scale))
+    lengths = lengths_of(round(synthetic_corpus.FULL * scale))
     first_fit_decreasing(lengths[:10], WINDOW)
     begun = time.monotonic()
     placed = first_fit_decreasing(lengths, WINDOW)
@@ -69,7 +69,7 @@ def tokenizer(size: int = 32_000) -> Any:
     backend.decoder = decoders.ByteLevel()
     alphabet, tags = pre_tokenizers.ByteLevel.alphabet(), ["<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=tags, initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator(corpus.Writer(0).sentences, trainer)
+    backend.train_from_iterator(synthetic_corpus.Writer(0).sentences, trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
     made.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -79,13 +79,13 @@ def tokenizer(size: int = 32_000) -> Any:
 
 
 def tokenising() -> list[Line]:
-    made, writer = tokenizer(), corpus.Writer(1)
+    made, writer = tokenizer(), synthetic_corpus.Writer(1)
     dialogues = [([{"role": "user", "content": writer.prose(4)}], writer.prose(150)) for _ in range(DIALOGUES)]
     texts = [made.apply_chat_template([*m, {"role": "assistant", "content": r}], tokenize=False) for m, r in dialogues]
     ours, alone = [], []
     for _ in range(ROUNDS):
         begun = time.process_time()
-        tokens = sum(len(ids) for ids, _ in tokenised(made, dialogues))
+        tokens = sum(len(ids) for ids, _ in tokenize(made, dialogues))
         ours.append(time.process_time() - begun)
         begun = time.process_time()
         made.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
@@ -93,7 +93,7 @@ def tokenising() -> list[Line]:
     a, b = sorted(ours)[ROUNDS // 2], sorted(alone)[ROUNDS // 2]
     figures = f"{tokens / a / 1e6:.2f} M tokens a CPU-s, templates and checks included"
     about = f"tokenizers' encode_batch alone: {tokens / b / 1e6:.2f} M tokens a CPU-s"
-    return [Line(f"tokenised, {tokens / 1e6:.1f} M tokens", figures, about, f"{100 * (a / b - 1):+.0f} % CPU")]
+    return [Line(f"tokenize, {tokens / 1e6:.1f} M tokens", figures, about, f"{100 * (a / b - 1):+.0f} % CPU")]
 
 
 def measure(scale: float) -> list[Line]:

@@ -9,16 +9,18 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
-from stages.sandbox import Limits
-from stages.verifiers import Item
-from stages.verifiers.code import CodeVerifier
+from distillery.verification.code_verifier import CodeVerifier
+from distillery.verification.sandbox.sandbox import Limits
+from distillery.verification.verdict import Item
 
 SOLUTIONS, TESTS, WORKERS, ROUNDS = 60, 10, 2, 3
 PROGRAM = "import sys\nn = int(sys.stdin.readline())\nprint(sum(i * i for i in range(n)))\n"
 INPUTS = [f"{10 * i}\n" for i in range(TESTS)]
 OUTPUTS = [str(sum(i * i for i in range(int(given)))) for given in INPUTS]
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "standard input": (PROGRAM, {"inputs": INPUTS, "outputs": OUTPUTS}),
     "function calls": (
         "def f(n):\n    return sum(i * i for i in range(n))\n",
@@ -56,7 +58,7 @@ def main() -> None:
         beside = rate(lambda: list(threads.map(plain, range(SOLUTIONS))))
     print(f"plain subprocess a test: {beside:.1f} solutions/s")
     for name, (source, tests) in CASES.items():
-        ours = rate(lambda source=source, tests=tests: in_sandbox(verifier, source, tests))
+        ours = rate(partial(in_sandbox, verifier, source, tests))
         print(f"sandbox, {name}: {ours:.1f} solutions/s, {ours / beside:.1f} times")
     verifier.close()
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from bench.measure import ROOT, Line, run, table
-from stages.pack import lay_out
-from stages.tables import read_json, write_json
+from distillery.core.files import read_json, write_json
+from distillery.training.packing import lay_out
 
 ROUNDS, WINDOWS_A_STEP, SEQUENCES = 3, 4, 4
 SHAPES = {  # vocabulary, width, layers, heads, width of the MLP

@@ -16,10 +16,12 @@ from statistics import median
 
 import psutil
 
-from stages.sandbox import Limits
-from stages.verifiers import PASS, Item
-from stages.verifiers.math import marked, prepare
-from stages.verifiers.route import Route, Rule, VerifyParams
+from distillery.core.schemas import PASS
+from distillery.verification.config import Rule, VerifyParams
+from distillery.verification.math_verifier import prepare, wrap_latex
+from distillery.verification.router import Router
+from distillery.verification.sandbox.sandbox import Limits
+from distillery.verification.verdict import Item
 
 Pair = tuple[str, str]
 HARD = 2000
@@ -53,7 +55,7 @@ def cpu() -> float:
     return time.process_time() + sum(sum(process.cpu_times()[:2]) for process in below)
 
 
-def run(route: Route, pairs: list[Pair]) -> list[bool]:
+def run(route: Router, pairs: list[Pair]) -> list[bool]:
     for i, (gold, answer) in enumerate(pairs):
         route.submit(Item(str(i), "math", answer, ground_truth=gold))
     found: dict[str, bool] = {}
@@ -65,7 +67,7 @@ def run(route: Route, pairs: list[Pair]) -> list[bool]:
 def ours(pairs: list[Pair]) -> tuple[list[bool], float]:
     """Verdicts, and CPU seconds without the start of the pool's processes, which remember nothing of earlier rounds."""
     limits = Limits(1.0, 64, 1, 8)
-    with closing(Route(VerifyParams({"math": Rule("math", 1.0)}, 10.0, 2, limits, None, None))) as route:
+    with closing(Router(VerifyParams({"math": Rule("math", 1.0)}, 10.0, 2, limits, None, None))) as route:
         run(route, [(rf"\sqrt{{{i}}}", rf"\boxed{{\sqrt{{{i}}}+0}}") for i in range(2, 12)])
         before = cpu()
         return run(route, pairs), cpu() - before
@@ -74,7 +76,7 @@ def ours(pairs: list[Pair]) -> tuple[list[bool], float]:
 def row_by_row(pairs: list[Pair]) -> list[bool]:
     from math_verify import parse, verify
 
-    return [bool(verify(parse(marked(gold)), parse(marked(answer)))) for gold, answer in pairs]
+    return [bool(verify(parse(wrap_latex(gold)), parse(wrap_latex(answer)))) for gold, answer in pairs]
 
 
 def compare(name: str, pairs: list[Pair], correct: list[bool] | None = None) -> None:

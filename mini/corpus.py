@@ -5,15 +5,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mini import grammar
-from mini.grammar import Problem
-from mini.mixture import draw
-from mini.params import Benchmark, Corpus, load
-from stages.tables import DataError, whole_folder, write_json_lines
+from distillery.core.errors import DataError
+from distillery.core.files import atomic_dir, write_json_lines
+from mini import problems
+from mini.config import Benchmark, Corpus, load
+from mini.problems import Problem
+from mini.sampling import draw
 
 WORLD = Path("mini/world")
 TRIES = 1000
-KINDS = {"story": grammar.story, "program": grammar.program}
+KINDS = {"story": problems.story, "program": problems.program}
 
 
 def query(problem: Problem, tell: bool = True) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def dirt(rng: Random, params: Corpus, clean: list[dict[str, Any]]) -> list[dict[
     """Rows that cleaning must find: duplicates (some with other white space), URLs, tables and garbage."""
 
     def spoiled(change) -> dict[str, Any]:
-        row = query(grammar.story(rng, rng.randint(1, 3)))
+        row = query(problems.story(rng, rng.randint(1, 3)))
         row["messages"][0]["content"] = change(row["messages"][0]["content"])
         return row
 
@@ -91,7 +92,7 @@ def main() -> None:
     params = load(Corpus, "corpus")
     benchmarks = load(dict[str, Benchmark], "benchmarks")
     rng = Random(f"corpus/{params.seed}")
-    with whole_folder(WORLD / "benchmarks") as folder:
+    with atomic_dir(WORLD / "benchmarks") as folder:
         questions = {name: benchmark(name, each) for name, each in benchmarks.items()}
         for name, rows in questions.items():
             write_json_lines(rows, folder / f"{name}.jsonl")

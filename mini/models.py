@@ -1,8 +1,8 @@
-"""Trains the small world's models: a base that knows arithmetic but no form, one teacher a style, an assistant that
+"""Trains the small world's models: a base that knows arithmetic but no form, one teacher per style, an assistant that
 judges and writes constraints, and a reward model.
 
 Every model is a Qwen3 of about 265 k parameters, trained on one thread from fresh procedural samples. Models
-train side by side, one a process, so that all cores are busy.
+train side by side, one per process, so that all cores are busy.
 """
 
 import math
@@ -15,12 +15,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mini.grammar import STYLES, Problem, answer_briefly, respond
-from mini.helpers import assist, prompts, rated, talked
-from mini.mixture import draw
-from mini.params import Models, load
+from distillery.core.processes import die_with_parent
+from mini.config import Models, load
+from mini.judge_data import assist, prompts, rated, talked
+from mini.problems import STYLES, Problem, answer_briefly, respond
+from mini.sampling import draw
 from mini.tokenizer import build as tokenizer_of
-from stages.processes import die_with_parent
 
 WORLD = Path("mini/world")
 IGNORED = -100

@@ -1,6 +1,5 @@
 """analyse: how the teachers' data sets differ: categories by instance and by token, lengths, perplexities, attempts."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -12,11 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages import params, provenance
-from stages.params import Section
-from stages.provenance import say
-from stages.tables import CATEGORIES, CURATED, QUERY, SHARED, aligned, read_part, whole_folder
-from stages.text import whole
+from distillery.core import config
+from distillery.core.config import Section
+from distillery.core.errors import ConfigError
+from distillery.core.files import atomic_dir, write_csv
+from distillery.core.progress import log
+from distillery.core.schemas import CATEGORIES, CURATED, QUERY, SHARED
+from distillery.core.stage import record_metrics, run_stage
+from distillery.core.tables import matching_parts, read_part
+from distillery.core.teachers import keep_only, teacher_names
+from distillery.corpus.arrow_text import combine_chunks
 
 ABOUT = pa.schema([QUERY.field(name) for name in ("id", "category")])
 FIGURES = pa.schema([CURATED.field(name) for name in ("query_id", "response_tokens", "perplexity", "attempt")])
@@ -25,9 +29,10 @@ QUANTILES = {"p05": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "p95": 0.95}
 
 @dataclass(frozen=True)
 class Analyse(Section):
-    """``spans``: the borders, in response tokens, of the length histogram."""
+    """How lengths are shown."""
 
     spans: tuple[int, ...]
+    """The borders, in response tokens, of the length histogram."""
 
 
 def span_names(borders: tuple[int, ...]) -> list[str]:
@@ -56,7 +61,7 @@ def entropy(counts: Iterable[int]) -> float:
 
 @dataclass
 class Gathered:
-    """The columns of one teacher's data set that figures are made of, a number a trace each."""
+    """The columns of one teacher's data set that figures are made of, one number per trace each."""
 
     categories: np.ndarray
     response_tokens: np.ndarray
@@ -96,15 +101,15 @@ def overlap(solved: dict[str, pa.Array]) -> Counter[str]:
 
 def gather(queries: Path, curated: dict[str, Path], ids: Path) -> tuple[dict[str, Gathered], Counter[str]]:
     """One part's columns of each teacher, of the queries that all share, and how what they solved overlaps."""
-    asked, common = read_part(queries, ABOUT), whole(read_part(ids, SHARED)["query_id"])
+    asked, common = read_part(queries, ABOUT), combine_chunks(read_part(ids, SHARED)["query_id"])
     known = pc.index_in(asked["category"], value_set=pa.array(CATEGORIES)).to_numpy().astype(np.int8)
     tables = {teacher: read_part(path, FIGURES) for teacher, path in curated.items()}
     gathered = {}
     for teacher, table in tables.items():
         chosen = table.filter(pc.is_in(table["query_id"], value_set=common))
-        row = pc.index_in(whole(chosen["query_id"]), whole(asked["id"])).to_numpy()
+        row = pc.index_in(combine_chunks(chosen["query_id"]), combine_chunks(asked["id"])).to_numpy()
         gathered[teacher] = Gathered(known[row], *(chosen[name].to_numpy() for name in FIGURES.names[1:]))
-    return gathered, overlap({teacher: whole(table["query_id"]) for teacher, table in tables.items()})
+    return gathered, overlap({teacher: combine_chunks(table["query_id"]) for teacher, table in tables.items()})
 
 
 def together(parts: list[Gathered]) -> Gathered:
@@ -132,21 +137,15 @@ def tables(found: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-
-
 def main() -> None:
-    settings = params.load(Analyse, "analyse")
+    settings = config.load(Analyse, "analyse")
     if not settings.spans or list(settings.spans) != sorted(set(settings.spans)):
-        raise params.ParamsError(f"params.yaml: analyse.spans: borders must rise, got {list(settings.spans)}")
-    teachers = params.load(list[str], "teachers")
-    with provenance.record("metrics/analysis.json", "numpy") as metrics:
+        raise ConfigError(f"params.yaml: analyse.spans: borders must rise, got {list(settings.spans)}")
+    teachers = teacher_names()
+    keep_only("data/curated", teachers)
+    with record_metrics("metrics/analysis.json", "numpy") as (metrics, _):
         folders = [f"data/curated/{teacher}" for teacher in teachers]
-        queries, ids, *curated = aligned("data/queries", "data/parallel/ids", *folders)
+        queries, ids, *curated = matching_parts("data/queries", "data/parallel/ids", *folders)
         parts: dict[str, list[Gathered]] = {teacher: [] for teacher in teachers}
         solved: Counter[str] = Counter()
         for part in range(len(queries)):
@@ -156,16 +155,16 @@ def main() -> None:
             for teacher, columns in found_here.items():
                 parts[teacher].append(columns)
         found = {teacher: describe(together(parts[teacher]), settings.spans) for teacher in teachers}
-        with whole_folder("data/analysis") as folder:
+        with atomic_dir("data/analysis") as folder:
             for name, rows in tables(found).items():
                 write_csv(rows, folder / f"{name}.csv")
         metrics.update(found)
         only = {teacher: solved[f"only {teacher}"] for teacher in teachers}
         metrics["overlap"] = {"by_all": solved["by_all"], "by_any": solved["by_any"], "only": only}
     for teacher, figures in found.items():
-        lengths, surprise = figures["response_tokens"]["mean"], figures["perplexity"]["mean"]
-        say("analyse", f"{teacher}: mean {lengths:.1f} tokens, mean perplexity {surprise:.2f}")
+        tokens, perplexity = figures["response_tokens"]["mean"], figures["perplexity"]["mean"]
+        log("analyse", f"{teacher}: mean {tokens:.1f} tokens, mean perplexity {perplexity:.2f}")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

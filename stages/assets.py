@@ -1,25 +1,33 @@
-"""assets: fixes every model that the run uses, by revision and by the hash of each of its files."""
+"""assets: locks every model that the run uses, by revision and by the hash of each of its files.
+
+``python -m stages.assets`` locks the models that all teachers share, ``python -m stages.assets TEACHER`` one teacher's.
+"""
 
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages import params, provenance
-from stages.locks import FOLDER, Lock
-from stages.params import ParamsError, Section
-from stages.provenance import say
-from stages.sources import Origin, check_watched, files_of, is_local, pinned
-from stages.tables import whole_folder, write_json
+from distillery.core import config
+from distillery.core.config import Section
+from distillery.core.errors import ConfigError
+from distillery.core.files import atomic_dir, write_json
+from distillery.core.model_locks import FOLDER, Lock, teacher_role
+from distillery.core.progress import log
+from distillery.core.stage import run_stage
+from distillery.core.teachers import teacher_names
+from distillery.corpus.sources import Origin, check_watched, files_of, is_local, pinned
 
 WEIGHTS = (".safetensors", ".json", ".txt", ".jinja", ".model")
 
 
 @dataclass(frozen=True)
 class Model(Section):
-    """A model by path or hub id; ``revision`` pins a hub id and is null for a path."""
+    """A model on disk or on the hub."""
 
     id: str
+    """A path, or an id on the hub."""
     revision: str | None
+    """The commit, branch or tag of a model on the hub; null for a path."""
 
 
 # ``base`` becomes the students, ``scorer`` gives perplexity, ``embedder`` finds benchmark twins. The judge and the
@@ -38,7 +46,7 @@ def lock_path(role: str, model: Model) -> Lock:
     folder = Path(model.id)
     files = {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.suffix in WEIGHTS}
     if not any(name.endswith(".safetensors") for name in files):
-        raise ParamsError(f"{model.id}: role {role}: no .safetensors file there; only safetensors weights are used")
+        raise ConfigError(f"{model.id}: role {role}: no .safetensors file there; only safetensors weights are used")
     return Lock(role, model.id, digest_of(files), True, files)
 
 
@@ -50,8 +58,8 @@ def lock_hub(role: str, model: Model) -> Lock:
     try:
         info = HfApi().model_info(model.id, revision=model.revision, files_metadata=True)
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        raise ParamsError(
-            f"role {role}: {model.id}: neither a folder nor to be had from the hub: {' '.join(str(error).split())}"
+        raise ConfigError(
+            f"role {role}: {model.id}: not a local folder, and not found on the hub: {' '.join(str(error).split())}"
         ) from None
     files = {f.rfilename: f.lfs.sha256 if f.lfs else f.blob_id or "" for f in info.siblings or []}
     return Lock(role, model.id, str(info.sha), False, {k: v for k, v in files.items() if k.endswith(WEIGHTS)})
@@ -61,11 +69,11 @@ def lock(role: str, model: Model) -> Lock:
     return lock_path(role, model) if Path(model.id).is_dir() else lock_hub(role, model)
 
 
-def lock_traces(role: str, traces: Origin) -> Lock:
-    """Locks a released data set by the hashes of its files, or by its commit on the hub."""
+def lock_traces(role: str, traces: Origin, key: str) -> Lock:
+    """Locks a released data set by the hashes of its files, or by its commit on the hub; ``key`` names its setting."""
     if not is_local(traces.source):
         return Lock(role, traces.source, str(pinned(traces).revision), False, {})
-    check_watched(Path(traces.source), f"{role.replace('-', '.', 1)}.traces.source")
+    check_watched(Path(traces.source), key)
     files = {str(path): sha256(path) for path in files_of(Path(traces.source))}
     return Lock(role, traces.source, digest_of(files), True, files)
 
@@ -74,41 +82,38 @@ def digest_of(files: dict[str, str]) -> str:
     return hashlib.sha256("".join(f"{name} {sha}\n" for name, sha in files.items()).encode()).hexdigest()[:16]
 
 
-def check_listed(teachers: list[str], pipeline: str) -> None:
-    """DVC cannot list one path a teacher by itself: every teacher needs its lines in dvc.yaml's joint stages."""
-    for i, teacher in enumerate(teachers):
-        if pipeline.count(f"${{teachers[{i}]}}") != pipeline.count("${teachers[0]}"):
-            raise ParamsError(
-                f"dvc.yaml: teacher {teacher!r} is number {i + 1}, but the joint stages list fewer: "
-                f"add lines with ${{teachers[{i}]}} beside those with ${{teachers[{i - 1}]}}"
-            )
+def lock_teacher(name: str) -> Lock:
+    """Locks a teacher: its model, or the released traces that take its place."""
+    role, key = teacher_role(name), f"teacher.{name}"
+    model, traces = config.load(Model | None, f"{key}.model"), config.load(Origin | None, f"{key}.traces")
+    if (model is None) == (traces is None):
+        raise ConfigError(f"params.yaml: {key}: needs a model or traces, and not both; set the other null")
+    return lock(role, model) if model else lock_traces(role, traces, f"{key}.traces.source")
 
 
-def main() -> None:
-    roles, teachers = params.load(dict[str, Model | None], "assets"), params.load(list[str], "teachers")
-    released: dict[str, Origin | None] = {}
-    if twice := sorted({teacher for teacher in teachers if teachers.count(teacher) > 1}):
-        raise ParamsError(f"params.yaml: teachers: {twice[0]!r} stands there twice")
+def lock_roles() -> dict[str, Lock | None]:
+    """Locks the models that all teachers share."""
+    roles = config.load(dict[str, Model | None], "assets")
     for role in NEEDED:
-        params.load(Model, f"assets.{role}")
+        config.load(Model, f"assets.{role}")
     for role in OPTIONAL:
-        params.load(Model | None, f"assets.{role}")
-    check_listed(teachers, Path("dvc.yaml").read_text())
-    for teacher in teachers:
-        roles[f"teacher-{teacher}"] = params.load(Model | None, f"teacher.{teacher}.model")
-        traces = params.load(Origin | None, f"teacher.{teacher}.traces")
-        if (roles[f"teacher-{teacher}"] is None) == (traces is None):
-            raise ParamsError(f"params.yaml: teacher.{teacher}: needs a model or traces, and not both; set the other null")
-        released[f"teacher-{teacher}"] = traces
-    with provenance.record("metrics/assets.json", "huggingface_hub") as metrics:
-        locks = {role: lock(role, model) if model else None for role, model in roles.items()}
-        locks |= {role: lock_traces(role, traces) for role, traces in released.items() if traces}
-        with whole_folder(FOLDER) as folder:
-            for role, each in locks.items():
-                write_json(asdict(each) if each else None, folder / f"{role}.json")
-        metrics["models"] = sum(map(bool, locks.values()))
-    say("assets", ", ".join(f"{role} {each.revision[:8] if each else 'none'}" for role, each in locks.items()))
+        config.load(Model | None, f"assets.{role}")
+    return {role: lock(role, model) if model else None for role, model in roles.items()}
+
+
+def main(teacher: str = "") -> None:
+    if teacher:
+        found = lock_teacher(teacher)
+        write_json(asdict(found), FOLDER / f"{found.role}.json")
+        log(f"assets@{teacher}", f"{found.id} {found.revision[:8]}")
+        return
+    teacher_names()
+    locks = lock_roles()
+    with atomic_dir(FOLDER / "roles") as folder:
+        for role, each in locks.items():
+            write_json(asdict(each) if each else None, folder / f"{role}.json")
+    log("assets", ", ".join(f"{role} {each.revision[:8] if each else 'none'}" for role, each in locks.items()))
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

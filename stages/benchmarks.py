@@ -1,45 +1,49 @@
-"""benchmarks: brings every benchmark into one form, a JSON line a question, each with its answer."""
+"""benchmarks: brings every benchmark into one form, one JSON line per question with its answer or tests."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import params, provenance
-from stages.params import ParamsError
-from stages.provenance import say
-from stages.sources import Origin, pinned, scan
-from stages.sources.livecodebench import cases_of
-from stages.tables import DataError, whole_folder, write_json_lines
+from distillery.core import config
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.files import atomic_dir, write_json_lines
+from distillery.core.progress import log
+from distillery.core.stage import record_metrics, run_stage
+from distillery.corpus.livecodebench import cases_of
+from distillery.corpus.sources import Origin, pinned, scan
 
 FOLDER = Path("data/benchmarks")
 
 
 @dataclass(frozen=True)
 class Source(Origin):
-    """Where a benchmark comes from, and which of its columns are what.
-
-    A question is scored by its ``answer``, or where that is null by ``tests``: columns in LiveCodeBench's form or ours,
-    with ``metadata`` that names the function and ``starter`` code for the prompt. With a ``date`` column only questions
-    from ``since`` to ``until`` are taken, both ISO dates and included.
-    """
+    """Where a benchmark comes from, and which of its columns are what."""
 
     question: str
+    """The column of the question."""
     answer: str | None
+    """The column of the right answer; null where ``tests`` decide."""
     difficulty: str | None
+    """The column of the level; null where there is none."""
     tests: tuple[str, ...] = ()
+    """Columns of test cases, in LiveCodeBench's form or ours."""
     metadata: str | None = None
+    """LiveCodeBench's column that names the function to call."""
     starter: str | None = None
+    """The column of code that the prompt begins the program with."""
     date: str | None = None
+    """The column of the day on which a question was published."""
     since: str = "0000"
+    """The first day that counts, an ISO date."""
     until: str = "9999"
+    """The last day that counts, an ISO date."""
 
 
 def rows_of(name: str, source: Source) -> list[dict[str, Any]]:
     """The rows as they are, those of other dates left out. Raises DataError at the first that cannot be read."""
     rows = []
-    for _, row in scan(source, f"benchmarks.{name}.source"):
-        if isinstance(row, DataError):
-            raise row
+    for scanned in scan(source, f"benchmarks.{name}.source"):
+        row = scanned.checked()
         if source.date is None or source.since <= str(row.get(source.date))[:10] <= source.until:
             rows.append(row)
     return rows
@@ -51,7 +55,7 @@ def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[st
     Raises DataError where a question can't be scored.
     """
     if (source.answer is None) == (not source.tests):
-        raise ParamsError(f"params.yaml: benchmarks.{name}: needs an answer or tests, and not both")
+        raise ConfigError(f"params.yaml: benchmarks.{name}: needs an answer or tests, and not both")
     unified = []
     for number, row in enumerate(rows, 1):
         where = f"benchmark {name}: {source.source}:{number}"
@@ -84,16 +88,16 @@ def tests_of(source: Source, row: dict[str, Any], where: str) -> str | None:
 
 
 def main() -> None:
-    sources = {name: pinned(source) for name, source in params.load(dict[str, Source], "benchmarks").items()}
-    with provenance.record("metrics/benchmarks.json", "datasets") as metrics:
+    sources = {name: pinned(source) for name, source in config.load(dict[str, Source], "benchmarks").items()}
+    with record_metrics("metrics/benchmarks.json", "datasets") as (metrics, _):
         tables = {name: unify(name, source, rows_of(name, source)) for name, source in sources.items()}
-        with whole_folder(FOLDER) as folder:
+        with atomic_dir(FOLDER) as folder:
             for name, rows in tables.items():
                 write_json_lines(rows, folder / f"{name}.jsonl")
         metrics["questions"] = {name: len(rows) for name, rows in tables.items()}
         metrics["provenance"] = {"sources": {name: str(source) for name, source in sources.items()}}
-    say("benchmarks", ", ".join(f"{name} {len(rows)}" for name, rows in tables.items()))
+    log("benchmarks", ", ".join(f"{name} {len(rows)}" for name, rows in tables.items()))
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

@@ -1,4 +1,4 @@
-"""clean: drops duplicates and queries that no teacher should be asked. Every dropped row is kept with its reason.
+"""clean: removes duplicates and unsuitable queries. Every removed row is kept with its reason.
 
 The rules, in this order, over the user's and assistant's texts of a query together:
 
@@ -15,19 +15,26 @@ The rules, in this order, over the user's and assistant's texts of a query toget
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge, Le
 from numba import njit
 
-from stages import params, provenance
-from stages.params import Section
-from stages.provenance import say
-from stages.runner import each_part, total
-from stages.tables import QUERY, REJECTED_QUERY, DataError, part_name, part_paths, read_part, whole_folder, write_part
-from stages.text import ODD, SPACE, as_before, classes, decode, flat, joined, out_of_turn, whole
+from distillery.core import config
+from distillery.core.config import NonNegative, Section
+from distillery.core.errors import DataError
+from distillery.core.files import atomic_dir
+from distillery.core.progress import log
+from distillery.core.runner import map_parts, sum_counts
+from distillery.core.schemas import QUERY, REJECTED_QUERY
+from distillery.core.stage import record_metrics, run_stage
+from distillery.core.tables import part_name, part_paths, read_part, write_part
+from distillery.corpus.arrow_text import ODD, SPACE, as_before, classes, combine_chunks, decode, flat, joined, out_of_turn
 
 CODE = r"(?s)```.*?(?:```|\z)|~~~.*?(?:~~~|\z)|`[^`\n]*`"
 OPEN_FENCE = r"(?s)```[^\n`]*\n(?:[^`]|`{1,2}(?:[^`]|\z))*\z"
@@ -67,10 +74,12 @@ LONGEST_END = 64
 
 @dataclass(frozen=True)
 class Clean(Section):
-    """``max_unicode_ratio``: highest share of characters that are no letter, digit, mark, space or sign of mathematics."""
+    """What a query must be like."""
 
-    max_unicode_ratio: float
-    min_characters: int
+    max_unicode_ratio: Annotated[float, Ge(0), Le(1)]
+    """The highest share of characters that are not letters, digits, marks, punctuation, spaces or signs of mathematics."""
+    min_characters: NonNegative
+    """The shortest query, in characters, white space at the ends left out."""
 
 
 @njit(cache=True, nogil=True)
@@ -185,7 +194,7 @@ def mark_duplicates(same: np.ndarray, why: np.ndarray, duplicate: int) -> None:
 
 def clean(queries: pa.Table, settings: Clean) -> tuple[pa.Table, pa.Table]:
     """Splits queries, sorted by id, into kept and rejected; of equal queries the first that is sound is kept."""
-    why = reasons(whole(queries["messages"]), settings)
+    why = reasons(combine_chunks(queries["messages"]), settings)
     mark_duplicates(as_before(queries["id"]), why, REASONS.index("duplicate"))
     rejected = queries.filter(pa.array(why >= 0))
     names = pa.array(REASONS).take(pa.array(why[why >= 0]))
@@ -196,25 +205,26 @@ def counts(column: pa.ChunkedArray) -> dict[str, int]:
     return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
 
 
+def clean_part(settings: Clean, sources: list[Path], kept_to: Path, rejected_to: Path, part: int) -> dict[str, Any]:
+    """Cleans one part; the counts of its rows."""
+    kept, rejected = clean(read_part(sources[part], QUERY), settings)
+    write_part(kept, kept_to / part_name(part))
+    write_part(rejected, rejected_to / part_name(part))
+    return {"kept": len(kept), "rejected": counts(rejected["reason"])}
+
+
 def main() -> None:
-    settings = params.load(Clean, "clean")
-    with provenance.record("metrics/clean.json", "daft", "numba", "pyarrow") as metrics:
+    settings = config.load(Clean, "clean")
+    with record_metrics("metrics/clean.json", "numba", "pyarrow") as (metrics, _):
         sources = part_paths("data/raw")
-        with whole_folder("data/clean") as kept_to, whole_folder("data/rejected/clean") as rejected_to:
-
-            def work(part: int) -> dict[str, Any]:
-                kept, rejected = clean(read_part(sources[part], QUERY), settings)
-                write_part(kept, kept_to / part_name(part))
-                write_part(rejected, rejected_to / part_name(part))
-                return {"kept": len(kept), "rejected": counts(rejected["reason"])}
-
-            said = each_part("clean", work, len(sources))
-            kept, rejected = sum(part["kept"] for part in said), total([part["rejected"] for part in said])
+        with atomic_dir("data/clean") as kept_to, atomic_dir("data/rejected/clean") as rejected_to:
+            results = map_parts("clean", partial(clean_part, settings, sources, kept_to, rejected_to), len(sources))
+            kept, rejected = sum(part["kept"] for part in results), sum_counts([part["rejected"] for part in results])
             if not kept:
                 raise DataError(f"data/raw: no query is left after cleaning (rejected: {rejected})")
         metrics.update(kept=kept, rejected=rejected)
-    say("clean", f"kept {kept} of {kept + sum(rejected.values())}; dropped {rejected}")
+    log("clean", f"kept {kept} of {kept + sum(rejected.values())}; removed {rejected}")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

@@ -1,4 +1,4 @@
-"""collect: brings every query source into one table; nothing is judged here except whether a row can be read.
+"""collect: loads all query sources into one partitioned table; only validates that rows parse.
 
 The table is cut and sorted by query id, equal ids in the order of their sources, so that every later stage can work on a
 part at a time. Rows are first spread over buckets on disk: memory holds one bucket, not the corpus.
@@ -6,38 +6,26 @@ part at a time. Rows are first spread over buckets on disk: memory holds one buc
 
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
-from stages import params, provenance
-from stages.messages import UNWRITABLE, as_messages, asked_and_answered, dig, identify
-from stages.params import ParamsError, Positive, Section
-from stages.provenance import say
-from stages.sources import Origin, pinned, scan
-from stages.tables import (
-    CATEGORIES,
-    MALFORMED,
-    QUERY,
-    DataError,
-    part_name,
-    part_of,
-    parts_for,
-    whole_folder,
-    write,
-    write_part,
-)
+from distillery.core import config
+from distillery.core.chat import UNWRITABLE, as_messages, asked_and_answered, get_path, identify
+from distillery.core.config import Positive, Section
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.files import ScannedRow, atomic_dir
+from distillery.core.progress import Progress, log
+from distillery.core.schemas import CATEGORIES, MALFORMED
+from distillery.core.stage import record_metrics, run_stage
+from distillery.core.tables import part_name, write_part, write_table
+from distillery.corpus.external_sort import Buckets
+from distillery.corpus.sources import Origin, pinned, scan
 
 RAW, REJECTED = Path("data/raw"), Path("data/rejected/collect")
-BUCKETS = 256
-ROWS_AT_ONCE = 50_000
 LONGEST_SHOWN, MOST_SHOWN = 100_000, 5
 HOLE = re.compile(r"\{([^{}]+)\}")
 FREE_FORM = ("difficulty", "ground_truth", "test_cases", "constraints")
@@ -47,31 +35,32 @@ Malformed = dict[str, str]
 
 @dataclass(frozen=True)
 class Source(Origin):
-    """One source; ``columns`` maps our names to its own (`taken`). ``category`` is null where a column says it.
-
-    Of its rows those belong to it whose columns match ``where`` (column to pattern), the first ``limit`` of them.
-    """
+    """One source of queries."""
 
     category: str | None
+    """The category of all its queries; null where a column says it."""
     columns: Mapping[str, str | dict[str, str]]
+    """Our names to its own (`resolve_column`); names that are the same may be left out."""
     where: dict[str, str] = field(default_factory=dict)
+    """Column to regular expression: only rows that match all of them are taken."""
     limit: Positive | None = None
+    """The first so many of these rows; null for all."""
 
 
 @dataclass(frozen=True)
 class Collect(Section):
-    """``malformed`` says whether a row that cannot be read stops the run or is skipped, kept aside and counted.
-
-    A query of more than ``max_characters`` cannot be read either.
-    """
+    """Where queries come from."""
 
     malformed: Literal["stop", "skip"]
+    """Whether a row that cannot be read stops the run, or is counted and kept under data/rejected."""
     max_characters: Positive
+    """The longest query, all its messages together; a longer one counts as malformed."""
     sources: dict[str, Source]
+    """Every source, by a name of our own."""
 
 
 class UnreadableError(ValueError):
-    """A row that is no query; ``kind`` is what such rows are counted by."""
+    """A row that is not a query; ``kind`` is what such rows are counted by."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -83,25 +72,27 @@ def as_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def taken(row: dict[str, Any], column: str | dict[str, str]) -> Any:
-    """What a column says: one at a dotted path, a text around columns, ``{Question}\\nA. {A}``, or an object of columns.
+def resolve_column(row: dict[str, Any], column: str | dict[str, str]) -> Any:
+    """The value of a column: at a dotted path, as a text with columns in it, ``{Question}\\nA. {A}``, or an object of columns.
 
     None where a column of a text is missing, or all of an object.
     """
     if isinstance(column, dict):
-        found = {name: taken(row, each) for name, each in column.items()}
+        found = {name: resolve_column(row, each) for name, each in column.items()}
         return None if set(map(type, found.values())) <= {type(None)} else found
     if not HOLE.search(column):
-        return dig(row, column)
-    values = {path: as_text(dig(row, path)) for path in HOLE.findall(column)}
+        return get_path(row, column)
+    values = {path: as_text(get_path(row, path)) for path in HOLE.findall(column)}
     return None if None in values.values() else HOLE.sub(lambda hole: str(values[hole[1]]), column)
 
 
-def as_query(row: dict[str, Any], name: str, source: Source, max_characters: int) -> Query:
+def as_query(scanned: ScannedRow, name: str, source: Source, max_characters: int) -> Query:
     """One row in the QUERY schema, the answer that its dialogue ends with left out. Raises UnreadableError."""
+    if scanned.problem:
+        raise UnreadableError("json", scanned.problem)
 
     def get(name: str) -> Any:
-        return taken(row, source.columns.get(name, name))
+        return resolve_column(scanned.row, source.columns.get(name, name))
 
     try:
         messages, _ = asked_and_answered(as_messages(get("messages")))
@@ -122,112 +113,55 @@ def as_query(row: dict[str, Any], name: str, source: Source, max_characters: int
     return {"id": identify(messages), "messages": messages, "category": category} | fields
 
 
-def rows_of(source: Source, key: str) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
-    """(where it stands, row) of the rows that belong to a source; one that cannot be read does. ``key`` names the source."""
+def rows_of(source: Source, key: str) -> Iterator[ScannedRow]:
+    """The rows that belong to a source, those that cannot be read included; ``key`` names the source in params.yaml."""
     try:
         patterns = {column: re.compile(pattern) for column, pattern in source.where.items()}
     except re.error as error:
-        raise ParamsError(f"params.yaml: {key}.where: {error.pattern!r} is no pattern: {error}") from None
-
-    def belongs(row: dict[str, Any] | DataError) -> bool:
-        return isinstance(row, DataError) or all(each.search(str(dig(row, column))) for column, each in patterns.items())
-
-    return islice((found for found in scan(source, f"{key}.source") if belongs(found[1])), source.limit)
-
-
-def read_sources(settings: Collect) -> Iterator[tuple[str, Query | Malformed]]:
-    """Every row in the order of the sources, by source: a query, or under "" what cannot be read, with its reason.
-
-    Raises DataError at such a row where the settings say to stop.
-    """
-    for name, source in settings.sources.items():
-        for where, row in rows_of(source, f"collect.sources.{name}"):
-            try:
-                if isinstance(row, DataError):
-                    raise UnreadableError("json", str(row).removeprefix(f"{where}: "))
-                yield name, as_query(row, name, source, settings.max_characters)
-            except UnreadableError as error:
-                if settings.malformed == "stop":
-                    raise DataError(f"{where}: {error}; mend it, or set collect.malformed to skip") from None
-                shown = json.dumps(None if isinstance(row, DataError) else row, default=str)[:LONGEST_SHOWN]
-                yield "", {"where": where, "reason": f"{error.kind}: {error}"[:1000], "row": shown}
-
-
-class Buckets:
-    """Spreads queries over files by the beginning of their ids, keeping their order within a file."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.rows = folder, 0
-        self.held: list[Query] = []
-        self.writers: dict[int, pa.RecordBatchStreamWriter] = {}
-        self.open = ExitStack()
-
-    def add(self, query: Query) -> None:
-        self.rows += 1
-        self.held.append(query)
-        if len(self.held) >= ROWS_AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what is held."""
-        groups: dict[int, list[Query]] = {}
-        for query in self.held:
-            groups.setdefault(part_of(query["id"], BUCKETS), []).append(query)
-        self.held = []
-        for bucket, rows in groups.items():
-            if bucket not in self.writers:
-                stream = pa.ipc.new_stream(str(self.path(bucket)), QUERY)
-                self.writers[bucket] = self.open.enter_context(stream)
-            self.writers[bucket].write_table(pa.Table.from_pylist(rows, QUERY))
-
-    def path(self, bucket: int) -> Path:
-        return self.folder / f"bucket-{bucket}.arrow"
-
-    def parts(self) -> Iterator[pa.Table]:
-        """The parts of the whole, each sorted by id, equal ids in the order in which they came."""
-        self.flush()
-        self.open.close()
-        parts = min(parts_for(self.rows), BUCKETS)
-        for first in range(0, BUCKETS, BUCKETS // parts):
-            names = [self.path(bucket) for bucket in range(first, first + BUCKETS // parts)]
-            tables = [pa.ipc.open_stream(str(name)).read_all() for name in names if name.exists()]
-            table = pa.concat_tables(tables) if tables else QUERY.empty_table()
-            for name in names:
-                name.unlink(missing_ok=True)
-            order = sorted(range(len(table)), key=table["id"].to_pylist().__getitem__)
-            yield table.take(pa.array(order, pa.int64())).combine_chunks()
+        raise ConfigError(f"params.yaml: {key}.where: {error.pattern!r} is not a regular expression: {error}") from None
+    belonging = (
+        scanned
+        for scanned in scan(source, f"{key}.source")
+        if scanned.problem or all(each.search(str(get_path(scanned.row, column))) for column, each in patterns.items())
+    )
+    return islice(belonging, source.limit)
 
 
 def collect(settings: Collect, to: Buckets, counts: Counter[str]) -> Iterator[Malformed]:
-    """Puts all queries into the buckets, counting them by source, and yields what could not be read."""
-    begun = last = time.monotonic()
-    for name, row in read_sources(settings):
-        counts[name] += 1
-        if name:
-            to.add(row)
-        else:
-            yield row
-        if (now := time.monotonic()) - last > 5:
-            last = now
-            say("collect", f"{to.rows} queries, {to.rows / (now - begun):.0f} a second, {counts['']} rows malformed")
+    """Puts all queries into the buckets, in the order of the sources, and yields the rows that cannot be read.
+
+    ``counts`` counts queries by source. Raises DataError at the first row that cannot be read where the settings say so.
+    """
+    progress = Progress("collect", "queries")
+    for name, source in settings.sources.items():
+        for scanned in rows_of(source, f"collect.sources.{name}"):
+            try:
+                to.add(as_query(scanned, name, source, settings.max_characters))
+                counts[name] += 1
+            except UnreadableError as error:
+                if settings.malformed == "stop":
+                    raise DataError(f"{scanned.where}: {error}; fix it, or set collect.malformed to skip") from None
+                shown = json.dumps(scanned.row or None, default=str)[:LONGEST_SHOWN]
+                yield {"where": scanned.where, "reason": f"{error.kind}: {error}"[:1000], "row": shown}
+            progress.update(to.rows)
 
 
 def counted(rows: Iterator[Malformed], reasons: Counter[str]) -> Iterator[Malformed]:
     """The rows, counted by their kind; the first few are shown."""
     for row in rows:
         if reasons.total() < MOST_SHOWN:
-            say("collect", f"skipped {row['where']}: {row['reason']}")
+            log("collect", f"skipped {row['where']}: {row['reason']}")
         reasons[row["reason"].partition(":")[0]] += 1
         yield row
 
 
 def main() -> None:
-    settings = params.load(Collect, "collect")
+    settings = config.load(Collect, "collect")
     settings = replace(settings, sources={name: pinned(source) for name, source in settings.sources.items()})
     counts, malformed = Counter[str](), Counter[str]()
-    with provenance.record("metrics/collect.json", "datasets", "pyarrow") as metrics, whole_folder(RAW) as folder:
+    with record_metrics("metrics/collect.json", "datasets", "pyarrow") as (metrics, _), atomic_dir(RAW) as folder:
         spread = Buckets(folder)
-        write(counted(collect(settings, spread, counts), malformed), REJECTED, MALFORMED)
+        write_table(counted(collect(settings, spread, counts), malformed), REJECTED, MALFORMED)
         if not spread.rows:
             raise DataError(f"no source gave a query; could not read {dict(malformed)}, see {REJECTED}")
         if empty := [name for name in settings.sources if not counts[name]]:
@@ -239,8 +173,8 @@ def main() -> None:
         metrics["sources"] = {name: counts[name] for name in settings.sources}
         metrics["malformed"] = dict(sorted(malformed.items()))
         metrics["provenance"] = {"sources": {name: str(source) for name, source in settings.sources.items()}}
-    say("collect", f"{spread.rows} queries; could not read {metrics['malformed'] or 'none'}, see {REJECTED}")
+    log("collect", f"{spread.rows} queries; {malformed.total()} rows malformed {dict(malformed) or ''}; see {REJECTED}")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

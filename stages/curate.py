@@ -1,4 +1,4 @@
-"""curate: keeps a teacher's verified traces that are sound in structure, fluent and not repeated. Rejects say why.
+"""curate: keeps a teacher's verified traces that are well-formed, fluent and not repetitive. Every removed one has its reason.
 
 - ``structure``: turns do not alternate and end with the assistant; not one think part and one answer part, neither empty,
   with nothing after; or cut.
@@ -11,32 +11,26 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge, Le
 
-from stages import ngrams, params, provenance
-from stages.params import ParamsError, Positive, Section
-from stages.provenance import say
-from stages.runner import each_part, total
-from stages.shards import Shard, chosen, count_shards, open_shard
-from stages.tables import (
-    CURATED,
-    PERPLEXITY,
-    QUERY,
-    TRACE,
-    DataError,
-    aligned,
-    part_name,
-    read_json,
-    read_part,
-    whole_folder,
-    write_part,
-)
-from stages.text import out_of_turn, whole
-from stages.verifiers import PASS, UNKNOWN
+from distillery.core import config
+from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Section
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.files import atomic_dir, read_json
+from distillery.core.progress import log
+from distillery.core.runner import map_parts, sum_counts
+from distillery.core.schemas import CURATED, PASS, PERPLEXITY, QUERY, TRACE, UNKNOWN
+from distillery.core.stage import read_run, record_metrics, run_stage
+from distillery.core.tables import matching_parts, part_name, read_part, write_part
+from distillery.corpus import token_ngrams
+from distillery.corpus.arrow_text import combine_chunks, out_of_turn
+from distillery.corpus.token_shards import Shard, chosen, count_shards, open_shard
 
 MOST_REASONS = 10
 REJECTED = CURATED.append(pa.field("rejected_for", pa.string()))
@@ -47,22 +41,27 @@ Tally = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Curate(Section):
-    """What is too much repetition; ``memory`` in MB is what counting n-grams may take (twice, at most)."""
+    """What is too much repetition."""
 
     ngram: Positive
+    """Tokens per n-gram."""
     max_repeats: Positive
-    max_repetition: float
+    """How often an n-gram may occur in all of a teacher's responses."""
+    max_repetition: Annotated[float, Ge(0), Le(1)]
+    """The highest share of a response's n-grams that may have occurred earlier in it."""
     memory: Positive
+    """What counting n-grams may take, in MB; the exact counts of candidates may take as much again."""
 
 
 @dataclass(frozen=True)
 class Price(Section):
-    """What an hour of one device costs, in any currency; null where nobody asks."""
+    """What generation costs."""
 
-    device_hour: float | None
+    device_hour: NonNegativeFloat | None
+    """The price of one hour of one device, in any currency; null to leave prices out."""
 
 
-def responses(shard: Shard) -> ngrams.Responses:
+def responses(shard: Shard) -> token_ngrams.Responses:
     return shard.ids, shard.offsets[:-1] + shard.prompts, shard.offsets[1:]
 
 
@@ -70,40 +69,34 @@ def repeated(teacher: str, settings: Curate) -> list[np.ndarray]:
     """For each part, which of its responses hold an n-gram that the data set repeats too often."""
     folder = f"data/tokens/{teacher}"
 
-    def shards() -> Iterator[ngrams.Responses]:
+    def shards() -> Iterator[token_ngrams.Responses]:
         for part in range(count_shards(folder)):
             yield responses(open_shard(folder, part))
 
     try:
-        return ngrams.repeated(shards, settings.ngram, settings.max_repeats, settings.memory)
-    except ngrams.LimitError as error:
-        raise ParamsError(f"params.yaml: curate: {error}") from None
+        return token_ngrams.repeated(shards, settings.ngram, settings.max_repeats, settings.memory)
+    except token_ngrams.LimitError as error:
+        raise ConfigError(f"params.yaml: curate: {error}") from None
 
 
 def malformed(queries: pa.Table, traces: pa.Table) -> np.ndarray:
-    """Which traces are no whole answer to a dialogue that alternates; bool, (traces,)."""
-    asked = pc.index_in(whole(traces["query_id"]), whole(queries["id"]))
+    """Which traces are not a complete answer to a dialogue that alternates; bool, (traces,)."""
+    asked = pc.index_in(combine_chunks(traces["query_id"]), combine_chunks(queries["id"]))
     if asked.null_count:
         raise DataError("data/traces: a trace of a query that data/queries does not hold; run `dvc repro`")
     parts = [pc.fill_null(pc.greater(pc.utf8_length(traces[name]), 0), False) for name in ("think", "answer")]
     sound = pc.and_(pc.and_(*parts), pc.equal(traces["finish_reason"], "stop")).to_numpy()
-    return ~sound | out_of_turn(whole(queries["messages"]))[asked.to_numpy()]
+    return ~sound | out_of_turn(combine_chunks(queries["messages"]))[asked.to_numpy()]
 
 
-def reasons(
-    malformed: np.ndarray,
-    special: np.ndarray,
-    perplexity: np.ndarray,
-    repeats: np.ndarray,
-    repetition: np.ndarray,
-    max_perplexity: float,
-    max_repetition: float,
-) -> np.ndarray:
-    """Why each trace goes, as an index into REASONS, the first of them; -1 where it stays. int8, (traces,)."""
-    rules = (malformed, special, ~(perplexity <= max_perplexity), repeats, repetition > max_repetition)
-    why = np.full(len(malformed), -1, np.int8)
+def reasons(rules: dict[str, np.ndarray]) -> np.ndarray:
+    """Why each trace is removed, as an index into REASONS; -1 where it is kept. int8, (traces,).
+
+    ``rules`` says for each reason which traces it holds for, bool, (traces,); of several the first counts.
+    """
+    why = np.full(len(rules[REASONS[0]]), -1, np.int8)
     for i in reversed(range(len(REASONS))):
-        why[rules[i]] = i
+        why[rules[REASONS[i]]] = i
     return why
 
 
@@ -127,10 +120,10 @@ def tallies(queries: pa.Table, traces: pa.Table) -> dict[str, Tally]:
 
 
 def account(queries: pa.Table, traces: pa.Table) -> dict[str, Any]:
-    """What a part tells of how its queries fared: counts that can be added up."""
+    """How the queries of one part fared, as counts that can be added up."""
     unknown = traces.filter(pc.field("verdict") == UNKNOWN)
-    told = zip(unknown["verifier"].to_pylist(), unknown["reason"].to_pylist(), strict=True)
-    reasons = Counter(f"{verifier}: {reason}" for verifier, reason in told)
+    named = zip(unknown["verifier"].to_pylist(), unknown["reason"].to_pylist(), strict=True)
+    reasons = Counter(f"{verifier}: {reason}" for verifier, reason in named)
     counts = {
         "queries": len(queries),
         "attempts": len(traces),
@@ -152,45 +145,52 @@ def pass_rates(tallies: Iterable[Tally]) -> dict[str, float]:
 
 
 def distillation(accounts: list[dict[str, Any]]) -> dict[str, Any]:
-    """How the teacher fared: pass rates by category, difficulty and attempt, attempts, cuts, and what could not be told."""
-    counts = total([each["counts"] for each in accounts])
-    reasons = Counter(total([each["unknown_reasons"] for each in accounts]))
+    """Pass rates by category, difficulty and attempt, attempts, truncated responses and inconclusive verdicts."""
+    counts = sum_counts([each["counts"] for each in accounts])
+    reasons = Counter(sum_counts([each["unknown_reasons"] for each in accounts]))
     rates = {name: pass_rates(each["tallies"][name] for each in accounts) for name in GROUPS}
     attempts = counts["attempts"]
     return {
         "queries": counts["queries"],
+        "attempts": attempts,
         "verified": counts["verified"],
         "verified_share": share(counts["verified"], counts["queries"]),
         "pass_rate": share(counts["verified"], attempts),
         "first_attempt_by_category": rates["category"],
         "first_attempt_by_difficulty": rates["difficulty"],
         "by_attempt": rates["attempt"],
-        "attempts_a_query": round(attempts / max(counts["queries"], 1), 3),
+        "attempts_per_query": round(attempts / max(counts["queries"], 1), 3),
         "truncated_share": share(counts["truncated"], attempts),
         "unknown_share": share(counts["unknown"], attempts),
         "unknown_reasons": dict(reasons.most_common(MOST_REASONS)),
-        "tokens_a_verified_trace": round(counts["tokens"] / max(counts["verified"], 1), 1),
+        "tokens_per_verified_trace": round(counts["tokens"] / max(counts["verified"], 1), 1),
     }
 
 
-def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float | None]:
-    """What a verified trace took of the engine, attempts that failed included; ``run`` is distill's own account."""
-    seconds = run["engine_seconds"] * run["devices"] / max(verified, 1)
-    return {
-        "device_seconds_a_verified_trace": round(seconds, 4),
-        "cost_a_verified_trace": None if price.device_hour is None else round(seconds / 3600 * price.device_hour, 8),
-    }
+def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float]:
+    """What the traces took of the engine, failed attempts included; ``run`` is the information of distill's run."""
+    seconds = run["engine_seconds"] * run["devices"]
+    figures = {"device_seconds": round(seconds, 1), "device_seconds_per_verified_trace": round(seconds / max(verified, 1), 4)}
+    if price.device_hour is not None:
+        figures["price_per_verified_trace"] = round(seconds / 3600 * price.device_hour / max(verified, 1), 8)
+    return figures
+
+
+def attempts(table: pa.Table) -> pa.Array:
+    """What an attempt is known by, a text per row: its query and its number."""
+    return combine_chunks(pc.binary_join_element_wise(table["query_id"], pc.cast(table["attempt"], pa.string()), "-"))
 
 
 def measured(traces: pa.Table, shard: Shard, scores: pa.Table) -> pa.Table:
-    """The verified traces, one a query, with their perplexity and lengths: CURATED, in the order of the shard."""
+    """The verified traces, one per query, with their perplexity and lengths: CURATED, in the order of the shard."""
     verified = chosen(traces)
-    key = lambda table: pc.binary_join_element_wise(table["query_id"], pc.cast(table["attempt"], pa.string()), "-")  # noqa: E731
-    found = pc.index_in(whole(key(verified)), whole(key(scores)))
-    if not whole(shard.names).equals(whole(verified["query_id"])) or found.null_count:
+    found = pc.index_in(attempts(verified), attempts(scores))
+    if not combine_chunks(shard.names).equals(combine_chunks(verified["query_id"])) or found.null_count:
         raise DataError("data/tokens or data/perplexity: not of these traces; run `dvc repro`")
     lengths = (pa.array(shard.responses), pa.array(shard.prompts + shard.responses))
-    for name, column in zip(CURATED.names[len(TRACE) :], (whole(scores["perplexity"].take(found)), *lengths), strict=True):
+    for name, column in zip(
+        CURATED.names[len(TRACE) :], (combine_chunks(scores["perplexity"].take(found)), *lengths), strict=True
+    ):
         verified = verified.append_column(name, column)
     return verified.cast(CURATED)
 
@@ -199,39 +199,64 @@ def summed(table: pa.Table, column: str) -> float:
     return pc.sum(table[column]).as_py() or 0.0
 
 
+@dataclass(frozen=True)
+class Curator:
+    """Curates a teacher's traces part by part; ``repeats`` says of each part which responses repeat n-grams too often."""
+
+    settings: Curate
+    max_perplexity: float
+    tokens: str
+    queries: list[Path]
+    traces: list[Path]
+    scores: list[Path]
+    repeats: list[np.ndarray]
+    kept_to: Path
+    rejected_to: Path
+
+    def curate_part(self, part: int) -> dict[str, Any]:
+        """Writes what is kept and what is removed; counts and sums of both."""
+        asked, answered = read_part(self.queries[part], QUERY), read_part(self.traces[part], TRACE)
+        shard = open_shard(self.tokens, part)
+        verified = measured(answered, shard, read_part(self.scores[part], PERPLEXITY))
+        rules = {
+            "structure": malformed(asked, verified),
+            "special_token": shard.special,
+            "perplexity": ~(verified["perplexity"].to_numpy() <= self.max_perplexity),
+            "ngram": self.repeats[part],
+            "repetition": token_ngrams.repetition(*responses(shard), self.settings.ngram) > self.settings.max_repetition,
+        }
+        why = reasons(rules)
+        kept, rejected = verified.filter(pa.array(why < 0)), verified.filter(pa.array(why >= 0))
+        names = [REASONS[i] for i in why[why >= 0]]
+        write_part(kept, self.kept_to / part_name(part))
+        write_part(rejected.append_column("rejected_for", pa.array(names, pa.string())), self.rejected_to / part_name(part))
+        sums = {name: summed(kept, name) for name in ("perplexity", "response_tokens")}
+        return account(asked, answered) | {"kept": len(kept), "rejected": Counter(names), "sums": sums}
+
+
 def main(teacher: str) -> None:
-    settings = params.load(Curate, "curate")
-    max_perplexity = params.load(float, f"teacher.{teacher}.max_perplexity")
-    with provenance.record(f"metrics/teachers/{teacher}.json", "daft", "numba", "pyarrow") as metrics:
-        tokens, folders = f"data/tokens/{teacher}", [f"data/{name}/{teacher}" for name in ("traces", "perplexity", "tokens")]
-        queries, traces, scores, _ = aligned("data/queries", *folders)
-        guilty = repeated(teacher, settings)
+    settings, stage = config.load(Curate, "curate"), f"curate@{teacher}"
+    max_perplexity = config.load(PositiveFloat, f"teacher.{teacher}.max_perplexity")
+    with record_metrics(f"metrics/teachers/{teacher}.json", "numba", "pyarrow") as (metrics, run):
+        tokens = f"data/tokens/{teacher}"
+        folders = "data/queries", f"data/traces/{teacher}", f"data/perplexity/{teacher}", tokens
+        queries, traces, scores, _shards = matching_parts(*folders)
+        repeats = repeated(teacher, settings)
         out = f"data/curated/{teacher}", f"data/rejected/curate/{teacher}"
-        with whole_folder(out[0]) as kept_to, whole_folder(out[1]) as rejected_to:
-
-            def work(part: int) -> dict[str, Any]:
-                asked, answered = read_part(queries[part], QUERY), read_part(traces[part], TRACE)
-                shard = open_shard(tokens, part)
-                verified = measured(answered, shard, read_part(scores[part], PERPLEXITY))
-                loops = ngrams.repetition(*responses(shard), settings.ngram)
-                found = malformed(asked, verified), shard.special, verified["perplexity"].to_numpy(), guilty[part], loops
-                why = reasons(*found, max_perplexity, settings.max_repetition)
-                kept, rejected = verified.filter(pa.array(why < 0)), verified.filter(pa.array(why >= 0))
-                names = [REASONS[i] for i in why[why >= 0]]
-                write_part(kept, kept_to / part_name(part))
-                write_part(rejected.append_column("rejected_for", pa.array(names, pa.string())), rejected_to / part_name(part))
-                sums = {name: summed(kept, name) for name in ("perplexity", "response_tokens")}
-                return account(asked, answered) | {"kept": len(kept), "rejected": Counter(names), "sums": sums}
-
-            said = each_part(f"curate@{teacher}", work, len(queries))
-        told, run = distillation(said), read_json(f"metrics/distill/{teacher}.json")
-        kept, rejected = sum(part["kept"] for part in said), total([part["rejected"] for part in said])
-        metrics["distill"] = told | cost(run, told["verified"], params.load(Price, "price"))
+        with atomic_dir(out[0]) as kept_to, atomic_dir(out[1]) as rejected_to:
+            curator = Curator(settings, max_perplexity, tokens, queries, traces, scores, repeats, kept_to, rejected_to)
+            results = map_parts(stage, curator.curate_part, len(queries))
+        kept, rejected = sum(part["kept"] for part in results), sum_counts([part["rejected"] for part in results])
+        metrics["distill"] = distillation(results)
         metrics["curate"] = {"kept": kept, "rejected": rejected}
         for name in ("perplexity", "response_tokens"):
-            metrics[f"mean_{name}"] = round(sum(part["sums"][name] for part in said) / kept, 4) if kept else None
-    say(f"curate@{teacher}", f"kept {kept} of {kept + sum(rejected.values())} verified traces; dropped {rejected}")
+            metrics[f"mean_{name}"] = round(sum(part["sums"][name] for part in results) / kept, 4) if kept else None
+        metrics["sampling"] = read_json(f"metrics/distill/{teacher}.json")["sampling"]
+        metrics["max_perplexity"] = max_perplexity
+        if distilled := read_run(f"metrics/distill/{teacher}.json"):
+            run.update(cost(distilled, metrics["distill"]["verified"], config.load(Price, "price")))
+    log(stage, f"kept {kept} of {kept + sum(rejected.values())} verified traces; removed {rejected}")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

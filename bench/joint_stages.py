@@ -1,0 +1,45 @@
+"""The stages between three teachers' traces and training: curate (three times), parallel, analyse, pack.
+
+python -m bench.teaching SCALE: at so much of 1.89 million queries and three teachers. Traces are short (25 words and 30
+tokens) since the disk would not hold 19 billion tokens: what is measured is the cost a row, and memory.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import synthetic_corpus
+from bench.measure import Line, run
+from distillery.core.files import write_json
+
+TEACHERS, TOKENS = ("a", "b", "c"), 60
+
+
+def prepare(rows: int, folder: Path) -> None:
+    """All that stands before curate, and the locks of models that nothing here loads."""
+    synthetic_corpus.settings(folder)
+    run("bench.corpus", str(rows), folder=folder)
+    run("stages.clean", folder=folder)
+    (folder / "data/clean").rename(folder / "data/queries")
+    for i, teacher in enumerate(TEACHERS):
+        run("bench.corpus", "traces", teacher, str(TOKENS), str(i), folder=folder)
+        lock = {"role": f"teacher-{teacher}", "id": teacher, "revision": "0", "local": True, "files": {}}
+        write_json(lock, folder / f"models/locks/teacher-{teacher}.json")
+        write_json({"engine_seconds": 1.0, "devices": 1}, folder / f"metrics/distill/{teacher}.json")
+
+
+def measure(scale: float) -> list[Line]:
+    rows, lines = round(synthetic_corpus.FULL * scale), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(rows, folder)
+        for stage in ("curate a", "curate b", "curate c", "parallel", "analyse"):
+            cost = run(*f"stages.{stage}".split(), folder=folder)
+            figures = f"{cost.wall:.1f} s, {cost.cpu:.1f} CPU-s, {cost.memory:.0f} MB"
+            lines.append(Line(f"{stage}, {rows} queries", figures))
+    return lines
+
+
+if __name__ == "__main__":
+    for line in measure(float(sys.argv[1])):
+        print(*vars(line).values(), sep=" | ")

@@ -1,0 +1,110 @@
+"""Settings: each section of params.yaml becomes a frozen dataclass, and anything unexpected in it is an error.
+
+The error names the file and the key: ``params.yaml: train.learning_rte: unknown key (did you mean learning_rate?)``.
+"""
+
+import difflib
+import json
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, overload
+
+import yaml
+from annotated_types import Ge, Gt, Lt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from distillery.core.errors import ConfigError
+
+PARAMS = Path("params.yaml")
+STAGES = Path(__file__).resolve().parents[2] / "stages"
+SHARED_SECTIONS = {"seed", "world", "system_prompt", "teachers", "teacher", "verify", "prompts", "price", "runner"}
+T = TypeVar("T")
+Positive = Annotated[int, Gt(0)]
+NonNegative = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Share = Annotated[float, Gt(0), Lt(1)]
+
+
+class Section:
+    """Base of every section's dataclass: strict types, no unknown keys."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+
+@overload
+def load(kind: type[T], section: str, path: Path = PARAMS) -> T: ...
+
+
+@overload
+def load(kind: Any, section: str, path: Path = PARAMS) -> Any: ...
+
+
+def load(kind: Any, section: str, path: Path = PARAMS) -> Any:
+    """Reads one section, given by its dotted name, as ``kind``: a Section dataclass or a plain type.
+
+    Raises ConfigError with one line per mistake, each naming file and key.
+    """
+    return parse(kind, _find(read_params(path), section, path), section, path)
+
+
+def parse(kind: Any, value: Any, section: str, path: Path = PARAMS) -> Any:
+    """Checks a value that was read from ``section`` of ``path`` against ``kind``."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value))
+    except ValidationError as error:
+        lines = [_explain(kind, section, path, mistake) for mistake in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    """The whole file; every section must belong to a stage or be one that stages share."""
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; write it with `python -m distillery.core.profiles mini`")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if path.name == PARAMS.name and path.resolve().parent == Path.cwd():
+        known = SHARED_SECTIONS | {stage.stem for stage in STAGES.glob("*.py")}
+        for section in content:
+            if section not in known:
+                raise ConfigError(f"{path}: {section}: unknown section{_suggest(section, known)}")
+    return content
+
+
+def _find(content: Any, section: str, path: Path) -> Any:
+    walked = []
+    for key in section.split("."):
+        walked.append(key)
+        if not isinstance(content, dict) or key not in content:
+            raise ConfigError(f"{path}: {'.'.join(walked)}: missing")
+        content = content[key]
+    return content
+
+
+def _explain(kind: type, section: str, path: Path, mistake: Any) -> str:
+    location = tuple(step for step in mistake["loc"] if not str(step).startswith("kind:"))
+    key = ".".join([section, *map(str, location)])
+    if mistake["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{path}: {key}: unknown key{_suggest(str(location[-1]), _names(kind, location[:-1]))}"
+    if mistake["type"] in ("missing", "missing_argument"):
+        return f"{path}: {key}: missing"
+    if mistake["type"] == "union_tag_invalid":
+        known = mistake["ctx"]["expected_tags"].replace("kind:", "")
+        return f"{path}: {key}.kind: {mistake['input'].get('kind')!r} is none of {known}"
+    return f"{path}: {key}: {mistake['msg']}, got {mistake['input']!r}"
+
+
+def _names(kind: Any, location: tuple) -> set[str]:
+    """The field names of the dataclass that a location inside ``kind`` leads to, or nothing."""
+    for step in location:
+        if not is_dataclass(kind):
+            return set()
+        kind = {field.name: field.type for field in fields(kind)}.get(step)
+    return {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+
+
+def _suggest(word: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,43 @@
+"""python -m distillery.core.profiles NAME: writes params.yaml, flat and complete: conf/common.yaml with a profile over it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distillery.core.files import write_text
+
+CONF = Path("conf")
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in (CONF / "profiles").glob("*.yaml"))
+
+
+def merge(below: Any, above: Any) -> Any:
+    """Mappings key by key; of anything else the value above."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {key: merge(below[key], value) if key in below else value for key, value in above.items()}
+
+
+def compose(name: str) -> str:
+    """The text of params.yaml for a profile."""
+    common, profile = (yaml.safe_load(path.read_text()) for path in (CONF / "common.yaml", CONF / "profiles" / f"{name}.yaml"))
+    # Anchors are spelt out, so that every setting stands where it applies and can be changed alone.
+    yaml.SafeDumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
+    body = yaml.safe_dump(merge(common, profile), sort_keys=False, allow_unicode=True, width=120)
+    header = f"# Written by `python -m distillery.core.profiles {name}` from conf/. Change it there, or here for an experiment."
+    return f"{header}\n{body}"
+
+
+def main(*arguments: str) -> None:
+    if len(arguments) != 1 or arguments[0] not in names():
+        sys.exit(f"usage: python -m distillery.core.profiles {{{','.join(names())}}}")
+    write_text(compose(arguments[0]), "params.yaml")
+    print(f"profile: params.yaml is now the profile {arguments[0]}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,65 @@
+"""Schemas of the tables on disk, and the values that their columns may take."""
+
+from typing import Literal
+
+import pyarrow as pa
+
+CATEGORIES = ("math", "code", "science", "if", "multiturn", "other")
+Category = Literal["math", "code", "science", "if", "multiturn", "other"]
+PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
+"""The three verdicts; ``unknown`` is what reports call inconclusive."""
+
+MALFORMED = pa.schema([("where", pa.string()), ("reason", pa.string()), ("row", pa.string())])
+
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+
+QUERY = pa.schema(
+    [
+        ("id", pa.string()),
+        ("messages", pa.list_(_MESSAGE)),
+        ("category", pa.string()),
+        ("source", pa.string()),
+        ("difficulty", pa.string()),
+        ("ground_truth", pa.string()),
+        ("test_cases", pa.string()),
+        ("constraints", pa.string()),
+    ]
+)
+
+SIMILARITY = pa.schema([("id", pa.string()), ("benchmark_item", pa.string()), ("cosine", pa.float32())])
+
+REJECTED_QUERY = QUERY.append(pa.field("reason", pa.string()))
+
+TRACE = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("teacher", pa.string()),
+        ("attempt", pa.int32()),
+        ("seed", pa.int64()),
+        ("text", pa.string()),
+        ("think", pa.string()),
+        ("answer", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("verify_score", pa.float64()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("verifier", pa.string()),
+        ("model_revision", pa.string()),
+        ("engine", pa.string()),
+    ]
+)
+
+PERPLEXITY = pa.schema([("query_id", pa.string()), ("attempt", pa.int32()), ("perplexity", pa.float64())])
+
+SHARED = pa.schema([("query_id", pa.string()), ("trains", pa.bool_())])
+
+CURATED = pa.schema(
+    [
+        *TRACE,
+        ("perplexity", pa.float64()),
+        ("response_tokens", pa.int32()),
+        ("dialogue_tokens", pa.int32()),
+    ]
+)

@@ -1,0 +1,121 @@
+"""What every stage does around its own work: run as a command, and record its metrics.
+
+A stage's metrics are an output that DVC hashes: an exact reproduction gives the same bytes. What differs from run to run
+(clock, host, device, versions of libraries, what came out of the ledger) goes into a file of its own under ``.runs/``,
+which nothing hashes and the report page shows where it is there.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from distillery.core.errors import UserError
+from distillery.core.files import write_json, write_text
+
+METRICS, RUNS = Path("metrics"), Path(".runs")
+LOGS = Path(os.environ.get("DVC_ROOT", ".")) / ".logs"
+Metrics = dict[str, Any]
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions; a package that is not there is left out."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu() -> str:
+    """The processor's name as the system gives it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def device() -> str:
+    """The accelerator that torch sees, else the processor."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu()
+
+
+def run_path(metrics: str | Path) -> Path:
+    """Where the run information of the stage with these metrics is."""
+    return RUNS / Path(metrics).relative_to(METRICS).with_suffix(".js")
+
+
+def write_run(info: Metrics, metrics: str | Path) -> None:
+    """Writes run information as a script, which a page opened from disk may load where it may not load JSON."""
+    name = str(Path(metrics).relative_to(METRICS).with_suffix(""))
+    write_text(f"runs[{json.dumps(name)}] =\n{json.dumps(info, indent=2)};\n", run_path(metrics))
+
+
+def read_run(metrics: str | Path) -> Metrics | None:
+    """The run information that was written beside these metrics; None where the stage did not run here."""
+    path = run_path(metrics)
+    return json.loads(path.read_text().partition("=\n")[2].rstrip(";\n")) if path.exists() else None
+
+
+@contextmanager
+def record_metrics(path: str | Path, *packages: str, device: str | None = None) -> Iterator[tuple[Metrics, Metrics]]:
+    """Yields two dicts to fill, a stage's metrics and its run information; writes both when the block ends well."""
+    metrics: Metrics = {}
+    run: Metrics = {}
+    start = time.monotonic()
+    yield metrics, run
+    write_json(metrics, path)
+    about = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - start, 2),
+        "host": platform.node(),
+        "device": device or cpu(),
+        "versions": versions(*packages),
+    }
+    write_run(about | run, path)
+
+
+def run_stage(main: Callable[..., None]) -> None:
+    """Runs a stage's ``main`` with the command line's arguments; any error ends as a clear line and exit code 1.
+
+    A `UserError` is shown alone. All else is a bug or the system's failure: its traceback goes to a file that the line names.
+    """
+    stage, parameters = Path(sys.argv[0]).stem, signature(main).parameters.values()
+    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    if not len(required) <= len(sys.argv) - 1 <= len(parameters):
+        names = [p.name.upper() if p in required else f"[{p.name.upper()}]" for p in parameters]
+        sys.exit(" ".join([f"usage: python -m stages.{stage}", *names]))
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit("\n".join(f"{stage}: {line}" for line in str(error).splitlines()))
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        sys.exit(f"{stage}: {_brief(error)}; traceback in {write_traceback('-'.join([stage, *sys.argv[1:]]))}")
+
+
+def write_traceback(name: str) -> Path:
+    """Keeps the traceback of the exception at hand; returns its file."""
+    path = LOGS / f"{name.replace('/', '_')}.log"
+    write_text(traceback.format_exc(), path)
+    return path
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename or 'disk'}: {error.strerror}; outputs are written completely or not at all"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,155 @@
+"""Sources: rows out of local files (JSON lines or parquet), folders of them, or a data set on the hub, pinned by revision.
+
+DVC must see a local file change. So every local file belongs to the ``world`` that params.yaml names and that DVC
+watches: a manifest (JSON, path to hash) that lists it, the file itself, or a folder that holds it.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distillery.core import config
+from distillery.core.config import Section
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.files import Row, ScannedRow, read_json, scan_json_lines
+
+KINDS = (".jsonl", ".parquet")
+OTHER_KINDS = (".json", ".gz", ".zst", ".zip", ".csv", ".tsv", ".txt")
+ROWS_AT_ONCE = 1000
+COMMIT = re.compile("[0-9a-f]{40}")
+T = TypeVar("T", bound="Origin")
+
+
+@dataclass(frozen=True)
+class Origin(Section):
+    """Where rows come from."""
+
+    source: str
+    """A path (JSON lines, parquet, or a folder of them), or the id of a data set on the hub."""
+    revision: str | None
+    """The commit, branch or tag of a data set on the hub; null for a path."""
+    split: str
+    """The split of a data set on the hub."""
+    _: KW_ONLY
+    config: str | None = None
+    """Which of a hub data set's configurations; null for its only one."""
+    files: str | None = None
+    """A pattern of file names, for hub data sets that `datasets` cannot read or whose types differ from file to file."""
+
+    def __str__(self) -> str:
+        return f"{self.source}@{self.revision}" if self.revision else self.source
+
+
+def pinned(origin: T) -> T:
+    """The origin at the commit that its revision names on the hub now; a path or a commit as it is.
+
+    Raises DataError where the hub does not say.
+    """
+    if is_local(origin.source) or COMMIT.fullmatch(origin.revision or ""):
+        return origin
+    from huggingface_hub import HfApi
+
+    try:
+        commit = HfApi().dataset_info(origin.source, revision=origin.revision).sha
+    except Exception as error:
+        raise DataError(f"{origin.source}: not a local file or folder, and not found on the hub: {_brief(error)}") from None
+    return replace(origin, revision=commit)
+
+
+def scan(origin: Origin, key: str) -> Iterator[ScannedRow]:
+    """Every row of an origin, those that cannot be read included; ``key`` names the setting that it comes from.
+
+    A hub id is read through `datasets`; with ``files`` those are fetched and read as they are. Raises DataError where a
+    file is missing or not a table, ConfigError where DVC would not see it change.
+    """
+    if is_local(origin.source):
+        check_watched(Path(origin.source), key)
+        yield from scan_files(Path(origin.source))
+    elif origin.files:
+        from huggingface_hub import snapshot_download
+
+        at, files = origin.revision, origin.files
+        folder = Path(snapshot_download(origin.source, repo_type="dataset", revision=at, allow_patterns=files))
+        for scanned in scan_files(folder):
+            yield scanned._replace(where=f"{origin}:{scanned.where.removeprefix(f'{folder}/')}")
+    else:
+        for number, row in enumerate(_streamed(origin), 1):
+            yield ScannedRow(f"{origin}:{number}", row)
+
+
+def _streamed(origin: Origin) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    try:
+        yield from load_dataset(origin.source, origin.config, split=origin.split, revision=origin.revision, streaming=True)
+    except Exception as error:
+        raise DataError(f"{origin}: cannot be read from the hub: {_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def is_local(source: str) -> bool:
+    """Raises DataError at a file of another kind."""
+    path = Path(source)
+    if path.suffix in OTHER_KINDS or (path.is_file() and path.suffix not in KINDS):
+        raise DataError(f"{source}: only {' and '.join(KINDS)} are read, and folders of them")
+    return path.suffix in KINDS or path.is_dir()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a source: itself, or all JSON lines and parquet in a folder, sorted."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix in KINDS and file.is_file())
+    if not found:
+        raise DataError(f"{path}: no .jsonl or .parquet file in this folder")
+    return found
+
+
+def scan_files(path: Path) -> Iterator[ScannedRow]:
+    for file in files_of(path):
+        yield from scan_json_lines(file) if file.suffix == ".jsonl" else scan_parquet(file)
+
+
+def scan_parquet(path: Path) -> Iterator[ScannedRow]:
+    """The rows of a parquet file. Raises DataError where the file is truncated or of another kind."""
+    number = 0
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_ONCE):
+            for row, problem in _rows_of(batch):
+                number += 1
+                yield ScannedRow(f"{path}:{number}", row, problem)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not parquet, or truncated: {' '.join(str(error).split())}") from None
+
+
+def _rows_of(batch: pa.RecordBatch) -> Iterator[tuple[Row, str]]:
+    """Rows with an empty problem; one by one where a value is more than Python can hold (a date in the year 290,000)."""
+    try:
+        yield from ((row, "") for row in batch.to_pylist())
+    except (ValueError, OverflowError) as error:
+        if len(batch) == 1:
+            yield {}, f"cannot be read: {error}"
+        else:
+            for i in range(len(batch)):
+                yield from _rows_of(batch.slice(i, 1))
+
+
+def check_watched(path: Path, key: str) -> None:
+    """Raises where a local file is missing or is not tracked by DVC."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; {key} in params.yaml names it")
+    world = Path(config.load(str, "world"))
+    listed = world.suffix == ".json" and str(path) in read_json(world)
+    if not (listed or path == world or world.resolve() in path.resolve().parents):
+        raise ConfigError(
+            f"params.yaml: {key}: {path} is not tracked by DVC (`world` is {world}), so its changes would go unseen; "
+            "set `world` to the file or to a folder that holds it"
+        )

@@ -1,0 +1,120 @@
+"""Shards: the token ids of a part's dialogues end to end in one file that is mapped into memory, and their lengths beside.
+
+``ids-00000.npy`` (uint16, or uint32 where the vocabulary needs it) belongs to ``part-00000.parquet``, a row a dialogue in
+the order of query ids.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distillery.core.errors import DataError
+from distillery.core.schemas import PASS
+from distillery.core.tables import part_name, part_paths, read_part, write_part
+from distillery.corpus.arrow_text import as_before
+
+DIALOGUES = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("response_tokens", pa.int32()),
+        ("special", pa.bool_()),
+    ]
+)
+
+
+def ids_name(part: int) -> str:
+    return f"ids-{part:05}.npy"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part: ``ids`` end to end; dialogue i is ``ids[offsets[i]:offsets[i + 1]]``, its first ``prompts[i]`` the prompt.
+
+    ``special`` says whether what was said in it spells a special token.
+    """
+
+    table: pa.Table
+    ids: np.ndarray
+
+    @property
+    def names(self) -> pa.ChunkedArray:
+        return self.table["query_id"]
+
+    @cached_property
+    def prompts(self) -> np.ndarray:
+        return self.table["prompt_tokens"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def responses(self) -> np.ndarray:
+        return self.table["response_tokens"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def special(self) -> np.ndarray:
+        return self.table["special"].to_numpy()
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(self.prompts + self.responses)])
+
+
+def open_shard(folder: str | Path, part: int) -> Shard:
+    """Raises DataError where a file is torn, or holds other tokens than its table says."""
+    path = Path(folder) / ids_name(part)
+    table = read_part(Path(folder) / part_name(part), DIALOGUES)
+    try:
+        ids = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; remove it and run `dvc checkout`") from None
+    shard = Shard(table, ids)
+    if len(ids) != shard.offsets[-1]:
+        raise DataError(f"{path}: {len(ids)} tokens, its table has {shard.offsets[-1]}; remove it and run `dvc checkout`")
+    return shard
+
+
+def chosen(traces: pa.Table) -> pa.Table:
+    """The trace that each query is answered with: its first that passes; ``traces`` sorted by query and attempt."""
+    passed = traces.filter(pc.field("verdict") == PASS)
+    return passed.filter(pa.array(~as_before(passed["query_id"])))
+
+
+def count_shards(folder: str | Path) -> int:
+    return len(part_paths(folder))
+
+
+class ShardWriter:
+    """Writes one part as its dialogues come."""
+
+    def __init__(self, folder: Path, part: int, kind: Any):
+        self.folder, self.part, self.kind = folder, part, np.dtype(kind)
+        self.rows: list[tuple[str, int, int, bool]] = []
+        self.tokens = 0
+
+    def __enter__(self) -> "ShardWriter":
+        self.file = (self.folder / ids_name(self.part)).open("wb")
+        self._header()
+        return self
+
+    def add(self, query_id: str, ids: list[int], prompt: int, special: bool) -> None:
+        self.file.write(np.array(ids, self.kind).tobytes())
+        self.rows.append((query_id, prompt, len(ids) - prompt, special))
+        self.tokens += len(ids)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.file.seek(0)
+        self._header()
+        self.file.close()
+        columns = zip(*self.rows, strict=True) if self.rows else 4 * ((),)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, DIALOGUES, strict=True)]
+        write_part(pa.table(arrays, DIALOGUES), self.folder / part_name(self.part))
+
+    def _header(self) -> None:
+        """numpy leaves room in its header for any length, so that it can be written again."""
+        about = {"descr": self.kind.str, "fortran_order": False, "shape": (self.tokens,)}
+        np.lib.format.write_array_header_1_0(self.file, about)

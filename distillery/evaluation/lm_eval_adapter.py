@@ -1,0 +1,139 @@
+"""lm-eval over our engines: its requests become ours, our verdicts its scores."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset
+from lm_eval import simple_evaluate
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+
+from distillery.core.progress import Progress
+from distillery.core.schemas import PASS
+from distillery.evaluation.config import Evaluate
+from distillery.generation.cached_engine import LedgerEngine, complete_all
+from distillery.generation.config import Sampling
+from distillery.generation.engine import Completion, Request
+from distillery.verification.response_format import answer_part
+from distillery.verification.router import Router
+from distillery.verification.verdict import Item, Verdict
+
+SampleId = tuple[str, int, int]  # benchmark, the question's number, sample
+
+
+def assign_requests(instances: list[Any], revision: str, sampling: Sampling) -> dict[SampleId, Request]:
+    """The request of each of lm-eval's samples; the same prompt asked again, by any question, is its next attempt."""
+    asked: Counter[str] = Counter()
+    drawn: Counter[tuple[str, int]] = Counter()
+    requests = {}
+    for instance in instances:
+        context, question = instance.args[0], (instance.task_name, instance.doc_id)
+        asked[context] += 1
+        drawn[question] += 1
+        requests[*question, drawn[question]] = Request(tuple(json.loads(context)), revision, sampling, asked[context])
+    return requests
+
+
+class EngineLM(LM):
+    """Our engines as a language model of lm-eval's; it keeps the completion of every sample it was asked for."""
+
+    def __init__(self, engine: LedgerEngine, revision: str, sampling: Sampling, max_in_flight: int, name: str) -> None:
+        super().__init__()
+        self.engine, self.revision, self.sampling = engine, revision, sampling
+        self.max_in_flight, self.name = max_in_flight, name
+        self.completions: dict[SampleId, Completion] = {}
+        self.requests: dict[SampleId, Request] = {}
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm-eval keeps rendered prompts apart by."""
+        return self.revision
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Messages travel through lm-eval as JSON: the engine renders them."""
+        return json.dumps([{"role": turn["role"], "content": turn["content"]} for turn in chat_history])
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        self.requests |= (places := assign_requests(requests, self.revision, self.sampling))
+        place_of = {request.key: place for place, request in places.items()}
+        progress = Progress(f"evaluate@{self.name}", "samples", len(places))
+        for done, (request, completion) in enumerate(complete_all(self.engine, places.values(), self.max_in_flight), 1):
+            self.completions[place_of[request.key]] = completion
+            progress.update(done)
+        return [self.completions[place].text for place in places]
+
+    def loglikelihood(self, requests: list[Any]) -> Any:
+        raise NotImplementedError("generation only")
+
+    loglikelihood_rolling = loglikelihood
+
+
+def item_of(key: str, verifier: str, doc: dict[str, Any], text: str) -> Item:
+    """A sample as its verifier needs it; items are routed by the verifier's name."""
+    question = ({"role": "user", "content": doc["question"]},)
+    return Item(key, verifier, answer_part(text), question, ground_truth=doc["answer"], test_cases=doc.get("tests"))
+
+
+def scorer(
+    verifier: str, verify: Callable[[list[Item]], list[Verdict]], verdicts: dict[str, list[Verdict]]
+) -> Callable[..., dict[str, float]]:
+    """lm-eval's ``process_results`` for one benchmark: pass@1 as the mean over a question's samples.
+
+    ``verdicts`` takes every sample's verdict, by question. A function, since lm-eval copies whatever else a task holds.
+    """
+
+    def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
+        texts = results[0] if isinstance(results[0], list) else results
+        found = verify([item_of(str(i), verifier, doc, text) for i, text in enumerate(texts)])
+        verdicts[doc["id"]] = found
+        return {"pass@1": sum(verdict.verdict == PASS for verdict in found) / len(texts)}
+
+    return process_results
+
+
+def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], score: Callable[..., Any]) -> dict[str, Any]:
+    """The lm-eval task of one benchmark over its questions, with every generation setting stated."""
+    task, sampling = settings.benchmarks[name], settings.sampling
+    questions = [row | {"suffix": settings.suffix} for row in rows]
+    return yaml.safe_load(Path(task.task).read_text()) | {
+        "task": name,
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(questions)},
+        "repeats": task.samples,
+        "generation_kwargs": {
+            "do_sample": sampling.temperature > 0,
+            **sampling.options(),
+            "max_gen_toks": sampling.max_tokens,
+            "until": [],
+        },
+        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": task.samples}]}],
+        "process_results": score,
+    }
+
+
+def verify_together(router: Router, items: list[Item]) -> list[Verdict]:
+    """Verifies a question's samples side by side; verdicts in the order of the items, whose keys must differ."""
+    for item in items:
+        router.submit(item)
+    found: dict[str, Verdict] = {}
+    while len(found) < len(items):
+        found.update(router.poll(0.1))
+    return [found[item.key] for item in items]
+
+
+def evaluated(lm: EngineLM, tasks: list[dict[str, Any]], system_prompt: str) -> dict[str, Any]:
+    """lm-eval's results of these tasks, samples included; an empty system prompt is none."""
+    logging.getLogger("lm_eval.api.task").setLevel(logging.ERROR)  # its advice is about its own command line
+    results: Any = simple_evaluate(
+        lm,
+        tasks=tasks,
+        task_manager=TaskManager(include_defaults=False),
+        system_instruction=system_prompt or None,
+        apply_chat_template=True,
+        bootstrap_iters=0,
+    )
+    return results

@@ -1,0 +1,36 @@
+"""python -m distillery.evaluation.summary: the results of the last run in the terminal."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from distillery.core import config
+from distillery.core.files import read_json
+from distillery.core.stage import run_stage
+from distillery.core.teachers import BASE, teacher_names
+from distillery.evaluation.report_tables import TEACHER_HEAD, headlines, student_rows, teacher_rows
+
+
+def format_table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """A table's lines, columns padded to their widest cell, numbers to the right."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, ["-" * width for width in widths], *rows]:
+        numbers = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        yield "  ".join([row[0].ljust(widths[0]), *numbers])
+
+
+def main() -> None:
+    teachers = teacher_names()
+    benchmarks = list(config.load(dict[str, Any], "evaluate.benchmarks"))
+    distilled = {teacher: read_json(f"metrics/teachers/{teacher}.json") for teacher in teachers}
+    students = {name: read_json(f"metrics/students/{name}.json") for name in [*teachers, BASE]}
+    print("\n".join(format_table(TEACHER_HEAD, teacher_rows(distilled))))
+    print()
+    print("\n".join(format_table(["student of (pass@1 / mean tokens)", *benchmarks], student_rows(students, benchmarks))))
+    print()
+    print("\n".join(headlines(read_json("metrics/compare.json"), teachers)))
+    print(f"All students were trained on the same {read_json('metrics/parallel.json')['trained_on']} queries.")
+    print("Figures, intervals and what was removed: data/report/index.html")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,92 @@
+"""TODO distillery.generation.cached_engine"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+from distillery.generation.engine import NO_OUTPUT_REASONS, Completion, Engine, Request
+from distillery.generation.ledger import Entry, Ledger
+
+
+class LedgerEngine:
+    """An engine that asks only for what the ledger does not hold, and starts the real one only when it must.
+
+    ``context`` is the real engine's, in tokens. The real engine's time while it has work is shared out among its
+    completions by their tokens, so that the ledger knows what each has cost.
+    """
+
+    def __init__(self, ledger: Ledger, context: int, start: Callable[[], Engine]):
+        self.ledger, self.context, self.start = ledger, context, start
+        self.engine: Engine | None = None
+        self.found: list[Completion] = []
+        self.attempts: dict[str, int] = {}
+        self.used: dict[str, Entry] = {}
+        self.asked = 0
+        self.reused = 0
+        self.met = ledger.journal.others() > 0
+        self.charged_to = 0.0
+
+    def submit(self, request: Request) -> None:
+        stored = self.ledger.find_again(request.key, request.sampling, self.context)
+        if stored:
+            self.used[request.key] = stored
+            self.found.append(self.ledger.completion(request.key, stored))
+            self.reused += 1
+            self.met |= request.key in self.ledger.fresh
+            return
+        if self.engine is None:
+            self.engine = self.start()
+        if not self.attempts:
+            self.charged_to = time.monotonic()
+        self.asked += 1
+        self.attempts[request.key] = request.attempt
+        self.engine.submit(request)
+
+    def poll(self) -> list[Completion]:
+        """What the ledger held and what the engine finished. Raises EngineError where the engine died."""
+        found, self.found = self.found, []
+        if not self.attempts or self.engine is None:
+            return found
+        fresh = self.engine.poll()
+        now, tokens = time.monotonic(), sum(completion.completion_tokens for completion in fresh)
+        for completion in fresh:
+            attempt = self.attempts.pop(completion.key)
+            if completion.finish_reason not in NO_OUTPUT_REASONS:
+                share = completion.completion_tokens / tokens if tokens else 0.0
+                self.used[completion.key] = self.ledger.add(completion, attempt, share * (now - self.charged_to))
+        if tokens:
+            self.charged_to = now
+        return found + fresh
+
+    def met_another(self) -> bool:
+        """Whether a request was met that another writer has answered since this was last asked; first, whether others work."""
+        met, self.met = self.met, False
+        return met
+
+    def text(self, request: Request) -> str:
+        """The text that a request was answered with; empty where its prompt left no room."""
+        entry = self.used.get(request.key)
+        return self.ledger.completion(request.key, entry).text if entry else ""
+
+    def seconds(self, request: Request) -> float:
+        """The engine's time that all completions of a request took, cut ones before included."""
+        return sum(entry.seconds for entry in self.ledger.entries.get(request.key, ()))
+
+    def close(self) -> None:
+        if self.engine is not None:
+            self.engine.close()
+        self.ledger.close()
+
+
+def complete_all(engine: LedgerEngine, requests: Iterable[Request], most: int) -> Iterator[tuple[Request, Completion]]:
+    """Every request with its completion, in the order in which they come; at most ``most`` are in flight."""
+    todo = iter(requests)
+    waiting: dict[str, Request] = {}
+    while True:
+        for request in islice(todo, most - len(waiting)):
+            waiting[request.key] = request
+            engine.submit(request)
+        if not waiting:
+            return
+        for completion in engine.poll():
+            yield waiting.pop(completion.key), completion

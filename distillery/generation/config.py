@@ -1,0 +1,88 @@
+"""Settings of engines, and how to sample."""
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import Discriminator, Tag
+
+from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Section
+
+
+@dataclass(frozen=True)
+class Sampling(Section):
+    """How to sample: the one source of what the ledger's keys, the engines and the evaluation know of it."""
+
+    temperature: NonNegativeFloat
+    """0 takes the likeliest token each time."""
+    top_p: Annotated[float, Gt(0), Le(1)]
+    """The share of probability that is sampled from; 1 for all of it."""
+    max_tokens: Positive
+    """New tokens per response, at most."""
+    top_k: Positive | None = None
+    """How many of the likeliest tokens are sampled from; null for all."""
+    min_p: Annotated[float, Ge(0), Le(1)] | None = None
+    """The least probability, relative to the likeliest token's, that is sampled from; null for any."""
+
+    def options(self) -> dict[str, float]:
+        """What changes the distribution of texts, by its usual name; what is unset is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "max_tokens" and value is not None}
+
+
+@dataclass(frozen=True)
+class VllmSettings(Section):
+    """A model that vLLM runs in this process, or with several copies in a process each."""
+
+    kind: Literal["vllm"]
+    dtype: str
+    """What the model computes in, ``float32`` or ``bfloat16``."""
+    max_model_len: Positive
+    """The context, in tokens: prompt and response."""
+    max_num_seqs: Positive
+    """Requests per batch."""
+    tensor_parallel_size: Positive
+    """GPUs that every layer is spread over."""
+    pipeline_parallel_size: Positive
+    """Groups of GPUs that layers are spread over."""
+    data_parallel_size: Positive
+    """Copies of the model."""
+    gpu_memory_utilization: Annotated[float, Gt(0), Le(1)]
+    """The share of a GPU's memory that vLLM takes."""
+    enforce_eager: bool
+    """Whether CUDA graphs are left out: starts sooner, runs slower."""
+
+    @property
+    def devices(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+
+
+@dataclass(frozen=True)
+class ServerSettings(Section):
+    """A model behind OpenAI-compatible servers."""
+
+    kind: Literal["server"]
+    urls: list[str]
+    """Where it is served, ``http://host:8000/v1``."""
+    model: str
+    """Its name there."""
+    max_model_len: Positive
+    """The context, in tokens: prompt and response."""
+    max_num_seqs: Positive
+    """Requests in flight, over all urls."""
+    timeout: PositiveFloat
+    """Seconds per request."""
+    patience: PositiveFloat
+    """Seconds that servers may all be down before the run ends."""
+    api_key: str | None
+    """The environment variable that holds the key; null where none is needed."""
+    devices: Positive
+    """GPUs behind the urls, for the cost."""
+
+
+def _kind(value: Any) -> str:
+    return f"kind:{value.get('kind')}" if isinstance(value, dict) else f"kind:{getattr(value, 'kind', None)}"
+
+
+EngineSettings = Annotated[
+    Annotated[VllmSettings, Tag("kind:vllm")] | Annotated[ServerSettings, Tag("kind:server")], Discriminator(_kind)
+]

@@ -1,0 +1,74 @@
+"""Engines: what turns requests into completions. One interface, so that no stage knows what generates.
+
+An engine is asked with ``submit`` and answers through ``poll``, in any order, so that a caller can verify what has
+come while the rest is still being generated.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from distillery.generation.config import Sampling
+
+
+@dataclass(frozen=True)
+class Request:
+    """One chat to complete by one model, for the ``attempt``-th time (from 1)."""
+
+    messages: tuple[dict[str, str], ...]
+    revision: str
+    sampling: Sampling
+    attempt: int
+
+    @cached_property
+    def key(self) -> str:
+        """The fingerprint of what is asked, 32 hexadecimal digits.
+
+        ``max_tokens`` is not part of it: what ended by itself under one limit stays true under a larger one.
+        """
+        options = self.sampling.options()
+        asked = [self.messages, self.revision, options.pop("temperature"), options.pop("top_p"), self.attempt]
+        asked += [options] if options else []  # so that keys from before an option existed stay valid
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def seed(self) -> int:
+        """A seed of the request's own: the same on every machine, another for every query, model and attempt."""
+        return int(self.key[:15], 16) % 2**31
+
+
+PROMPT_TOO_LONG, NO_TRACE = "prompt_too_long", "no_trace"
+NO_OUTPUT_REASONS = (PROMPT_TOO_LONG, NO_TRACE)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came back, and from which engine, version included.
+
+    ``finish_reason`` is ``stop``, ``length`` where ``max_tokens`` or the context cut it, or ``prompt_too_long`` where
+    the prompt left no room and nothing was generated; ``no_trace`` where a released data set holds no answer.
+    """
+
+    key: str
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    engine: str
+
+
+class Engine(Protocol):
+    """Generates."""
+
+    def submit(self, request: Request) -> None: ...
+
+    def poll(self) -> list[Completion]:
+        """Works or waits for a moment and returns what is done; an empty list is no sign of the end.
+
+        Raises EngineError where the engine is dead.
+        """
+        ...
+
+    def close(self) -> None: ...

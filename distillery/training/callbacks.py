@@ -1,0 +1,82 @@
+"""Callbacks of a training: progress, divergence (NaN or exploding loss), the loss curve."""
+
+import csv
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from distillery.core.errors import DataError
+from distillery.core.progress import log
+from distillery.training.store import COMPLETE
+
+FIRST_STEPS, SUSTAINED_STEPS, EVERY = 10, 50, 5.0
+
+
+class DivergedError(DataError):
+    """Divergence: a loss that is not finite, or that climbs and stays high."""
+
+
+def trouble(losses: list[float]) -> str | None:
+    """What is wrong with a loss curve, one number per step: not finite, or doubled over the last 50 steps; None if nothing."""
+    if losses and not math.isfinite(losses[-1]):
+        return f"the loss is {losses[-1]} at step {len(losses)}"
+    first, last = losses[:FIRST_STEPS], losses[-SUSTAINED_STEPS:]
+    if len(losses) >= FIRST_STEPS + SUSTAINED_STEPS and min(last) > 2 * sum(first) / FIRST_STEPS:
+        return f"the loss has been over twice its first {FIRST_STEPS} steps' for {SUSTAINED_STEPS} steps"
+    return None
+
+
+class Watcher(TrainerCallback):
+    """Prints progress, stops a run that diverges, and marks each checkpoint as complete once all of it is on disk."""
+
+    def __init__(self, teacher: str) -> None:
+        self.teacher, self.steps = teacher, 0
+        self.began = self.ended = self.said = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """From the first step's begin to the last one's end: without start-up, with the checkpoints between."""
+        return self.ended - self.began if self.steps else 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.began = self.began if self.steps else time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.steps, self.ended = self.steps + 1, time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" not in (logs or {}):
+            return
+        if why := trouble([float(row["loss"]) for row in state.log_history if "loss" in row]):
+            raise DivergedError(f"{why}; lower train.learning_rate; checkpoints are kept in {args.output_dir}")
+        now = time.monotonic()
+        if state.is_world_process_zero and now - self.said > EVERY:
+            self.said = now
+            left = (now - self.began) / self.steps * (state.max_steps - state.global_step)
+            at = f"step {state.global_step}/{state.max_steps}, loss {float(logs['loss']):.4f}, {left:.0f} s left"
+            log(f"train@{self.teacher}", at)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def live(teacher: str, resume: bool) -> Any:
+    """Shows the loss in dvclive/ as it goes, for `dvc plots show` and the editor's extension."""
+    from dvclive import Live
+    from transformers.integrations import DVCLiveCallback
+
+    return DVCLiveCallback(live=Live(f"dvclive/{teacher}", dvcyaml=None, save_dvc_exp=False, report=None, resume=resume))
+
+
+def write_curve(history: list[dict[str, Any]], path: Path) -> None:
+    """The loss curve: step, epoch, loss and learning rate, one line per step."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["step", "epoch", "loss", "learning_rate"])
+        for row in history:
+            if "loss" in row:
+                table.writerow([row["step"], round(row["epoch"], 4), row["loss"], row["learning_rate"]])

@@ -1,0 +1,42 @@
+"""Training configuration."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+
+from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Section
+
+
+@dataclass(frozen=True)
+class Train(Section):
+    """How every student is trained. `distillery.training.store` says which of these settings make another training."""
+
+    processes: Positive
+    """Ranks per machine: GPUs, or processes where there is none."""
+    deepspeed: str
+    """DeepSpeed's configuration file, which chooses the ZeRO stage and offloading."""
+    dtype: Literal["float32", "bfloat16"]
+    """What the model computes in; gradients are accumulated in float32 either way."""
+    learning_rate: PositiveFloat
+    """The highest one, reached after warm-up; a cosine takes it to 0."""
+    warmup: Annotated[float, Ge(0), Lt(1)]
+    """The share of steps during which the learning rate rises."""
+    epochs: Positive
+    """Passes over the data."""
+    global_batch: Positive
+    """Windows per optimizer step, whatever the number of ranks."""
+    micro_batch: Positive
+    """Windows per forward pass of one rank; 1 with flash attention."""
+    weight_decay: NonNegativeFloat
+    """AdamW's weight decay."""
+    gradient_checkpointing: bool
+    """Whether activations are computed again in the backward pass, which takes a third more time and much less memory."""
+    checkpoint_every: Positive
+    """Steps between checkpoints; the last two are kept until the training is finished."""
+    attention: str
+    """transformers' attention implementation, such as ``sdpa`` or ``flash_attention_2``."""
+    liger: bool
+    """Whether Liger's fused kernels are used."""
+    hostfile: str | None
+    """DeepSpeed's list of machines; null to train on this one."""

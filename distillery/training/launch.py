@@ -1,0 +1,38 @@
+"""Starting the ranks of a training."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from distillery.core.errors import DataError
+from distillery.core.processes import die_with_parent
+from distillery.training.config import Train
+
+WORKER = "distillery.training.worker"
+
+
+def on_cpu() -> bool:
+    """Whether there is no GPU to train on."""
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def launcher(settings: Train) -> list[str]:
+    """The command that starts the ranks, without the module that they run: torchrun here, DeepSpeed's across machines."""
+    if settings.hostfile:
+        machines = ["--hostfile", settings.hostfile, "--num_gpus", str(settings.processes)]
+        return [sys.executable, "-m", "deepspeed.launcher.runner", *machines, "--no_local_rank", "--module"]
+    ranks = f"--nproc-per-node={settings.processes}"
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", ranks, "-m"]
+
+
+def run_ranks(teacher: str, settings: Train, output: Path) -> None:
+    """Starts the ranks and waits for them. Raises DataError where they fail."""
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    if on_cpu():
+        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // settings.processes))}
+    done = subprocess.run([*launcher(settings), WORKER, teacher], env=environment, preexec_fn=die_with_parent)
+    if done.returncode:
+        raise DataError(f"training of {teacher} ended with exit code {done.returncode}; its checkpoints are kept in {output}")

@@ -1,0 +1,45 @@
+"""Training throughput: tokens and FLOPs per second, model FLOPs utilization (MFU), and memory.
+
+FLOPs are 6 per parameter and token, and per token 12 x layers x width x half the document's length for attention (Chowdhery
+et al., arXiv 2204.02311, appendix B, causal); MFU is of a GPU's dense bfloat16 peak.
+"""
+
+import resource
+from typing import Any
+
+import numpy as np
+
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+
+
+def flops(parameters: int, layers: int, width: int, positions: np.ndarray) -> float:
+    """The operations of one pass forward and back over windows, given their position ids (windows, window)."""
+    tokens, attended = positions.size, float(positions.sum(dtype=np.float64) + positions.size)
+    return 6.0 * parameters * tokens + 12.0 * layers * width * attended
+
+
+def peak_flops() -> float | None:
+    """This GPU's dense bfloat16 operations per second, None where unknown."""
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((peak for model, peak in PEAKS.items() if model in name), None)
+
+
+def peak_memory() -> float:
+    """The most memory that this rank held, in MiB: the GPU's where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def throughput(tokens: float, operations: float, seconds: float, ranks: int) -> dict[str, Any]:
+    """What ``ranks`` together did per second; MFU is None where the GPU's peak is unknown."""
+    seconds, peak = max(seconds, 1e-9), peak_flops()
+    return {
+        "tokens_per_second": round(tokens / seconds, 1),
+        "flops_per_second": float(f"{operations / seconds:.4g}"),
+        "mfu": round(operations / seconds / ranks / peak, 4) if peak else None,
+    }

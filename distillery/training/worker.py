@@ -1,0 +1,84 @@
+"""``python -m distillery.training.worker TEACHER`` is what every rank of a training runs, started by the train stage."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillery.core import config, model_locks
+from distillery.core.files import write_json
+from distillery.core.processes import die_with_parent
+from distillery.core.progress import log
+from distillery.core.stage import device, run_stage, versions
+from distillery.training.callbacks import Watcher, live, write_curve
+from distillery.training.config import Train
+from distillery.training.packed_dataset import Windows
+from distillery.training.store import CHECKPOINTS, identity_of, latest_complete, step_of
+from distillery.training.throughput import flops, peak_memory, throughput
+from distillery.training.trainer import save, trainer_arguments, trainer_of
+
+PACKAGES = ("torch", "transformers", "deepspeed", "accelerate")
+
+
+def results(windows: Windows, settings: Train, steps: int) -> dict[str, Any]:
+    """What was trained on; the same for every run of the same training."""
+    tokens, share = windows.ids.size * settings.epochs, round(float(np.mean(windows.targets)), 4)
+    return {"steps": steps, "windows": len(windows.ids), "tokens": tokens, "target_share": share}
+
+
+def speed(model: Any, windows: Windows, settings: Train, trained: float, seconds: float, ranks: int) -> dict[str, Any]:
+    """Throughput and memory of a run that did the share ``trained`` of all steps, an earlier run the rest."""
+    size = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+    per_epoch = flops(size, model.config.num_hidden_layers, model.config.hidden_size, windows.positions)
+    passes = settings.epochs * trained
+    figures = throughput(windows.ids.size * passes, per_epoch * passes, seconds, ranks)
+    return figures | {"peak_memory_mib": peak_memory()}
+
+
+def fit(teacher: str, settings: Train) -> None:
+    """Trains; the first rank saves the student, its loss curve and the run's figures in the training's folder."""
+    import deepspeed
+    import torch
+    from transformers import set_seed
+
+    seed, base, packed = config.load(int, "seed"), model_locks.read("base"), Path(f"data/packed/{teacher}")
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    output = CHECKPOINTS / identity_of(packed, settings, base, seed)
+    resume = latest_complete(output)
+    set_seed(seed)
+    deepspeed.init_distributed()  # ZeRO 3 counts the ranks while it loads the model
+    windows, watcher = Windows(packed, settings.global_batch), Watcher(teacher)
+    callbacks = [watcher, *([live(teacher, bool(resume))] if rank == 0 else [])]
+    trainer = trainer_of(settings, base, windows, trainer_arguments(settings, output, ranks, seed), callbacks)
+    if resume and rank == 0:
+        log(f"train@{teacher}", f"resuming from {resume.name}")
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    save(trainer, base, output / "student")
+    if rank == 0:
+        write_curve(trainer.state.log_history, output / "loss.csv")
+        steps = trainer.state.global_step
+        trained = 1 - step_of(resume) / steps if resume else 1.0
+        write_json(results(windows, settings, steps), output / "metrics.json")
+        about = {"ranks": ranks, "resumed": bool(resume), "device": device(), "versions": versions(*PACKAGES)}
+        write_json(about | speed(trainer.model, windows, settings, trained, watcher.seconds, ranks), output / "run.json")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def exit_immediately() -> None:
+    """Exits without interpreter teardown, which sometimes aborts (library threads); all that matters is on disk."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def main(teacher: str) -> None:
+    die_with_parent()
+    fit(teacher, config.load(Train, "train"))
+    exit_immediately()
+
+
+if __name__ == "__main__":
+    run_stage(main)

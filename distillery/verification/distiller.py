@@ -1,0 +1,150 @@
+"""Distil until verified: generate, verify, and generate again with a fresh seed until an answer passes or attempts run out."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from random import randrange
+from typing import Any
+
+from distillery.core.config import NonNegative, Positive, Section
+from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.generation.cached_engine import LedgerEngine
+from distillery.generation.engine import NO_OUTPUT_REASONS, NO_TRACE, Completion, Request
+from distillery.verification.response_format import split
+from distillery.verification.verdict import Verdict, Verifies, item_of, unknown
+
+Query = dict[str, Any]
+
+
+UNVERIFIED_PER_REQUEST = 8
+
+
+@dataclass(frozen=True)
+class Distill(Section):
+    """How long to try."""
+
+    max_attempts: Positive
+    """Attempts per query that may fail."""
+    max_unknown: NonNegative
+    """Attempts per query beside these whose verdict may be inconclusive."""
+    max_in_flight: Positive
+    """Requests that are in flight at any time; eight times as many responses may wait for their verdict."""
+
+
+@dataclass
+class Task:
+    """One query on its way to a verified trace; ``unknown`` counts its inconclusive verdicts."""
+
+    query: Query
+    attempt: int = 1
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One settled attempt. Its text stays in the ledger, but for a prompt that left no room, which has none."""
+
+    query_id: str
+    attempt: int
+    request: Request
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    engine: str
+    verdict: Verdict
+
+
+class Distiller:
+    """The loop. ``ask`` makes a query's request for an attempt; every attempt ends up in ``traces``.
+
+    Several runs may share a ledger. Where one meets what another has just answered, it goes on somewhere else among
+    what is left, so that they do not walk side by side and ask the same.
+    """
+
+    def __init__(self, settings: Distill, engine: LedgerEngine, verifier: Verifies, ask: Callable[[Query, int], Request]):
+        self.settings, self.engine, self.verifier, self.ask = settings, engine, verifier, ask
+        self.todo: deque[Task] = deque()
+        self.generating: dict[str, tuple[Task, Request]] = {}
+        self.verifying: dict[str, tuple[Task, Request, Completion]] = {}
+        self.traces: list[Trace] = []
+        self.settled: Counter[tuple[str, str]] = Counter()
+        self.tokens = 0
+
+    def run(self, queries: Iterable[Query]) -> Iterator[None]:
+        """Works until every query is settled; yields after every turn, so that a caller can show progress."""
+        self.todo.extend(Task(query) for query in queries)
+        while self.todo or self.generating or self.verifying:
+            while self.todo and self._room():
+                self._submit(self.todo.popleft())
+                if self.engine.met_another() and self.todo:
+                    self.todo.rotate(randrange(len(self.todo)))
+            for completion in self.engine.poll():
+                self._generated(completion)
+            for key, verdict in self.verifier.poll(0.0 if self.generating or (self._room() and self.todo) else 0.1):
+                self._verified(*self.verifying.pop(key), verdict)
+            yield
+
+    def _room(self) -> bool:
+        most = self.settings.max_in_flight
+        return len(self.generating) < most and len(self.verifying) < UNVERIFIED_PER_REQUEST * most
+
+    def _submit(self, task: Task) -> None:
+        request = self.ask(task.query, task.attempt)
+        self.generating[request.key] = (task, request)
+        self.engine.submit(request)
+
+    def _generated(self, completion: Completion) -> None:
+        task, request = self.generating.pop(completion.key)
+        if completion.finish_reason in NO_OUTPUT_REASONS:
+            self._unanswered(task, request, completion)
+            return
+        self.tokens += completion.completion_tokens
+        self.verifying[completion.key] = (task, request, completion)
+        self.verifier.submit(item_of(completion.key, task.query, split(completion.text)[1]))
+
+    def _unanswered(self, task: Task, request: Request, completion: Completion) -> None:
+        """Settles a query that cannot be asked, or not once more."""
+        why = f"the prompt has {completion.prompt_tokens} tokens, which leaves no room in the model's context"
+        if completion.finish_reason == NO_TRACE:
+            why = "the released traces do not hold this query"
+        if task.attempt > 1:
+            self.settled[task.query["category"], FAIL] += 1
+        else:
+            self._verified(task, request, completion, unknown("none", why, hopeless=True))
+
+    def _verified(self, task: Task, request: Request, completion: Completion, verdict: Verdict) -> None:
+        said = (completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, completion.engine)
+        self.traces.append(Trace(task.query["id"], task.attempt, request, *said, verdict))
+        task.unknown += verdict.verdict == UNKNOWN
+        fails = task.attempt - task.unknown
+        more = fails < self.settings.max_attempts and task.unknown <= self.settings.max_unknown
+        if verdict.verdict == PASS or verdict.hopeless or not more:
+            self.settled[task.query["category"], verdict.verdict] += 1
+            return
+        task.attempt += 1
+        self.todo.appendleft(task)
+
+
+def trace_rows(traces: list[Trace], teacher: str, text_of: Callable[[Trace], str]) -> Iterator[dict[str, Any]]:
+    """The rows of every attempt, by query and attempt, texts fetched one by one."""
+    for trace in sorted(traces, key=lambda trace: (trace.query_id, trace.attempt)):
+        text, verdict = text_of(trace), trace.verdict
+        think, answer = split(text)
+        yield {
+            "query_id": trace.query_id,
+            "teacher": teacher,
+            "attempt": trace.attempt,
+            "seed": trace.request.seed,
+            "text": text.strip(),
+            "think": think,
+            "answer": answer,
+            "finish_reason": trace.finish_reason,
+            "prompt_tokens": trace.prompt_tokens,
+            "completion_tokens": trace.completion_tokens,
+            "verify_score": verdict.score,
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
+            "verifier": verdict.verifier,
+            "model_revision": trace.request.revision,
+            "engine": trace.engine,
+        }

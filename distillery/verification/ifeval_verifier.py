@@ -1,0 +1,110 @@
+"""Instruction following by lm-eval's IFEval checkers, strict; the score is the share of constraints that hold.
+
+Constraints are JSON, ``[{"id": "keywords:frequency", "kwargs": {"keyword": "sun", "frequency": 2}}, ...]``, or IFEval's
+own ``{"instruction_id_list": [...], "kwargs": [...]}``, where the last may be JSON within JSON, or ``instruction_kwargs``.
+"""
+
+import inspect
+import json
+import logging
+from concurrent.futures import Future
+from functools import cache
+from typing import Any
+
+from distillery.verification.futures import done
+from distillery.verification.process_pool import Pool
+from distillery.verification.verdict import Item, Verdict, scored, unknown
+
+NAME = "if"
+Constraint = dict[str, Any]
+
+
+class ConstraintsError(ValueError):
+    """Constraints that no checker takes; the message says which and why."""
+
+
+@cache
+def checkers() -> dict[str, Any]:
+    """IFEval's checkers by id, made repeatable: language detection draws at random unless it is seeded."""
+    logging.getLogger("nltk").setLevel(logging.ERROR)
+    import langdetect
+    from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
+
+    langdetect.DetectorFactory.seed = 0
+    return INSTRUCTION_DICT
+
+
+def constraints_of(text: str | None) -> list[Constraint]:
+    """Reads constraints in either form. Raises ConstraintsError where there are none or a checker refuses one."""
+    found = _parsed(text or "null")
+    if isinstance(found, dict) and "instruction_id_list" in found:
+        ids, kwargs = found["instruction_id_list"], found.get("kwargs") or found.get("instruction_kwargs")
+        kwargs = (_parsed(kwargs) if isinstance(kwargs, str) else kwargs) or [{}] * len(ids)
+        found = [{"id": each, "kwargs": given} for each, given in zip(ids, kwargs, strict=False)]
+    if not isinstance(found, list) or not found:
+        raise ConstraintsError("the query has no constraints")
+    for constraint in found:
+        check_signature(constraint)
+    return found
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConstraintsError(f"constraints are not JSON: {error}") from None
+
+
+def check_signature(constraint: Any) -> None:
+    """Raises ConstraintsError unless a checker with this id takes these arguments, and all that it would else draw."""
+    if not isinstance(constraint, dict) or constraint.get("id") not in checkers():
+        known = constraint.get("id") if isinstance(constraint, dict) else constraint
+        raise ConstraintsError(f"no IFEval checker {known!r}")
+    name, given = constraint["id"], arguments(constraint)
+    checker = checkers()[name](name)
+    wanted = inspect.signature(checker.build_description).parameters
+    if extra := given.keys() - wanted.keys():
+        raise ConstraintsError(f"{name} takes no {sorted(extra)[0]!r}")
+    if missing := wanted.keys() - given.keys():
+        raise ConstraintsError(f"{name} needs {sorted(missing)[0]!r}, which it would else draw at random")
+    try:
+        checker.build_description(**given)
+    except Exception as error:
+        raise ConstraintsError(f"{name} refuses {given}: {error}") from None
+
+
+def arguments(constraint: Constraint) -> dict[str, Any]:
+    """A constraint's arguments; data sets write null, or nothing, for those of other checkers."""
+    return {key: value for key, value in (constraint.get("kwargs") or {}).items() if value}
+
+
+def holds(constraint: Constraint, answer: str) -> bool:
+    """Whether a response keeps a constraint. An empty response keeps none."""
+    checker = checkers()[constraint["id"]](constraint["id"])
+    checker.build_description(**arguments(constraint))
+    return bool(answer.strip()) and bool(checker.check_following(answer))
+
+
+def check(text: str, answer: str) -> Verdict:
+    """The verdict on one response. Runs in a process of the pool: a checker may take long."""
+    try:
+        constraints = constraints_of(text)
+    except ConstraintsError as error:
+        return unknown(NAME, str(error), hopeless=True)
+    kept = [holds(constraint, answer) for constraint in constraints]
+    broken = next((f"; not {each['id']}" for each, held in zip(constraints, kept, strict=True) if not held), "")
+    return scored(NAME, sum(kept) / len(kept), f"{sum(kept)} of {len(kept)} constraints hold{broken}")
+
+
+class IfVerifier:
+    """Checks constraints in the pool."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+
+    def verify(self, item: Item) -> "Future[Verdict]":
+        if not item.constraints:
+            return done(unknown(NAME, "the query has no constraints", hopeless=True))
+        return self.pool.run(NAME, check, item.constraints, item.answer)
+
+    def close(self) -> None: ...

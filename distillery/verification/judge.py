@@ -1,0 +1,141 @@
+"""The judge: a language model that is asked whether, or how far, an answer agrees with the reference.
+
+Its prompts are files, math.txt and science.txt in the folder ``prompts`` of params.yaml. It must end with one line of a
+strict form; an answer without that line is asked for once more, and is then *could not tell*. So is everything while
+the judge is down.
+"""
+
+import re
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from distillery.core.config import Section
+from distillery.core.errors import ConfigError, EngineError
+from distillery.generation.cached_engine import LedgerEngine
+from distillery.generation.config import EngineSettings, Sampling
+from distillery.generation.engine import Completion, Request
+from distillery.verification.futures import then
+from distillery.verification.verdict import Item
+
+_HOLE = re.compile(r"\{(question|reference|answer)\}")
+
+
+@dataclass(frozen=True)
+class JudgeSettings(Section):
+    """How the judge runs."""
+
+    engine: EngineSettings
+    """What generates."""
+    sampling: Sampling
+    """How it samples."""
+
+
+@dataclass(frozen=True)
+class JudgeReply:
+    """What the judge answered, in the group of the form that was asked for; None, and why, where it gave none."""
+
+    words: str | None
+    why: str = ""
+
+
+class EngineThread:
+    """Drives an engine on a thread of its own, and gives each request's completion as a future."""
+
+    def __init__(self, engine: LedgerEngine):
+        self.engine = engine
+        self.inbox: SimpleQueue[tuple[Request, Future[Completion]] | None] = SimpleQueue()
+        self.waiting: dict[str, list[Future[Completion]]] = {}
+        self.thread = threading.Thread(target=self._run, daemon=True, name="judge")
+        self.thread.start()
+
+    def ask(self, request: Request) -> "Future[Completion]":
+        future: Future[Completion] = Future()
+        self.inbox.put((request, future))
+        return future
+
+    def close(self) -> None:
+        self.inbox.put(None)
+        self.thread.join(30)
+        self.engine.close()
+
+    def _run(self) -> None:
+        dead: EngineError | None = None
+        while True:
+            try:
+                asked = self.inbox.get(block=not self.waiting)
+                if asked is None:
+                    return
+                request, future = asked
+                if dead:
+                    future.set_exception(dead)
+                    continue
+                self.waiting.setdefault(request.key, []).append(future)
+                if len(self.waiting[request.key]) == 1:
+                    self.engine.submit(request)
+            except Empty:
+                pass
+            except EngineError as error:
+                dead = self._fail(error)
+                continue
+            try:
+                for completion in self.engine.poll():
+                    for future in self.waiting.pop(completion.key):
+                        future.set_result(completion)
+            except EngineError as error:
+                dead = self._fail(error)
+
+    def _fail(self, error: EngineError) -> EngineError:
+        waiting, self.waiting = self.waiting, {}
+        for future in (future for futures in waiting.values() for future in futures):
+            future.set_exception(error)
+        return error
+
+
+class Judge:
+    """Asks a model about items. ``revision`` is the model's, for the ledger."""
+
+    def __init__(self, thread: EngineThread, revision: str, sampling: Sampling, prompts: dict[str, str]):
+        self.thread, self.revision, self.sampling, self.prompts = thread, revision, sampling, prompts
+
+    def ask(self, prompt: str, form: re.Pattern[str], item: Item) -> "Future[JudgeReply]":
+        """What the judge says of an item; the last line of its answer must match ``form`` as a whole."""
+        fields = {"question": item.question, "reference": item.ground_truth or "", "answer": item.answer or ""}
+        text = _HOLE.sub(lambda hole: fields[hole[1]], self.prompts[prompt])
+        return then(self._ask(text, form, 1), lambda said: said if said.words else self._ask(text, form, 2))
+
+    def close(self) -> None:
+        self.thread.close()
+
+    def _ask(self, text: str, form: re.Pattern[str], attempt: int) -> "Future[JudgeReply]":
+        request = Request(({"role": "user", "content": text},), self.revision, self.sampling, attempt)
+        out: Future[JudgeReply] = Future()
+
+        def settle(answered: "Future[Completion]") -> None:
+            error = answered.exception()
+            out.set_result(JudgeReply(None, f"the judge is down: {error}") if error else read(answered.result().text, form))
+
+        self.thread.ask(request).add_done_callback(settle)
+        return out
+
+
+def read(text: str, form: re.Pattern[str]) -> JudgeReply:
+    """Reads the judge's last line in its strict form."""
+    lines = text.strip().splitlines()
+    match = form.fullmatch(lines[-1].strip(" *`")) if lines else None
+    return (
+        JudgeReply(match[1].lower())
+        if match
+        else JudgeReply(None, "the judge's last line is not in the form that was asked for")
+    )
+
+
+def prompt(folder: str, name: str) -> str:
+    """A prompt by its name. Raises ConfigError where its file is missing."""
+    path = Path(folder, f"{name}.txt")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"params.yaml: prompts: {path}: {error.strerror}") from None

@@ -1,0 +1,47 @@
+"""Science: plain numbers (with their units) are compared as mathematics; else a judge rates the answer from 0 to 5."""
+
+import re
+from concurrent.futures import Future
+
+from distillery.verification.futures import done, then
+from distillery.verification.judge import Judge, JudgeReply
+from distillery.verification.math_verifier import quantity, single_expression
+from distillery.verification.verdict import Item, Verdict, scored, unknown
+
+NAME = "science"
+BEST = 5
+RATING = re.compile(r"Rating: ?([0-5])(?: ?/ ?5)?\.?", re.IGNORECASE)
+
+
+def numbers(gold: str, answer: str) -> Verdict | None:
+    """The verdict where both sides are plain numbers whose units agree or are left out on one side, else None."""
+    ours, theirs = quantity(single_expression(gold) or ""), quantity(single_expression(answer) or "")
+    if ours is None or theirs is None or (ours[1] and theirs[1] and ours[1] != theirs[1]):
+        return None
+    if ours[0] == theirs[0]:
+        return scored(NAME, 1, "equal numbers")
+    return scored(NAME, 0, f"{answer} is not {gold}")
+
+
+class ScienceVerifier:
+    """Without a judge, what is no plain number cannot be told."""
+
+    def __init__(self, judge: Judge | None):
+        self.judge = judge
+
+    def verify(self, item: Item) -> "Future[Verdict]":
+        if not item.ground_truth:
+            return done(unknown(NAME, "the query has no ground truth", hopeless=True))
+        verdict = numbers(item.ground_truth, item.answer or "")
+        if verdict:
+            return done(verdict)
+        if self.judge is None:
+            return done(unknown(NAME, "no judge is configured; set verify.judge", hopeless=True))
+        return then(self.judge.ask("science", RATING, item), self._rated)
+
+    def _rated(self, said: JudgeReply) -> Verdict:
+        if said.words is None:
+            return unknown(NAME, said.why)
+        return scored(NAME, int(said.words) / BEST, f"the judge rates it {said.words} of {BEST}")
+
+    def close(self) -> None: ...

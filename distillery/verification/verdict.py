@@ -1,0 +1,94 @@
+"""Items and verdicts: what every verifier takes and gives.
+
+``pass`` and ``fail`` are what a verifier is sure of. ``unknown``, inconclusive, is everything else (a time-out, a reference
+that does not parse, a judge that is down, no sandbox): it is counted, shown and retried, and never silently a fail.
+
+A verifier takes an `Item` and gives a future `Verdict` whose score is from 0 to 1; the router sends every item to the
+verifier of its category and turns scores into verdicts by the category's threshold.
+"""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from distillery.core.schemas import FAIL, PASS, UNKNOWN
+
+LONGEST_REASON = 200
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a verifier needs: the query, as far as it says what is right, and the response's answer part."""
+
+    key: str
+    category: str
+    answer: str | None
+    messages: tuple[dict[str, str], ...] = ()
+    ground_truth: str | None = None
+    test_cases: str | None = None
+    constraints: str | None = None
+
+    @property
+    def question(self) -> str:
+        """The last thing that the user said."""
+        return next((turn["content"] for turn in reversed(self.messages) if turn["role"] == "user"), "")
+
+
+def item_of(key: str, query: dict[str, Any], answer: str | None) -> Item:
+    """An item out of a query's row (fields of QUERY; those that are missing count as empty)."""
+    fields = {name: query.get(name) for name in ("ground_truth", "test_cases", "constraints")}
+    return Item(key, query["category"], answer, tuple(query.get("messages") or ()), **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A score from 0 to 1 (None where unknown), the verdict, its reason, the verifier, and the seconds it took.
+
+    ``hopeless`` marks an inconclusive verdict that retrying cannot change; ``certain`` a fail that is beyond doubt, so that
+    no judge is asked.
+    """
+
+    score: float | None
+    verdict: str
+    reason: str
+    verifier: str
+    hopeless: bool = False
+    certain: bool = False
+    seconds: float = 0.0
+
+    def at(self, threshold: float, seconds: float = 0.0) -> "Verdict":
+        """The same with its score held against a threshold, and the seconds that it took, unless it knows them."""
+        verdict = self.verdict if self.score is None else PASS if self.score >= threshold else FAIL
+        took = self.seconds or seconds
+        return Verdict(self.score, verdict, self.reason, self.verifier, self.hopeless, self.certain, took)
+
+
+def scored(verifier: str, score: float, reason: str, certain: bool = False) -> Verdict:
+    """A verdict with a score, and pass or fail as for the threshold 1; a route applies the category's own."""
+    verdict = PASS if score >= 1 else FAIL
+    return Verdict(round(float(score), 6), verdict, one_line(reason), verifier, certain=certain)
+
+
+def unknown(verifier: str, reason: str, hopeless: bool = False) -> Verdict:
+    return Verdict(None, UNKNOWN, one_line(reason), verifier, hopeless)
+
+
+def one_line(text: str) -> str:
+    """What a program or an answer said, fit for a table: one line, no lone surrogates, not long."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST_REASON]
+
+
+class Verifier(Protocol):
+    """Verifies the items of the categories that name it. ``verify`` returns at once."""
+
+    def verify(self, item: Item) -> "Future[Verdict]": ...
+
+    def close(self) -> None: ...
+
+
+class Verifies(Protocol):
+    """What `stages.distill` and `stages.evaluate` see: ``submit``, then ``poll`` for (key, verdict) in any order."""
+
+    def submit(self, item: Item) -> None: ...
+
+    def poll(self, wait: float = 0.0) -> list[tuple[str, Verdict]]: ...

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Installs the full lock into a virtual environment: setup.sh ACCELERATOR PYTHON VENV
+#
+# Two packages need care (docs/log.md has the measurements):
+#   torch      the CPU build is not on the main index; pip's configured links are tried first, then PyTorch's own index.
+#   deepspeed  its shared-memory operator is compiled here, once; left to the first run it takes minutes and a
+#              killed compile leaves a lock on which every later run waits for ever. Pip's cache may hold a build
+#              without the operator, so it is passed over.
+#
+# And two things that are no package of Python's own:
+#   punkt      NLTK's English sentence splitter, which IFEval's checkers need; llama-index-core carries it in its wheel.
+#   bubblewrap the sandbox for code; the system's package, or where that may not be installed, unpacked into the environment.
+set -euo pipefail
+accelerator=$1 python=$2 venv=$3
+lock=requirements/$accelerator.txt
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "setup: $python is $("$python" -V 2>&1), needed is Python 3.11 or newer: make setup PYTHON=/path/to/python3.11" >&2
+    exit 1
+}
+# The builds for CPU and GPU bear the same versions, so that pip would keep one for the other: begin anew.
+other=$([ "$accelerator" = cpu ] && echo gpu || echo cpu)
+[ ! -e "$venv/.begun-$other" ] || "$python" -m venv --clear "$venv"
+[ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
+touch "$venv/.begun-$accelerator"
+pip=("$venv/bin/pip" --disable-pip-version-check install --quiet --quiet --no-deps)
+
+torch=$(grep '^torch==' "$lock" | head -1 | cut -d' ' -f1)
+deepspeed=$(grep '^deepspeed==' "$lock")
+needs='setuptools|ninja|packaging|psutil|py-cpuinfo|numpy|sympy|mpmath|networkx|jinja2|markupsafe|fsspec|filelock|typing-extensions'
+has_deepspeed() {
+    "$venv/bin/python" -c "import importlib.metadata as m; assert m.version('deepspeed') == '${deepspeed#*==}'" 2>/dev/null
+}
+everything_else() {
+    echo "setup: installing $(grep -c == "$lock") pinned packages from $lock"
+    grep -v '^deepspeed==' "$lock" | "${pip[@]}" --no-compile -r /dev/stdin
+    "$venv/bin/python" -m compileall -q "$venv/lib" >/dev/null || true  # some packages carry templates that are no Python
+}
+if [ "$accelerator" = cpu ]; then
+    "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch"
+    compiling=
+    trap '[ -z "$compiling" ] || kill -- "-$compiling" 2>/dev/null || true' EXIT  # whatever ends this ends the compiler
+    trap 'exit 130' INT TERM
+    if ! has_deepspeed; then
+        echo "setup: compiling $deepspeed with its CPU communication operator while the rest is installed (about three minutes)"
+        grep -E "^($needs)==" "$lock" | "${pip[@]}" -r /dev/stdin
+        DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 PATH="$venv/bin:$PATH" \
+            setsid "${pip[@]}" --no-build-isolation --no-cache-dir "$deepspeed" &
+        compiling=$!
+    fi
+    everything_else
+    [ -z "$compiling" ] || wait "$compiling"
+else
+    everything_else
+    has_deepspeed || PATH="$venv/bin:$PATH" "${pip[@]}" --no-build-isolation "$deepspeed"
+fi
+
+punkt=$venv/nltk_data/tokenizers/punkt_tab/english
+if [ ! -e "$punkt/abbrev_types.txt" ]; then
+    wheel=$(mktemp -d)
+    "$venv/bin/pip" --disable-pip-version-check --quiet --quiet download --no-deps --dest "$wheel" llama-index-core==0.14.25
+    mkdir -p "$punkt"
+    unzip=("$venv/bin/python" -c 'import sys, zipfile, pathlib
+for name in (wheel := zipfile.ZipFile(sys.argv[1])).namelist():
+    if "/punkt_tab/english/" in name:
+        pathlib.Path(sys.argv[2], name.rsplit("/", 1)[1]).write_bytes(wheel.read(name))')
+    "${unzip[@]}" "$wheel"/*.whl "$punkt"
+    rm -r "$wheel"
+fi
+
+# Quiet attempts, the most regular first; without bubblewrap everything runs but code, whose verdicts say why.
+system_bubblewrap() {
+    [ "$(id -u)" = 0 ] || return 1
+    if command -v apt-get; then apt-get install -y bubblewrap || { apt-get update && apt-get install -y bubblewrap; }
+    elif command -v dnf; then dnf install -y bubblewrap
+    elif command -v apk; then apk add bubblewrap
+    else return 1; fi
+}
+own_bubblewrap() {
+    local place; place=$(mktemp -d)
+    (cd "$place" && apt-get download bubblewrap && dpkg -x bubblewrap_*.deb unpacked) || return 1
+    rm -rf "$venv/bubblewrap" && mv "$place/unpacked" "$venv/bubblewrap" && rm -r "$place"
+}
+if ! command -v bwrap >/dev/null && [ ! -x "$venv/bubblewrap/usr/bin/bwrap" ]; then
+    system_bubblewrap >/dev/null 2>&1 || own_bubblewrap >/dev/null 2>&1 ||
+        echo "setup: bubblewrap could not be installed; code cannot be verified until your system's package \`bubblewrap\` is there" >&2
+fi

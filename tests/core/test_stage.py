@@ -1,0 +1,95 @@
+import errno
+import json
+
+import pytest
+
+from distillery.core import stage
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.stage import read_run, record_metrics, run_stage
+
+
+def test_metrics_hold_nothing_that_differs_from_run_to_run(inside):
+    for _ in range(2):
+        with record_metrics("metrics/kind/m.json", "numpy", "no-such-package") as (metrics, run):
+            metrics.update(kept=3, provenance={"models": {"base": "x"}})
+            run["reused"] = 7
+        assert json.loads((inside / "metrics/kind/m.json").read_text()) == {"kept": 3, "provenance": {"models": {"base": "x"}}}
+
+
+def test_run_information_goes_into_a_script_beside_the_metrics(inside):
+    with record_metrics("metrics/kind/m.json", "numpy", "no-such-package", device="a GPU") as (_, run):
+        run["reused"] = 7
+    found = read_run("metrics/kind/m.json")
+    assert found is not None and set(found["versions"]) == {"python", "numpy"}
+    assert (found["reused"], found["device"]) == (7, "a GPU") and found["seconds"] >= 0 and found["finished"] and found["host"]
+    assert (inside / ".runs/kind/m.js").read_text().startswith('runs["kind/m"] =\n{')
+    assert read_run("metrics/other.json") is None
+
+
+def test_a_block_that_fails_writes_nothing(inside):
+    with pytest.raises(RuntimeError), record_metrics("metrics/m.json") as (metrics, _):
+        metrics["kept"] = 3
+        raise RuntimeError
+    assert list(inside.iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def logs(monkeypatch, tmp_path):
+    monkeypatch.setattr(stage, "LOGS", tmp_path / "logs")
+    return tmp_path / "logs"
+
+
+def failing(monkeypatch, error: Exception) -> str:
+    """What a stage that raises ends with."""
+    monkeypatch.setattr("sys.argv", ["stages/distill.py", "plain"])
+
+    def main(teacher):
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_stage(main)
+    return str(ended.value)
+
+
+@pytest.mark.parametrize("error", [ConfigError("params.yaml: a.b: missing"), DataError("x.jsonl:3: malformed")])
+def test_a_users_mistake_is_one_line_and_leaves_no_log(monkeypatch, logs, error):
+    assert failing(monkeypatch, error) == f"distill: {error}" and not logs.exists()
+
+
+def test_two_mistakes_are_two_lines(monkeypatch):
+    assert failing(monkeypatch, ConfigError("one\ntwo")) == "distill: one\ndistill: two"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "data/raw"),
+            "distill: data/raw: No space left on device; outputs are",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "distill: disk: No space left on device"),
+        (KeyError("bug"), "distill: unexpected KeyError: 'bug'"),
+        (ValueError("two\nlines"), "distill: unexpected ValueError: two lines"),
+    ],
+)
+def test_a_bug_is_one_line_and_keeps_its_traceback_in_a_file(monkeypatch, logs, error, line):
+    said = failing(monkeypatch, error)
+    assert said.startswith(line) and said.endswith(f"; traceback in {logs / 'distill-plain.log'}") and "\n" not in said
+    assert "Traceback" in (logs / "distill-plain.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("main", "usage"),
+    [(lambda teacher: None, "distill TEACHER"), (lambda teacher="": None, "distill [TEACHER]")],
+)
+def test_a_wrong_number_of_arguments_shows_the_usage(monkeypatch, main, usage):
+    monkeypatch.setattr("sys.argv", ["stages/distill.py", "a", "b"])
+    with pytest.raises(SystemExit) as ended:
+        run_stage(main)
+    assert str(ended.value) == f"usage: python -m stages.{usage}"
+
+
+def test_a_missing_argument_shows_the_usage(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["stages/distill.py"])
+    with pytest.raises(SystemExit, match=r"usage: python -m stages.distill TEACHER"):
+        run_stage(lambda teacher: None)

@@ -1,0 +1,277 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distillery.core import tables
+from distillery.core.chat import get_path, identify
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.schemas import QUERY
+from distillery.corpus import external_sort
+from distillery.corpus.external_sort import Buckets
+from distillery.corpus.sources import pinned
+from stages import collect as collect_stage
+from stages.collect import Collect, Source
+from tests.support.builders import collected
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def world(inside):
+    """The test's folder is the world that DVC watches."""
+    (inside / "params.yaml").write_text(f"world: {inside}\n")
+
+
+def source(path, **more) -> Source:
+    settings: dict = {"revision": None, "split": "train", "category": "math", "columns": {}}
+    return Source(**({"source": str(path)} | settings | more))
+
+
+def read(malformed="stop", max_characters=1000, **sources):
+    """(queries, what could not be read) of sources."""
+    return collected(Collect(malformed, max_characters, sources))
+
+
+def write(folder, *rows, name="q.jsonl"):
+    path = folder / name
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_a_prompt_and_messages_are_both_queries(tmp_path):
+    path = write(tmp_path, {"messages": "hi there"}, {"messages": [{"role": "user", "content": "hi  there"}]})
+    queries, _ = read(s=source(path))
+    assert [query["messages"][0]["content"] for query in queries] == ["hi there", "hi  there"]
+    assert queries[0]["id"] == queries[1]["id"], "white space is not a difference"
+
+
+def test_columns_are_mapped_and_free_form_fields_become_text(tmp_path):
+    path = write(tmp_path, {"q": "x", "gold": 5, "t": {"a": [1]}, "deep": [{"level": 3}]})
+    columns = {"messages": "q", "ground_truth": "gold", "test_cases": "t", "difficulty": "deep.-1.level"}
+    ((query,), _) = read(s=source(path, columns=columns))
+    assert (query["ground_truth"], query["test_cases"], query["source"]) == ("5", '{"a": [1]}', "s")
+    assert query["difficulty"] == "3"
+
+
+def test_a_column_can_be_a_text_around_columns_or_an_object_of_them(tmp_path):
+    rows = {"Question": "2 + 2 ?", "A": "3", "B": 4, "ids": ["x"], "kw": "[{}]"}, {"Question": "2 + 2 ?", "A": "3"}
+    columns = {"messages": "{Question}\nA. {A}\nB. {B}", "constraints": {"instruction_id_list": "ids", "kwargs": "kw"}}
+    queries, malformed = read("skip", s=source(write(tmp_path, *rows), columns=columns))
+    assert [query["messages"][0]["content"] for query in queries] == ["2 + 2 ?\nA. 3\nB. 4"]
+    assert json.loads(queries[0]["constraints"]) == {"instruction_id_list": ["x"], "kwargs": "[{}]"}
+    assert len(malformed) == 1 and "messages" in malformed[0]["reason"]
+    ((bare,), _) = read(s=source(write(tmp_path, {"messages": "a {b} c"}), columns={"constraints": {"kwargs": "kw"}}))
+    assert bare["messages"][0]["content"] == "a {b} c" and bare["constraints"] is None
+
+
+def test_a_source_is_the_rows_that_belong_to_it_the_first_so_many(tmp_path):
+    rows = [{"messages": f"question {i}", "from": "ifdata" if i % 2 else None} for i in range(8)]
+    path = write(tmp_path, *rows[:3], "{torn", *rows[3:])
+    queries, malformed = read("skip", s=source(path, where={"from": "^if"}, limit=3))
+    assert [query["messages"][0]["content"] for query in queries] == ["question 1", "question 3"]
+    assert len(malformed) == 1, "what cannot be read counts, since nobody can say where it belongs"
+    with pytest.raises(ConfigError, match=r"params.yaml: collect.sources.s.where: '\(' is not a regular expression"):
+        read(s=source(path, where={"from": "("}))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("a", 1),
+        ("b.c", 2),
+        ("d.-1.e", 4),
+        ("d.0.e", 3),
+        ("d.9.e", None),
+        ("a.b", None),
+        ("x.y", None),
+        ("p.q", 5),
+        ("d.x", None),
+    ],
+)
+def test_dotted_paths(path, value):
+    assert get_path({"a": 1, "b": {"c": 2}, "d": [{"e": 3}, {"e": 4}], "p.q": 5}, path) == value
+
+
+def test_a_dialogue_is_asked_without_the_answer_that_it_ends_with(tmp_path):
+    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]
+    path = write(tmp_path, {"messages": [*turns, {"from": "gpt", "value": "d"}]}, {"messages": turns})
+    queries, _ = read(s=source(path))
+    assert [turn["role"] for turn in queries[0]["messages"]] == ["user", "assistant", "user"]
+    assert queries[0]["id"] == queries[1]["id"]
+
+
+BAD = [
+    ('{"messages": "x"', "json: malformed JSON"),
+    ("[1, 2]", "json: expected an object, got list"),
+    ({"messages": []}, "messages: messages must be"),
+    ({"messages": [{"role": "user"}]}, "messages: every message needs"),
+    ({"messages": ["hi"]}, "messages: every message needs"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages: every message needs"),
+    ({}, "messages: messages must be"),
+    ({"messages": "a\x00b"}, "text: null byte"),
+    ('{"messages": "\\ud800"}', "text: null byte or lone surrogate"),
+    ({"messages": "x", "ground_truth": "a\x00"}, "text: null byte"),
+    ({"messages": 3}, "messages: messages must be"),
+    ({"messages": "y" * 1001}, "too_long: 1001 characters, more than collect.max_characters (1000)"),
+]
+
+
+@pytest.mark.parametrize(("row", "problem"), BAD)
+def test_a_bad_row_stops_the_run_by_file_and_line_or_is_kept_aside(tmp_path, row, problem):
+    path = write(tmp_path, {"messages": "fine"}, row, {"messages": "fine too"})
+    with pytest.raises(DataError) as error:
+        read(s=source(path))
+    assert f"{path}:2: " in str(error.value) and problem.partition(": ")[2] in str(error.value)
+    queries, malformed = read("skip", s=source(path))
+    assert len(queries) == 2
+    assert [(each["where"], each["reason"][: len(problem)]) for each in malformed] == [(f"{path}:2", problem)]
+
+
+def test_a_row_of_fifty_megabytes_is_counted_and_the_rest_goes_on(tmp_path):
+    path = write(tmp_path, {"messages": "fine"}, {"messages": "z" * 50_000_000}, {"messages": "fine too"})
+    queries, (bad,) = read("skip", s=source(path))
+    assert len(queries) == 2 and bad["reason"].startswith("too_long: 50000000") and len(bad["row"]) <= 100_000
+
+
+def test_an_empty_file_has_no_rows(tmp_path):
+    assert read(s=source(write(tmp_path))) == ([], [])
+
+
+def test_an_unknown_category_is_an_error(tmp_path):
+    path = write(tmp_path, {"messages": "x", "category": "maths"})
+    with pytest.raises(DataError, match="category 'maths' is none of math"):
+        read(s=source(path, category=None))
+
+
+def test_parquet_and_folders_are_read_like_json_lines(tmp_path):
+    (tmp_path / "many").mkdir()
+    write(tmp_path / "many", {"messages": "one"}, name="b.jsonl")
+    pq.write_table(pa.table({"messages": ["two", "three"]}), tmp_path / "many/a.parquet")
+    queries, _ = read(s=source(tmp_path / "many"))
+    assert [query["messages"][0]["content"] for query in queries] == ["two", "three", "one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.parquet", b"no such thing", "a.parquet: not parquet, or truncated"),
+        ("a.parquet", b"", "a.parquet: not parquet, or truncated"),
+    ],
+)
+def test_a_file_that_is_no_table_is_an_error(tmp_path, name, content, problem):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=problem):
+        read("skip", s=source(tmp_path / name))
+
+
+def test_a_folder_without_files_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no .jsonl or .parquet file"):
+        read(s=source(tmp_path / "empty"))
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"gone.jsonl: no such file"):
+        read("skip", s=source(tmp_path / "gone.jsonl"))
+
+
+def test_a_file_that_dvc_does_not_watch_is_an_error(tmp_path):
+    (tmp_path / "params.yaml").write_text("world: elsewhere\n")
+    with pytest.raises(ConfigError, match=r"s.source: .*q.jsonl is not tracked by DVC \(`world` is elsewhere\)"):
+        read(s=source(write(tmp_path, {"messages": "x"})))
+
+
+def test_a_manifest_watches_what_it_lists(inside):
+    write(inside, {"messages": "x"})
+    (inside / "params.yaml").write_text("world: world.json\n")
+    (inside / "world.json").write_text('{"q.jsonl": "hash"}')
+    assert len(read(s=source("q.jsonl"))[0]) == 1
+
+
+def test_a_hub_data_set_of_files_that_differ_is_read_as_files(tmp_path, monkeypatch):
+    write(tmp_path, {"messages": "x"})
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path))
+    queries, _ = read(s=source("team/data", files="*.jsonl", revision="abc"))
+    assert len(queries) == 1
+
+
+def test_a_hub_data_set_is_read_at_the_commit_that_its_revision_names_now(monkeypatch):
+    class Hub:
+        def dataset_info(self, name, revision):
+            assert (name, revision) == ("team/data", None)
+            return type("Info", (), {"sha": "c0ffee"})()
+
+    def load_dataset(name, config, **how):
+        read_at.append((name, config, how["revision"]))
+        return []
+
+    read_at: list = []
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    now = pinned(source("team/data", config="taco"))
+    assert pinned(source("team/data", revision="0" * 40)).revision == "0" * 40
+    assert str(now) == "team/data@c0ffee" and str(pinned(source("q.jsonl"))) == "q.jsonl"
+    read(s=now)
+    assert read_at == [("team/data", "taco", "c0ffee")]
+
+
+def test_a_data_set_that_the_hub_does_not_give_is_named():
+    with pytest.raises(DataError, match="nobody/nothing: not a local file or folder, and not found on the hub"):
+        pinned(source("nobody/nothing"))
+
+
+def test_the_id_depends_on_roles_and_order():
+    a, b = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    assert len({identify([a, b]), identify([b, a]), identify([a]), identify([a | {"role": "system"}])}) == 4
+
+
+def test_buckets_give_sorted_parts_with_equal_ids_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_PER_PART", 40)
+    monkeypatch.setattr(external_sort, "ROWS_AT_ONCE", 16)
+    rows = [{"id": identify([{"role": "user", "content": str(i % 90)}]), "source": str(i)} for i in range(150)]
+    (tmp_path / "buckets").mkdir()
+    spread = Buckets(tmp_path / "buckets")
+    for row in rows:
+        spread.add(row | {"messages": [], "category": "math"})
+    parts = [[(row["id"], row["source"]) for row in part.to_pylist()] for part in spread.parts()]
+    assert len(parts) == 4 and not list((tmp_path / "buckets").iterdir())
+    assert [pair for part in parts for pair in part] == sorted(
+        ((row["id"], row["source"]) for row in rows), key=lambda pair: pair[0]
+    )
+    assert all(tables.part_of(key, 4) == i for i, part in enumerate(parts) for key, _ in part)
+
+
+def test_a_source_that_gives_nothing_is_named(inside):
+    """A misspelt column would else leave a whole source out."""
+    write(inside, {"messages": "what is 1 ?", "origin": "a"})
+    about: dict = {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}
+    sources = {"s": about, "t": about | {"where": {"orign": "a"}}}
+    settings = {"world": "q.jsonl", "collect": {"malformed": "stop", "max_characters": 1000, "sources": sources}}
+    (inside / "params.yaml").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match=r"params.yaml: collect.sources.t: gave no query"):
+        collect_stage.main()
+    assert not (inside / "data/raw").exists()
+
+
+def test_a_killed_run_leaves_nothing_half_written_and_starts_again(inside):
+    write(inside, *({"messages": f"what is {i} ?"} for i in range(60_000)))
+    sources: dict = {"s": {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}}
+    settings = {"world": "q.jsonl", "collect": {"malformed": "stop", "max_characters": 1000, "sources": sources}}
+    (inside / "params.yaml").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "stages.collect"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    for seconds in (1.0, 2.5):
+        run = subprocess.Popen(command, cwd=inside, env=env, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        run.kill()
+        run.wait()
+        assert not (inside / "data/raw").exists() or len(tables.read_table("data/raw", QUERY)) == 60_000
+    subprocess.run(command, cwd=inside, env=env, check=True)
+    assert len(tables.read_table("data/raw", QUERY)) == 60_000 and not list(inside.glob("data/*.tmp"))

@@ -1,0 +1,119 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from distillery.core.errors import DataError
+from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, TRACE
+from distillery.corpus.token_shards import DIALOGUES, Shard
+from stages.curate import REASONS, Price, account, cost, distillation, malformed, measured, reasons
+from tests.support.builders import make_query
+
+GOOD = {"attempt": 1, "think": "a", "answer": "b", "finish_reason": "stop", "perplexity": 2.0, "verdict": "pass"}
+
+
+def table(*rows, schema=CURATED):
+    return pa.Table.from_pylist(list(rows), schema)
+
+
+def asked(*queries):
+    return pa.Table.from_pylist(sorted(queries, key=lambda query: query["id"]), QUERY)
+
+
+@pytest.mark.parametrize("change", [{"think": ""}, {"think": None}, {"answer": ""}, {"finish_reason": "length"}])
+def test_a_trace_without_both_parts_or_cut_is_malformed(change):
+    query = make_query()
+    traces = table(GOOD | {"query_id": query["id"]}, GOOD | {"query_id": query["id"]} | change)
+    assert malformed(asked(query), traces).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("roles", "sound"),
+    [("u", True), ("uau", True), ("su", True), ("ua", False), ("uu", False), ("auu", False), ("", False), ("ut", False)],
+)
+def test_turns_must_alternate_and_end_with_the_user(roles, sound):
+    names = {"u": "user", "a": "assistant", "s": "system", "t": "tool"}
+    query = make_query(messages=[{"role": names[role], "content": "x"} for role in roles])
+    assert malformed(asked(query), table(GOOD | {"query_id": query["id"]})).tolist() == [not sound]
+
+
+def test_a_trace_of_no_query_is_an_error():
+    with pytest.raises(DataError, match="a query that data/queries does not hold"):
+        malformed(asked(make_query()), table(GOOD | {"query_id": "0" * 32}))
+
+
+@pytest.mark.parametrize(
+    ("malformed", "special", "perplexity", "repeats", "loops", "reason"),
+    [
+        (False, False, False, False, False, None),
+        (False, False, False, True, True, "ngram"),
+        (False, False, False, False, True, "repetition"),
+        (False, False, True, True, True, "perplexity"),
+        (False, True, True, True, False, "special_token"),
+        (True, True, True, True, True, "structure"),
+    ],
+)
+def test_of_several_reasons_the_first_counts(malformed, special, perplexity, repeats, loops, reason):
+    held = (malformed, special, perplexity, repeats, loops)
+    (why,) = reasons({name: np.array([holds]) for name, holds in zip(REASONS, held, strict=True)})
+    assert (REASONS[why] if why >= 0 else None) == reason
+
+
+def shard(*lengths):
+    rows = [{"query_id": key, "prompt_tokens": prompt, "response_tokens": said} for key, prompt, said in lengths]
+    return Shard(pa.Table.from_pylist(rows, DIALOGUES), np.empty(0, np.uint16))
+
+
+def test_the_verified_trace_of_each_query_gets_its_own_figures():
+    rows = [("a", 1, "fail"), ("a", 2, "pass"), ("b", 1, "pass"), ("b", 2, "pass"), ("c", 1, "unknown")]
+    traces = table(*({"query_id": q, "attempt": a, "verdict": v} for q, a, v in rows), schema=TRACE)
+    scores = table(
+        *({"query_id": q, "attempt": a, "perplexity": p} for q, a, p in [("a", 2, 1.5), ("b", 1, 2.5), ("b", 2, 9.0)]),
+        schema=PERPLEXITY,
+    )
+    found = measured(traces, shard(("a", 3, 4), ("b", 5, 6)), scores).to_pylist()
+    kept = [
+        (row["query_id"], row["attempt"], row["perplexity"], row["response_tokens"], row["dialogue_tokens"]) for row in found
+    ]
+    assert kept == [("a", 2, 1.5, 4, 7), ("b", 1, 2.5, 6, 11)]
+    with pytest.raises(DataError, match="not of these traces"):
+        measured(traces, shard(("a", 3, 4), ("d", 1, 1)), scores)
+    with pytest.raises(DataError, match="not of these traces"):
+        measured(traces, shard(("a", 3, 4), ("b", 5, 6)), scores.slice(0, 1))
+
+
+def test_the_distillation_figures_add_up_over_parts():
+    one, two = make_query("one"), make_query("two", category="science", difficulty="2")
+    row = {"finish_reason": "stop", "completion_tokens": 10, "verifier": "math", "reason": "late"}
+    first = [
+        row | {"query_id": one["id"], "attempt": 1, "verdict": "fail"},
+        row | {"query_id": one["id"], "attempt": 2, "verdict": "pass"},
+    ]
+    second = [row | {"query_id": two["id"], "attempt": 1, "verdict": "unknown", "finish_reason": "length"}]
+    parts = [account(asked(query), table(*rows, schema=TRACE)) for query, rows in ((one, first), (two, second))]
+    figures = distillation(parts)
+    assert (figures["verified"], figures["verified_share"], figures["pass_rate"]) == (1, 0.5, 0.3333)
+    assert figures["first_attempt_by_category"] == {"math": 0.0, "science": 0.0}
+    assert figures["by_attempt"] == {"1": 0.0, "2": 1.0}
+    assert (figures["truncated_share"], figures["unknown_share"], figures["tokens_per_verified_trace"]) == (
+        0.3333,
+        0.3333,
+        30.0,
+    )
+    assert figures["unknown_reasons"] == {"math: late": 1}
+    assert figures["first_attempt_by_difficulty"] == {"1": 0.0, "2": 0.0}
+    assert figures == distillation([account(asked(one, two), table(*first, *second, schema=TRACE))])
+
+
+def test_difficulties_that_nobody_named_are_one_group():
+    queries = [make_query(str(i), difficulty=level) for i, level in enumerate((None, "", "none", "2"))]
+    rows = [{"query_id": query["id"], "attempt": 1, "verdict": "pass", "finish_reason": "stop"} for query in queries]
+    found = account(asked(*queries), table(*sorted(rows, key=lambda row: row["query_id"]), schema=TRACE))
+    assert found["tallies"]["difficulty"] == {"none": (3, 3), "2": (1, 1)}
+
+
+def test_the_cost_of_a_verified_trace_counts_every_device_and_attempt():
+    run = {"engine_seconds": 1800.0, "devices": 2}
+    expected = {"device_seconds": 3600.0, "device_seconds_per_verified_trace": 900.0}
+    assert cost(run, 4, Price(None)) == expected
+    assert cost(run, 4, Price(2.0)) == expected | {"price_per_verified_trace": 0.5}
+    assert cost(run, 0, Price(2.0))["price_per_verified_trace"] == 2.0

@@ -1,0 +1,107 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillery.core.errors import DataError
+from distillery.core.schemas import QUERY, SIMILARITY
+from distillery.corpus.word_ngrams import gram_hashes, suspects, words
+from stages.decontaminate import Benchmarks, Decontaminate, decontaminate, nested, report
+from stages.similarity import nearest
+from tests.support.builders import make_query
+
+SETTINGS = Decontaminate(ngram=13, short_ngram=8, max_cosine=0.9)
+LONG = "Every morning Aya walks nine kilometres to a coffee shop at a constant speed of s kilometres per hour."
+ITEMS = [
+    {"id": "aime2024-0001", "question": LONG},
+    {"id": "math500-0001", "question": "What is the value of seven plus eight minus three ?"},
+]
+
+
+def run(text: str, cosine: float = 0.1):
+    query = make_query(text)
+    near = {"id": query["id"], "benchmark_item": "aime2024-0001", "cosine": cosine}
+    tables = pa.Table.from_pylist([query], QUERY), pa.Table.from_pylist([near], SIMILARITY)
+    return tuple(part.to_pylist() for part in decontaminate(*tables, Benchmarks(ITEMS, SETTINGS)))
+
+
+def test_a_copy_in_other_case_and_spacing_is_exact():
+    _, (row,) = run("  " + LONG.upper().replace(" ", "  "))
+    assert (row["reason"], row["benchmark_item"], row["score"]) == ("exact", "aime2024-0001", 1.0)
+
+
+def test_a_copy_inside_a_longer_text_is_found_by_ngrams():
+    _, (row,) = run("Please solve this. " + LONG + " Explain each step.")
+    assert (row["reason"], row["benchmark_item"]) == ("ngram", "aime2024-0001")
+    assert row["score"] == len(words(LONG)) - 12
+
+
+def test_a_short_item_is_found_by_shorter_ngrams():
+    _, (row,) = run("tell me , what is the value of seven plus eight minus three now")
+    assert (row["reason"], row["benchmark_item"]) == ("ngram", "math500-0001")
+
+
+def test_a_very_short_item_is_found_whole_inside_another_text():
+    items = [{"id": "math500-0002", "question": "Compute $\\dbinom{8}{4}$."}]
+    found = Benchmarks(items, SETTINGS).match("Solve step by step. Compute $\\dbinom{8}{4}$. Put your answer in a box.")
+    assert found == ("ngram", "math500-0002", 1.0)
+
+
+def test_the_spelling_of_latex_is_no_difference():
+    items = [{"id": "a-1", "question": "Find $\\frac{1}{x_1}$ for the least x."}]
+    found = Benchmarks(items, SETTINGS).match("find $\\dfrac{1}{x_{1}}$ for the least x")
+    assert found == ("exact", "a-1", 1.0)
+
+
+def test_an_item_without_words_matches_nothing():
+    assert Benchmarks([{"id": "a-1", "question": "?!"}], SETTINGS).match("...") is None
+
+
+def test_only_a_cosine_above_the_threshold_counts():
+    kept, _ = run("something else altogether", cosine=0.89)
+    assert len(kept) == 1
+    _, (row,) = run("something else altogether", cosine=0.91)
+    assert row["reason"] == "embedding" and row["score"] == pytest.approx(0.91)
+
+
+def test_the_report_counts_by_benchmark_and_method():
+    _, rejected = run(LONG)
+    assert nested(report(pa.Table.from_pylist(rejected))) == {"aime2024": {"exact": 1}}
+
+
+def test_scores_of_other_queries_are_an_error():
+    near = pa.Table.from_pylist([{"id": "0" * 32, "benchmark_item": "aime2024-0001", "cosine": 0.1}], SIMILARITY)
+    with pytest.raises(DataError, match="data/similarity: not of the queries"):
+        decontaminate(pa.Table.from_pylist([make_query()], QUERY), near, Benchmarks(ITEMS, SETTINGS))
+
+
+@given(st.lists(st.sampled_from([*LONG.split(), "is", "value", "7", "，", "和"]), max_size=40).map(" ".join), st.booleans())
+def test_what_the_scan_of_all_finds_is_what_a_close_look_finds(text, planted):
+    text = text + " " + LONG[10:95] if planted else text
+    benchmarks = Benchmarks(ITEMS, SETTINGS)
+    messages = pa.array([[{"role": "user", "content": text}]], QUERY.field("messages").type)
+    assert suspects(messages, benchmarks.index).tolist() == [benchmarks.match(text) is not None]
+
+
+@pytest.mark.parametrize("text", [LONG + " And then ?", "So : " + LONG[: LONG.rindex(" ")], " ".join(LONG.split()[:13]) + " x"])
+def test_a_run_at_the_beginning_or_the_end_is_found(text):
+    messages = pa.array([[{"role": "user", "content": text}]], QUERY.field("messages").type)
+    assert suspects(messages, Benchmarks(ITEMS, SETTINGS).index).all()
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 6))
+def test_gram_hashes_are_of_every_window(tokens, n):
+    ids = words(" ".join(tokens))
+    found = dict(zip(gram_hashes(ids, n).tolist(), (tuple(tokens[i : i + n]) for i in range(len(tokens))), strict=False))
+    windows = {tuple(tokens[i : i + n]) for i in range(len(tokens)) if i + n <= len(tokens)}
+    assert set(found.values()) == windows and len(found) == len(windows)
+
+
+def test_the_nearest_item_is_the_one_of_highest_cosine():
+    rng = np.random.default_rng(0)
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
+    queries, items = unit(rng.normal(size=(50, 8))), unit(rng.normal(size=(7, 8)))
+    index, cosine = nearest(queries, items, block=16)
+    assert (index == (queries @ items.T).argmax(1)).all()
+    assert np.allclose(cosine, (queries @ items.T).max(1))

@@ -1,0 +1,58 @@
+import json
+
+import pyarrow as pa
+
+from distillery.core.schemas import CATEGORIES, CURATED
+from stages.parallel import card, released, shared
+from tests.support.builders import make_query
+
+TRACE = {"text": "<think> a </think> <answer> 5 </answer>", "think": "a", "answer": "5", "verify_score": 1.0}
+
+
+def curated(*rows):
+    """A CURATED table of (query id, dialogue tokens)."""
+    return pa.Table.from_pylist([{"query_id": key, "dialogue_tokens": tokens} for key, tokens in rows], CURATED)
+
+
+def test_only_what_every_teacher_answered_is_shared():
+    tables = {"x": curated(("a", 1), ("b", 1), ("c", 1)), "y": curated(("b", 1), ("c", 1)), "z": curated(("b", 1), ("d", 1))}
+    assert shared(tables, 8).to_pylist() == [{"query_id": "b", "trains": True}]
+    assert shared({"x": tables["x"]}, 8)["query_id"].to_pylist() == ["a", "b", "c"]
+    assert len(shared(tables | {"w": curated()}, 8)) == 0
+
+
+def test_a_query_too_long_for_one_teacher_trains_nobody():
+    found = shared({"x": curated(("a", 5), ("b", 9), ("c", 5)), "y": curated(("a", 5), ("b", 5), ("c", 8))}, 8)
+    assert found["trains"].to_pylist() == [True, False, True]
+
+
+def test_a_row_is_in_the_released_schema():
+    row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "be brief")
+    human, assistant = row["conversations"]
+    assert (row["system"], human["from"], assistant["from"]) == ("be brief", "human", "assistant")
+    assert assistant["value"] == TRACE["text"]
+    names = ["source", "category", "ground_truth", "test_case", "instruction_constrain"]
+    names += ["think_content", "answer_content", "verify_score", "model_name", "ppl"]
+    assert list(assistant["info"]) == list(human["info"]) == names
+    assert human["info"]["think_content"] is None and assistant["info"]["ppl"] == 2.5
+
+
+def test_a_query_keeps_its_own_system_prompt_after_the_pipeline_s():
+    query = make_query(messages=[{"role": "system", "content": "in French"}, {"role": "user", "content": "greet me"}])
+    trace = TRACE | {"teacher": "t", "perplexity": 2.5}
+    assert released(query, trace, "be brief")["system"] == "be brief\n\nin French"
+    assert released(query, trace, "")["system"] == "in French"
+
+
+def test_a_data_set_with_its_card_loads(tmp_path):
+    from datasets import load_dataset
+
+    row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "")
+    counts = dict.fromkeys(CATEGORIES, 0) | {"math": 2, "science": 1}
+    for category in CATEGORIES:
+        lines = "".join(json.dumps(row) + "\n" for _ in range(counts[category]))
+        (tmp_path / f"{category}.jsonl").write_text(lines)
+    (tmp_path / "README.md").write_text(card("t", counts, {"queries": "3"}))
+    whole = load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(whole) == 3 and whole[0]["conversations"][1]["info"]["ppl"] == 2.5
+    assert len(load_dataset(str(tmp_path), "math", split="train", cache_dir=str(tmp_path / "cache"))) == 2

@@ -1,0 +1,50 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from distillery.core.errors import DataError
+from distillery.core.schemas import TRACE
+from distillery.corpus.token_shards import ShardWriter, chosen, open_shard
+
+
+def written(folder, dialogues):
+    with ShardWriter(folder, 0, np.uint16) as shard:
+        for i, (ids, prompt) in enumerate(dialogues):
+            shard.add(str(i), ids, prompt, prompt == 2)
+    return folder / "ids-00000.npy"
+
+
+def test_what_is_written_comes_back(tmp_path):
+    written(tmp_path, [([1, 2, 3], 1), ([4, 5], 2)])
+    shard = open_shard(tmp_path, 0)
+    assert (shard.ids.tolist(), shard.offsets.tolist(), shard.prompts.tolist()) == ([1, 2, 3, 4, 5], [0, 3, 5], [1, 2])
+    assert shard.responses.tolist() == [2, 0] and shard.names.to_pylist() == ["0", "1"]
+    assert shard.special.tolist() == [False, True]
+
+
+def test_an_empty_shard(tmp_path):
+    written(tmp_path, [])
+    assert len(open_shard(tmp_path, 0).ids) == 0
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:130])])
+def test_a_torn_file_is_named(tmp_path, damage):
+    path = written(tmp_path, [([1, 2, 3], 1)])
+    damage(path)
+    with pytest.raises(DataError, match=r"ids-00000.npy: cannot be read"):
+        open_shard(tmp_path, 0)
+
+
+def test_fewer_tokens_than_the_table_says_are_an_error(tmp_path):
+    path = written(tmp_path, [([1, 2, 3], 1)])
+    np.save(path, np.array([1, 2], np.uint16))
+    with pytest.raises(DataError, match=r"ids-00000.npy: 2 tokens, its table has 3"):
+        open_shard(tmp_path, 0)
+
+
+def test_the_first_trace_that_passes_is_chosen_and_ids_are_sorted():
+    order = [("a", 1, "pass"), ("a", 2, "pass"), ("b", 1, "fail"), ("b", 2, "pass"), ("c", 1, "unknown")]
+    rows = [{"query_id": q, "attempt": a, "verdict": v} for q, a, v in order]
+    found = chosen(pa.Table.from_pylist(rows, TRACE)).to_pylist()
+    assert [(row["query_id"], row["attempt"]) for row in found] == [("a", 1), ("b", 2)]
+    assert len(chosen(TRACE.empty_table())) == 0

@@ -1,0 +1,114 @@
+"""Distillations killed with kill -9 at random moments: the traces come out the same, and nothing is paid for twice."""
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from distillery.generation.ledger import Ledger
+from tests.support.distill_process import BATCH, SETTINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = 20
+
+pytestmark = pytest.mark.slow
+
+
+def start(ledger: Path, out: Path) -> "subprocess.Popen[bytes]":
+    out.mkdir(exist_ok=True)
+    return subprocess.Popen([sys.executable, "-m", "tests.support.distill_process", str(ledger), str(out)], cwd=ROOT)
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """kill -9 for the process alone: what it started must go by itself."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert alive == []
+
+
+def wait(process: "subprocess.Popen[bytes]") -> None:
+    assert process.wait(timeout=120) == 0
+
+
+def traces(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / "traces").iterdir())}
+
+
+def events(*outs: Path) -> list[tuple[float, str, str]]:
+    """(when, asked or answered, key), in the order of time; a line that a kill tore is left out."""
+    lines = [line.split() for out in outs if (out / "engine.log").exists() for line in (out / "engine.log").open()]
+    return sorted((float(line[0]), line[1], line[2]) for line in lines if len(line) == 3 and len(line[2]) == 32)
+
+
+def asked(*outs: Path) -> Counter[str]:
+    return Counter(key for _, what, key in events(*outs) if what == "asked")
+
+
+def asked_though_answered(kept: set[str], *outs: Path, after: float = 1.0) -> list[str]:
+    """Keys that were asked more than a moment after the completion that the ledger holds had come."""
+    first: dict[str, float] = {}
+    late = []
+    for when, what, key in events(*outs):
+        if what == "answered":
+            first.setdefault(key, when)
+        elif key in first and when > first[key] + after and key in kept:
+            late.append(key)
+    return late
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    wait(start(out / "ledger", out))
+    return traces(out), asked(out), time.monotonic() - began
+
+
+def test_twenty_kills_change_nothing_and_only_what_was_in_flight_is_asked_again(undisturbed, tmp_path):
+    whole, once, _ = undisturbed
+    assert max(once.values()) == 1
+    draw, held = random.Random(0), set()
+    for _ in range(KILLS):
+        process = start(tmp_path / "ledger", tmp_path)
+        time.sleep(draw.uniform(0.6, 2.4))
+        if process.poll() is None:
+            kill(process)
+        held.add(len(Ledger("t", tmp_path / "ledger").entries))
+    assert len(held) > KILLS / 3, "many kills met it at work"
+    wait(start(tmp_path / "ledger", tmp_path))
+    assert traces(tmp_path) == whole
+    again = asked(tmp_path)
+    assert again.keys() == once.keys()
+    assert sum(again.values()) - len(once) <= KILLS * SETTINGS.max_in_flight
+    assert {len(entries) for entries in Ledger("t", tmp_path / "ledger").entries.values()} == {1}, "no key was kept twice"
+
+
+def test_two_writers_that_are_killed_in_turn_share_the_work(undisturbed, tmp_path):
+    whole, once, seconds = undisturbed
+    ledger, outs = tmp_path / "ledger", (tmp_path / "a", tmp_path / "b")
+    draw = random.Random(1)
+    first = start(ledger, outs[0])
+    time.sleep(seconds / 3)
+    running = [first, start(ledger, outs[1])]
+    for turn in range(KILLS // 2):
+        time.sleep(draw.uniform(0.3, 1.5))
+        victim = turn % 2
+        if running[victim].poll() is None:
+            kill(running[victim])
+            running[victim] = start(ledger, outs[victim])
+    for process in running:
+        wait(process)
+    assert traces(outs[0]) == traces(outs[1]) == whole
+    together = asked(*outs)
+    assert together.keys() == once.keys()
+    # Answered, and torn away by the kill before it was kept: at most a batch a kill.
+    assert len(asked_though_answered(set(once), *outs)) <= KILLS // 2 * BATCH
+    assert sum(together.values()) < 1.5 * len(once), "the rest of what is asked twice was in flight with both"
+    assert min(sum(asked(out).values()) for out in outs) > len(once) / 10, "both worked"

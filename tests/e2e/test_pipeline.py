@@ -1,0 +1,174 @@
+"""The whole study on a world smaller still, with the real engines: run, killed, run again, shared, compared.
+
+The tests build on one another in the order in which they stand: they are one person's day with the project.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import ENVIRONMENT, dvc, edit, git, metrics, run
+
+TEACHERS = ("adaptive", "verbose", "plain")
+
+pytestmark = pytest.mark.slow
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """kill -9 for a process and all that it started."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+    psutil.wait_procs(family, timeout=10)
+
+
+def killed_when(folder: Path, stage: str, condition) -> None:
+    """Starts `dvc repro STAGE` and kills it as soon as ``condition`` holds."""
+    with subprocess.Popen(
+        ["dvc", "repro", stage], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    ) as process:
+        while not condition():
+            assert process.poll() is None, f"{stage} ended before it could be killed"
+            time.sleep(0.005)
+        kill_tree(process)
+
+
+def ledger_keys(folder: Path, owner: str) -> list[str]:
+    lines = b"".join(path.read_bytes() for path in (folder / ".ledger" / owner).glob("*.jsonl")).split(b"\n")
+    return [json.loads(line)["key"] for line in lines if line.endswith(b"}")]
+
+
+def unlock(folder: Path) -> None:
+    """What `make repro` does first: a killed DVC can leave an empty lock."""
+    lock = folder / ".dvc/tmp/rwlock"
+    if lock.exists() and not lock.stat().st_size:
+        lock.unlink()
+
+
+def test_distill_killed_asks_for_nothing_twice(project):
+    dvc(project, "repro", "decontaminate")
+    killed_when(project, "distill@adaptive", lambda: len(ledger_keys(project, "adaptive")) > 20)
+    before = ledger_keys(project, "adaptive")
+    unlock(project)
+    dvc(project, "repro", "distill@adaptive")
+    found, keys = metrics(project, "distill/adaptive"), ledger_keys(project, "adaptive")
+    assert len(before) >= 20 and found["reused"] == len(before)
+    assert len(keys) == len(set(keys)) == found["asked"] + found["reused"]
+
+
+def test_train_killed_goes_on_from_its_checkpoint(project):
+    dvc(project, "repro", "pack@adaptive")
+    killed_when(project, "train@adaptive", lambda: any((project / ".checkpoints").glob("*/checkpoint-*/whole")))
+    unlock(project)
+    assert "going on from checkpoint-" in dvc(project, "repro", "train@adaptive")
+    assert metrics(project, "train/adaptive")["resumed"] is True
+    assert not list((project / ".checkpoints").glob("*")), "checkpoints go once the student is in place"
+    steps = (project / "data/training/adaptive/loss.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[0]) for line in steps] == list(range(1, metrics(project, "train/adaptive")["steps"] + 1))
+
+
+def test_the_whole_study_runs(project):
+    dvc(project, "repro")
+    summary = run(project, sys.executable, "-m", "distillery.evaluation.summary")
+    assert all(name in summary for name in (*TEACHERS, "base", "aime2024", "livecodebench"))
+    page = (project / "data/report/index.html").read_text()
+    assert page.count("<svg") == 10 and "http://www.w3.org" in page and "<script" not in page
+
+
+def test_every_removed_row_has_a_reason_and_none_is_lost(project):
+    collected, cleaned, kept = (metrics(project, name) for name in ("collect", "clean", "decontaminate"))
+    assert collected["queries"] == cleaned["kept"] + sum(cleaned["rejected"].values())
+    away = sum(count for methods in kept["rejected"].values() for count in methods.values())
+    assert cleaned["kept"] == kept["kept"] + away
+    assert {"duplicate", "empty", "incomplete", "table", "unicode_ratio", "url"} <= set(cleaned["rejected"])
+    assert away >= 6
+
+
+def test_every_stage_says_what_it_ran_with(project):
+    missing = []
+    for path in (project / "metrics").rglob("*.json"):
+        found = json.loads(path.read_text())
+        if path.name != "student.json" and not {"seconds", "device", "versions"} <= set(found.get("provenance", {})):
+            missing.append(path)
+    assert not missing
+
+
+def test_data_sets_are_parallel_and_a_student_is_a_plain_checkpoint(project):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    prompts = []
+    for teacher in TEACHERS:
+        rows = [
+            json.loads(line) for path in sorted((project / "data/parallel" / teacher).glob("*.jsonl")) for line in path.open()
+        ]
+        assert len(rows) == metrics(project, "parallel")["instances"] > 10
+        assert all(row["conversations"][-1]["info"]["verify_score"] >= 0.8 for row in rows)
+        prompts.append([[turn["value"] for turn in row["conversations"][:-1]] for row in rows])
+        student = project / "models/students" / teacher
+        assert AutoModelForCausalLM.from_pretrained(student).config.vocab_size == len(AutoTokenizer.from_pretrained(student))
+    assert prompts[0] == prompts[1] == prompts[2]
+
+
+def test_lm_eval_and_score_agree(project):
+    for name in (*TEACHERS, "base"):
+        ours = metrics(project, f"students/{name}")
+        for benchmark, value in metrics(project, f"evaluate/{name}")["lm_eval"].items():
+            assert ours[benchmark]["pass@1"] == pytest.approx(100 * value, abs=0.006)
+
+
+def test_again_nothing_runs(project):
+    start = time.monotonic()
+    output = dvc(project, "repro")
+    assert "Running stage" not in output and "up to date" in output
+    assert time.monotonic() - start < 30
+
+
+def test_new_queries_ask_for_nothing_that_was_answered(project):
+    before = len(ledger_keys(project, "verbose"))
+    settings = project / "mini/params.yaml"
+    old = settings.read_text()
+    edit(settings, lambda p: p["corpus"].update(queries=p["corpus"]["queries"] + 5))
+    dvc(project, "repro", "distill@verbose")
+    found = metrics(project, "distill/verbose")
+    assert 1 <= found["asked"] <= 12 * 6, "five new queries, and those that other twins had hidden"
+    assert found["reused"] >= 0.8 * before
+    keys = ledger_keys(project, "verbose")
+    assert len(keys) == len(set(keys)) == before + found["asked"]
+    settings.write_text(old)
+    assert "Running stage 'distill" not in dvc(project, "repro"), "back again, DVC's run cache has it all"
+
+
+def test_teachers_compared_leave_the_workspace_clean(project):
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "results")
+    output = run(project, "scripts/compare.sh", "adaptive", "verbose")
+    for benchmark in ("aime2024", "aime2025", "math500", "livecodebench"):
+        assert f"{benchmark}.pass@1" in output and f"{benchmark}.mean_tokens" in output
+    assert git(project, "status", "--porcelain") == ""
+    shown = dvc(project, "exp", "show", "--no-pager", "--csv")
+    assert "adaptive" in shown and "verbose" in shown
+
+
+def test_shared_through_a_remote_nothing_is_computed_again(project, tmp_path):
+    from datasets import load_dataset
+
+    dvc(project, "remote", "add", "-d", "-f", "local", str(tmp_path / "remote"))
+    git(project, "commit", "-aqm", "remote")
+    dvc(project, "push")
+    second = tmp_path / "second"
+    git(tmp_path, "clone", "-q", str(project), str(second))
+    dvc(second, "pull")
+    assert "Running stage" not in dvc(second, "repro")
+    dvc(tmp_path, "get", str(project), "data/parallel/adaptive", "-o", str(tmp_path / "taken"))
+    taken = load_dataset(str(tmp_path / "taken"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(taken) == metrics(project, "parallel")["instances"]

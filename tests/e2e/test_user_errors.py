@@ -1,0 +1,78 @@
+"""A user's mistakes, made in the whole pipeline: one clear line each, and nothing lost."""
+
+import pytest
+
+from tests.e2e.conftest import dvc, edit, metrics
+
+pytestmark = pytest.mark.slow
+
+BROKEN = {
+    "an unknown key": (lambda p: p["clean"].update(min_charcters=1), "clean", "params.yaml: clean.min_charcters: unknown key"),
+    "no section": (lambda p: p["teachers"].append("ghost"), "assets", "teacher 'ghost' is number 4"),
+    "twice": (lambda p: p["teachers"].append("plain"), "assets", "'plain' stands there twice"),
+    "no model": (lambda p: p["teacher"].pop("plain"), "assets", "teacher.plain"),
+    "no source": (lambda p: p["collect"]["sources"]["mini"].update(source="gone.jsonl"), "collect", "gone.jsonl: no such file"),
+    "unwatched source": (
+        lambda p: p["collect"]["sources"]["mini"].update(source="README.jsonl"),
+        "collect",
+        "is no part of `world`",
+    ),
+    "nothing left": (lambda p: p["clean"].update(min_characters=10**6), "clean", "no query is left after cleaning"),
+    "wrong type": (
+        lambda p: p["pack"].update(window="512"),
+        "pack@plain",
+        "params.yaml: pack.window: Input should be a valid integer",
+    ),
+    "no multiple": (lambda p: p["train"].update(global_batch=3), "train@plain", "train.global_batch: 3 is no multiple"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_params_are_one_clear_line_and_lose_nothing(project, name):
+    change, stage, line = BROKEN[name]
+    (project / "README.jsonl").write_text("{}")
+    params = project / "params.yaml"
+    old = params.read_text()
+    edit(params, change)
+    try:
+        output = dvc(project, "repro", stage, ok=False)
+    finally:
+        params.write_text(old)
+    assert sum(line in each for each in output.splitlines()) == 1, output
+    assert "Traceback" not in output
+    assert not list(project.glob("data/**/*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "problem"),
+    [('{"messages": "what', "json", "malformed JSON"), ('{"messages": 3}', "messages", "messages must be")],
+)
+def test_a_malformed_row_stops_the_run_unless_it_may_be_skipped(project, row, kind, problem):
+    good = (project / "mini/world/queries.jsonl").read_text().splitlines()[:5]
+    (project / "bad.jsonl").write_text("\n".join([good[0], row, *good[1:]]) + "\n")
+    params = project / "params.yaml"
+    old = params.read_text()
+    try:
+        edit(params, lambda p: p["collect"]["sources"]["mini"].update(source="bad.jsonl") or p.update(world="bad.jsonl"))
+        output = dvc(project, "repro", "collect", ok=False)
+        assert f"bad.jsonl:2: {problem}" in output and "Traceback" not in output
+        edit(params, lambda p: p["collect"].update(malformed="skip"))
+        assert f"skipped bad.jsonl:2: {kind}: {problem}" in dvc(project, "repro", "collect")
+        assert metrics(project, "collect")["malformed"] == {kind: 1} and metrics(project, "collect")["queries"] == 5
+    finally:
+        params.write_text(old)
+
+
+def test_a_benchmark_without_answers_is_named(project):
+    (project / "unanswered.jsonl").write_text('{"question": "1 + 1 ?", "answer": "2"}\n{"question": "1 + 2 ?", "answer": ""}\n')
+    params = project / "params.yaml"
+    old = params.read_text()
+    try:
+        edit(params, lambda p: p.update(benchmarks={"math500": p["benchmarks"]["math500"]}))
+        edit(
+            params, lambda p: p["benchmarks"]["math500"].update(source="unanswered.jsonl") or p.update(world="unanswered.jsonl")
+        )
+        output = dvc(project, "repro", "benchmarks", ok=False)
+    finally:
+        params.write_text(old)
+    assert "benchmark math500: unanswered.jsonl:2: no 'answer'" in output and "Traceback" not in output

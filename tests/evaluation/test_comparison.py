@@ -1,0 +1,105 @@
+"""The comparison of students: differences, families, conditions."""
+
+import numpy as np
+import pytest
+
+from distillery.core.errors import DataError
+from stages.compare import Compare, by_difficulty, differences, per_question, too_few, unlike, values_of
+from tests.support.builders import samples
+
+SETTINGS = Compare(resamples=2000, confidence=0.95)
+
+
+def compared(**models):
+    """The differences of models' samples on one benchmark."""
+    return differences(values_of(models, ["b"]), SETTINGS, 0)
+
+
+def test_values_a_question_come_in_the_order_of_questions():
+    shuffled = sorted(samples([0.0, 0.5, 1.0]), key=lambda row: row["verdict"])
+    names, values = per_question(shuffled)
+    assert names == ["q000", "q001", "q002"] and values["pass@1"].tolist() == [0.0, 50.0, 100.0]
+
+
+def test_overall_is_the_mean_of_benchmarks_and_a_family_of_its_own():
+    rng = np.random.default_rng(2)
+    rates = rng.uniform(0.0, 0.7, 16)
+    both = {"x": rates + rng.uniform(0.0, 0.3, 16), "y": rates}
+    rows = {name: [row for b in ("b", "c") for row in samples(each, 8, benchmark=b)] for name, each in both.items()}
+    by_benchmark = differences(values_of(rows, ["b", "c"]), SETTINGS, 0)["x - y"]
+    overall, one, other = (by_benchmark[name]["pass@1"] for name in ("overall", "b", "c"))
+    assert overall["mean"] == pytest.approx((one["mean"] + other["mean"]) / 2) and overall["verdict"] == "higher"
+    assert overall["p_holm"] == overall["p"] and one["p_holm"] > one["p"], "one pair: a family of one, beside one of two"
+    assert overall["high"] - overall["low"] < one["high"] - one["low"]
+
+
+def test_a_significant_difference_says_which_way():
+    rng = np.random.default_rng(2)
+    rates = rng.uniform(0.0, 0.85, 16)
+    found = compared(a=samples(rates + 0.125, 8), b=samples(rates, 8))["a - b"]["b"]["pass@1"]
+    assert found["low"] > 0 and found["p_holm"] < 0.01 and found["verdict"] == "higher"
+    back = compared(b=samples(rates, 8), a=samples(rates + 0.125, 8))["b - a"]["b"]["pass@1"]
+    assert back["verdict"] == "lower" and back["mean"] == -found["mean"]
+
+
+def test_a_small_difference_is_not_significant_and_says_what_would_be_needed():
+    rng = np.random.default_rng(3)
+    one, two = (samples(rng.uniform(0, 1, 12), 4) for _ in range(2))
+    found = compared(a=one, b=two)["a - b"]["b"]["pass@1"]
+    assert found["verdict"] == "not significant" and found["questions_needed"] > 12
+
+
+def test_what_is_not_significant_needs_more_questions_than_there_were():
+    """Each at the level that Holm's next step asks for: by their own p, two of the five would pass for told."""
+    drawn = np.random.default_rng(8).normal(size=40)
+    drawn = (drawn - drawn.mean()) / drawn.std(ddof=1)
+    ones = {f"{t}": {"pass@1": 10 * (drawn + t / np.sqrt(40)), "mean_tokens": drawn} for t in (5.0, 2.3, 2.2, 1.0, 0.5, 0.2)}
+    zero = {benchmark: dict.fromkeys(measures, np.zeros(40)) for benchmark, measures in ones.items()}
+    by_benchmark = differences({"a": ones, "b": zero}, SETTINGS, 0)["a - b"]
+    found = [measures["pass@1"] for benchmark, measures in by_benchmark.items() if benchmark != "overall"]
+    untold = [each for each in found if each["verdict"] == "not significant"]
+    assert len(untold) == 5 and sum(each["p"] <= 0.05 for each in untold) == 2
+    assert all(each["questions_needed"] > 40 for each in untold)
+
+
+def test_equal_models_do_not_differ():
+    same = samples([0.25, 0.5, 0.75, 1.0])
+    found = compared(a=same, b=same)["a - b"]["b"]["pass@1"]
+    expected = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0, "questions_needed": None}
+    assert found == expected | {"verdict": "not significant"}
+
+
+def test_one_question_tells_nothing():
+    found = compared(a=samples([1.0]), b=samples([0.0]))["a - b"]["b"]["pass@1"]
+    assert found["mean"] == 100 and found["p"] == 1 and found["verdict"] == "not significant"
+
+
+def test_models_that_were_asked_otherwise_are_not_compared():
+    with pytest.raises(DataError, match="data/samples/b: other questions of b than the rest"):
+        compared(a=samples([1.0, 0.5]), b=samples([1.0]))
+
+
+def test_what_was_not_alike_is_named():
+    alike = {"engines": ["vllm 1 float32"], "sampling": {}, "prompts": "x", "tasks": {"b": "y"}}
+    assert not list(unlike({"a": alike, "b": alike}))
+    (line,) = unlike({"a": alike, "b": alike | {"engines": ["vllm 1 bfloat16"]}, "c": alike})
+    assert line == "evaluation conditions differ: engines: a, c: ['vllm 1 float32']; b: ['vllm 1 bfloat16']"
+
+
+def test_lengths_stand_by_how_many_samples_of_the_others_fail():
+    values = {
+        "a": {"b": {"pass@1": np.array([100.0, 0.0, 0.0]), "mean_tokens": np.array([4.0, 8.0, 10.0])}},
+        "c": {"b": {"pass@1": np.array([100.0, 100.0, 0.0]), "mean_tokens": np.array([1.0, 2.0, 3.0])}},
+    }
+    rows = [(row["model"], row["fails"], row["questions"], row["mean_tokens"]) for row in by_difficulty(values)]
+    assert rows == [("a", 10, 2, 6), ("a", 90, 1, 10), ("c", 10, 1, 1), ("c", 90, 2, 2.5)]
+
+
+def test_a_benchmark_on_which_nothing_can_reach_significance_is_named():
+    values = {model: {"b": {"pass@1": np.zeros(30)}} for model in "abcd"}
+    assert not list(too_few(values, Compare(resamples=10_000, confidence=0.95)))
+    assert not list(too_few(values, Compare(resamples=200, confidence=0.95))), "6 / 201 is within the level"
+    (line,) = too_few(values, Compare(resamples=100, confidence=0.95))
+    assert line.startswith("no difference on b can reach significance (30 questions, 100 resamples, 6 comparisons at 0.95)")
+    few = {model: {"b": {"pass@1": np.zeros(7)}} for model in "abcd"}
+    assert list(too_few(few, Compare(resamples=10_000, confidence=0.95))), "6 x 2 / 128 is not"

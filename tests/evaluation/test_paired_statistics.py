@@ -1,0 +1,225 @@
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from distillery.evaluation.paired_statistics import (
+    adaptivity,
+    effective_count,
+    estimate,
+    estimate_over,
+    holm,
+    questions_needed,
+    sign_flip_p,
+    smallest_p,
+)
+from stages.compare import Compare, adaptivities
+
+SETTINGS = Compare(resamples=2000, confidence=0.95)
+RUNS = 1000
+
+
+@pytest.mark.parametrize(("questions", "per"), [(30, 8), (60, 4), (200, 4)])
+def test_intervals_cover_the_truth_as_often_as_they_say(questions, per):
+    rng, hits = np.random.default_rng(1), 0
+    for run in range(RUNS):
+        rates = rng.beta(2, 2, questions)
+        found = estimate(100 * rng.binomial(per, rates) / per, 500, 0.95, run)
+        hits += found["low"] <= 50 <= found["high"]
+    assert 0.93 <= hits / RUNS <= 0.97
+
+
+def test_intervals_of_a_paired_difference_cover_it_too():
+    rng, hits = np.random.default_rng(2), 0
+    for run in range(RUNS):
+        easy = rng.uniform(0.1, 0.8, 30)
+        a, b = 100 * rng.binomial(8, easy + 0.1) / 8, 100 * rng.binomial(8, easy) / 8
+        found = estimate(a - b, 500, 0.95, run)
+        hits += found["low"] <= 10 <= found["high"]
+    assert 0.93 <= hits / RUNS <= 0.97
+
+
+def test_pairing_finds_what_the_unpaired_test_misses_and_raises_no_false_alarm():
+    rng = np.random.default_rng(3)
+    paired = apart = alarms = 0
+    for run in range(RUNS):
+        rates = rng.uniform(0.05, 0.8, 30)
+        a, b, same = (100 * rng.binomial(16, r) / 16 for r in (rates + 0.1, rates, rates))
+        paired += sign_flip_p([a - b], 500, run) <= 0.05
+        apart += stats.ttest_ind(a, b).pvalue <= 0.05
+        alarms += sign_flip_p([same - b], 500, run) <= 0.05
+    assert paired / RUNS > 0.9 and apart / RUNS < 0.5
+    assert alarms / RUNS <= 0.065, "5 % and what 1,000 runs may scatter"
+
+
+def passes(rng: np.random.Generator, questions: int, samples: int, models: int) -> np.ndarray:
+    """Percent of samples that pass, (models, questions): equally good models on questions as unlike as AIME's.
+
+    A question's logit has a standard deviation of 3.5, so that most are always or never solved; each model's own luck with a
+    question adds one of 1.
+    """
+    logits = rng.normal(0, 3.5, questions) + rng.normal(0, 1, (models, questions))
+    return 100 * rng.binomial(samples, 1 / (1 + np.exp(-logits))) / samples
+
+
+@pytest.mark.slow
+def test_equal_models_differ_significantly_as_often_as_the_level_says():
+    """Where the bootstrap's p is at most .05 in 7.5 % of runs, and at most .05 / 24 in 0.40 % instead of 0.21 %."""
+    rng, runs = np.random.default_rng(11), 6000
+    ps = np.array([sign_flip_p([np.subtract(*passes(rng, 30, 64, 2))], 4000, run) for run in range(runs)])
+    assert 0.042 <= np.mean(ps <= 0.05) <= 0.058
+    assert np.mean(ps <= 0.05 / 24) <= 0.0033, "0.21 % and twice what 6,000 runs may scatter"
+
+
+@pytest.mark.slow
+def test_a_family_of_equal_models_holds_a_false_alarm_no_more_often_than_the_level_says():
+    """Four models on four benchmarks, 24 comparisons with Holm's method: the bootstrap's p gave 7.8 %."""
+    rng, runs, alarms = np.random.default_rng(12), 600, 0
+    for run in range(runs):
+        benchmarks = [passes(rng, 30, 64, 4) for _ in range(4)]
+        pairs = combinations(range(4), 2)
+        ps = [sign_flip_p([found[a] - found[b]], 4000, run) for a, b in pairs for found in benchmarks]
+        alarms += min(holm(ps)) <= 0.05
+    assert 0.015 <= alarms / runs <= 0.065
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=9), st.lists(st.integers(-5, 5), max_size=3))
+def test_few_questions_are_gone_through_in_full(one, other):
+    strata = [np.array(values, float) for values in (one, other) if values]
+    flips = product(*([-1, 1] for values in strata for _ in values))
+    weights = np.concatenate([values / len(values) / len(strata) for values in strata])
+    sums = np.array([abs(np.dot(signs, weights)) for signs in flips])
+    expected = np.mean(sums >= abs(weights.sum()) - 1e-9)
+    assert sign_flip_p(strata, 10_000, 0) == pytest.approx(expected)
+
+
+def test_drawn_sign_patterns_come_near_to_all_of_them():
+    change = np.random.default_rng(1).normal(0.4, 1, 16)
+    assert sign_flip_p([change], 60_000, 0) == pytest.approx(sign_flip_p([change], 2**16, 0), rel=0.1)
+
+
+@pytest.mark.parametrize(("questions", "resamples"), [(1, 100), (4, 100), (30, 999), (200, 50)])
+def test_no_p_is_smaller_than_the_smallest(questions, resamples):
+    assert sign_flip_p([np.ones(questions)], resamples, 0) == pytest.approx(smallest_p(questions, resamples))
+
+
+def test_no_difference_has_p_1():
+    assert sign_flip_p([np.zeros(5)], 100, 0) == 1.0 and sign_flip_p([np.array([1.0, -1.0])], 100, 0) == 1.0
+
+
+@pytest.mark.parametrize("sizes", [(30, 30, 500, 280), (12, 200), (48, 48, 60, 48)])
+def test_intervals_over_benchmarks_cover_the_truth_and_raise_no_false_alarm(sizes):
+    rng, hits, alarms = np.random.default_rng(7), 0, 0
+    for run in range(RUNS):
+        rates = [rng.beta(2, 2, questions) for questions in sizes]
+        a, b = ([100 * rng.binomial(4, each) / 4 for each in rates] for _ in range(2))
+        found = estimate_over(a, 500, 0.95, run)
+        hits += found["low"] <= 50 <= found["high"]
+        alarms += sign_flip_p([x - y for x, y in zip(a, b, strict=True)], 500, run) <= 0.05
+    assert 0.93 <= hits / RUNS <= 0.97 and alarms / RUNS <= 0.065
+
+
+def test_a_small_benchmark_that_holds_all_the_noise_counts_as_many_questions_as_it_has():
+    small = np.random.default_rng(0).normal(size=4)
+    assert effective_count([small, np.zeros(500)]) == pytest.approx(4)
+    assert effective_count([small, small]) == pytest.approx(7), "three degrees of freedom each"
+
+
+def test_four_benchmarks_of_one_question_cannot_be_significant():
+    assert sign_flip_p([np.array([100.0])] * 4, 500, 0) == 2 / 16
+    assert sign_flip_p([np.array([100.0])], 500, 0) == 1.0
+
+
+def test_the_questions_needed_of_several_benchmarks_are_as_many_in_all():
+    """The same questions, taken for one benchmark or for four of a quarter each."""
+    drawn = np.random.default_rng(9).normal(0.3, 1.0, 4000)
+    assert questions_needed(np.split(drawn, 4), 0.05) == pytest.approx(questions_needed([drawn], 0.05), rel=0.05)
+
+
+def test_holm_keeps_the_family_within_the_level():
+    rng, alarms = np.random.default_rng(4), 0
+    for run in range(RUNS):
+        ps = [sign_flip_p([rng.normal(size=40)], 500, 10 * run + i) for i in range(6)]
+        alarms += min(holm(ps)) <= 0.05
+    assert alarms / RUNS <= 0.065
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
+def test_holm_is_that_of_statsmodels(ps):
+    from statsmodels.stats.multitest import multipletests
+
+    assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1].tolist(), rel=5e-3)
+
+
+def test_the_interval_is_that_of_scipy_for_many_questions():
+    values = np.random.default_rng(5).gamma(2, 10, 1000)
+    ours = estimate(values, 20_000, 0.95, 0)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
+    width = theirs.high - theirs.low
+    assert abs(ours["low"] - theirs.low) < 0.04 * width and abs(ours["high"] - theirs.high) < 0.04 * width
+
+
+@pytest.mark.parametrize("shift", [0.05, 0.2, 0.35])
+def test_p_is_near_that_of_the_paired_t_test(shift):
+    rng = np.random.default_rng(6)
+    change = rng.normal(shift, 1, 60)
+    assert sign_flip_p([change], 50_000, 0) == pytest.approx(stats.ttest_1samp(change, 0).pvalue, rel=0.25, abs=0.002)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.05 / 24])
+def test_the_questions_needed_do_tell(level):
+    rng = np.random.default_rng(4)
+    draw = lambda count: np.asarray(rng.normal(0.3, 1.0, count))  # noqa: E731
+    wanted = questions_needed([draw(100_000)], level)
+    told = np.mean([stats.ttest_1samp(draw(wanted), 0).pvalue <= level for _ in range(2000)])
+    assert 0.76 <= told <= 0.84
+    assert questions_needed([np.zeros(5)], level) is None
+
+
+def adapting(factor, rng, questions=80):
+    """Two benchmarks of questions of all difficulties, and tokens that grow ``factor`` times over them."""
+    difficulty = [rng.uniform(0.0, 0.6, questions), rng.uniform(0.3, 1.0, questions)]
+    return difficulty, [np.exp(5 + np.log(factor) * block + rng.normal(0, 0.3, questions)) for block in difficulty]
+
+
+def test_adaptivity_is_how_length_grows_over_ten_points():
+    rng, hits, true = np.random.default_rng(5), 0, 100 * (4**0.1 - 1)
+    for run in range(200):
+        difficulty, tokens = adapting(4.0, rng)
+        found = adaptivity({"m": difficulty}, {"m": tokens}, 300, 0.95, run)["m"]["within"]
+        hits += found["low"] <= true <= found["high"]
+    assert 0.9 <= hits / 200 <= 0.985
+    flat = [np.full(80, 50.0)] * 2
+    found = adaptivity({"m": difficulty, "flat": difficulty}, {"m": tokens, "flat": flat}, 300, 0.95, 0)
+    assert found["m"]["within"]["low"] > 0
+    assert found["flat"]["within"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert found["m"]["across"]["mean"] == pytest.approx(true, rel=0.5)
+
+
+def test_no_difficulty_no_adaptivity():
+    found = adaptivity({"m": [np.zeros(5)]}, {"m": [np.arange(1.0, 6.0)]}, 100, 0.95, 0)
+    assert found == {"m": {"within": None, "across": None}}
+
+
+def excludes_zero(estimate):
+    return estimate["low"] > 0 or estimate["high"] < 0
+
+
+def test_a_model_that_sometimes_loops_is_not_called_adaptive():
+    """A cut sample fails and is long: by its own fails its lengths would follow difficulty in most runs."""
+    rng, alarms, own = np.random.default_rng(6), 0, 0
+    settings = Compare(resamples=300, confidence=0.95)
+    for run in range(100):
+        rates, values = rng.beta(4, 1, 300), {}
+        for model in "abcd":
+            cut = rng.random((300, 4)) < 0.05
+            passed = (rng.random((300, 4)) < rates[:, None]) & ~cut
+            tokens = np.where(cut, 40_000.0, np.exp(rng.normal(7, 0.3, (300, 4))))
+            values[model] = {"b": {"pass@1": 100 * passed.mean(1), "mean_tokens": tokens.mean(1)}}
+        alarms += excludes_zero(adaptivities(values, settings, run)["a"]["within"])
+        by_own = {"a": [1 - values["a"]["b"]["pass@1"] / 100]}
+        own += excludes_zero(adaptivity(by_own, {"a": [values["a"]["b"]["mean_tokens"]]}, 300, 0.95, run)["a"]["within"])
+    assert alarms <= 12 and own > 80

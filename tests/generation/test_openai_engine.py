@@ -1,0 +1,282 @@
+"""The engine over servers, against servers of this test's own on loopback that fail in every way that servers do."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from distillery.core.errors import EngineError
+from distillery.generation.config import Sampling, ServerSettings
+from distillery.generation.engine import PROMPT_TOO_LONG, Request
+from distillery.generation.openai_engine import ServerEngine
+
+KEY = "sk-very-secret"
+Answer = tuple[int, Any]
+
+
+class Stub:
+    """An OpenAI-compatible server whose answer to each request ``behave`` decides; None hangs up without a word."""
+
+    def __init__(self, behave: Callable[[dict], Answer | None], port: int = 0):
+        self.seen: list[dict] = []
+        self.headers: list[dict] = []
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.reply(200, {"version": "9.9"})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                stub.seen.append(body)
+                stub.headers.append(dict(self.headers))
+                answer = behave(body)
+                if answer is None:
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                else:
+                    self.reply(*answer)
+
+            def reply(self, status: int, content: Any) -> None:
+                data = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def said(text: str, finish: str = "stop", **more: Any) -> Answer:
+    choice = {"message": {"role": "assistant", "content": text} | more, "finish_reason": finish}
+    return 200, {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": len(text.split())}}
+
+
+def echo(body: dict) -> Answer:
+    return said("re: " + body["messages"][-1]["content"])
+
+
+def settings(*urls: str, **more: Any) -> ServerSettings:
+    known = {
+        "model": "m",
+        "max_model_len": 64,
+        "max_num_seqs": 8,
+        "timeout": 5.0,
+        "patience": 3.0,
+        "api_key": None,
+        "devices": 1,
+    }
+    return ServerSettings("server", list(urls), **(known | more))  # type: ignore[arg-type]
+
+
+def ask(text: str) -> Request:
+    return Request(({"role": "user", "content": text},), "r", Sampling(0.6, 0.95, 10), 1)
+
+
+def run(engine: ServerEngine, requests: list[Request], seconds: float = 20.0) -> dict[str, Any]:
+    for request in requests:
+        engine.submit(request)
+    found: dict[str, Any] = {}
+    deadline = time.monotonic() + seconds
+    while len(found) < len(requests) and time.monotonic() < deadline:
+        found.update({completion.key: completion for completion in engine.poll()})
+    return found
+
+
+@pytest.fixture
+def stubs():
+    made: list[Stub] = []
+
+    def make(behave: Callable[[dict], Answer | None], port: int = 0) -> Stub:
+        made.append(Stub(behave, port))
+        return made[-1]
+
+    yield make
+    for stub in made:
+        stub.stop()
+
+
+def test_requests_say_all_and_completions_come_back(stubs):
+    stub = stubs(echo)
+    engine = ServerEngine(settings(stub.url))
+    requests = [ask(f"number {i}") for i in range(30)]
+    found = run(engine, requests)
+    assert [found[request.key].text for request in requests] == [f"re: number {i}" for i in range(30)]
+    assert found[requests[0].key].engine == "server vllm 9.9" and found[requests[0].key].completion_tokens == 3
+    body = next(body for body in stub.seen if body["messages"][0]["content"] == "number 7")
+    assert body == {
+        "model": "m", "messages": [{"role": "user", "content": "number 7"}], "temperature": 0.6, "top_p": 0.95,
+        "max_tokens": 10, "seed": requests[7].seed,
+    }  # fmt: skip
+    engine.close()
+
+
+def test_several_servers_share_the_work(stubs):
+    def slow(body: dict) -> Answer:
+        time.sleep(0.02)
+        return echo(body)
+
+    a, b = stubs(slow), stubs(slow)
+    engine = ServerEngine(settings(a.url, b.url))
+    assert len(run(engine, [ask(str(i)) for i in range(40)])) == 40
+    assert min(len(a.seen), len(b.seen)) >= 10
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "failure", [(500, {"error": "boom"}), (429, {}), (503, b"busy"), (200, b"<html>"), (200, {"choices": []}), None]
+)
+def test_what_fails_now_and_then_is_asked_again_and_nothing_is_lost(stubs, failure):
+    count = iter(range(10**6))
+    stub = stubs(lambda body: failure if next(count) % 5 == 0 else echo(body))
+    engine = ServerEngine(settings(stub.url))
+    found = run(engine, [ask(str(i)) for i in range(12)])
+    assert len(found) == 12
+    engine.close()
+
+
+def test_a_server_that_is_down_is_done_without_while_another_is_up(stubs):
+    alive = stubs(echo)
+    engine = ServerEngine(settings("http://127.0.0.1:9/v1", alive.url))
+    assert len(run(engine, [ask(str(i)) for i in range(20)])) == 20
+    engine.close()
+
+
+def test_a_server_that_comes_back_within_patience_finishes_the_run(stubs):
+    first = stubs(echo)
+    engine = ServerEngine(settings(first.url, patience=15.0))
+    assert len(run(engine, [ask("before")])) == 1
+    first.stop()
+    threading.Timer(2.0, lambda: stubs(echo, first.port)).start()
+    assert len(run(engine, [ask(str(i)) for i in range(10)])) == 10
+    engine.close()
+
+
+def test_servers_that_never_answer_are_one_error_that_names_them():
+    urls = ("http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1")
+    engine = ServerEngine(settings(*urls, patience=1.0))
+    with pytest.raises(
+        EngineError, match=r"no answer from http://127.0.0.1:9/v1, http://127.0.0.1:10/v1 for 1 s .*start the server"
+    ):
+        run(engine, [ask(str(i)) for i in range(5)])
+    with pytest.raises(EngineError):
+        engine.poll()
+    engine.close()
+
+
+def test_patience_begins_with_the_trouble_however_long_nothing_was_asked(stubs):
+    count = iter(range(100))
+    stub = stubs(lambda body: (503, b"busy") if next(count) == 1 else echo(body))
+    engine = ServerEngine(settings(stub.url, patience=1.0))
+    assert len(run(engine, [ask("one")])) == 1
+    time.sleep(1.5)
+    assert len(run(engine, [ask("two")])) == 1
+    engine.close()
+
+
+def test_a_server_that_always_answers_nonsense_is_given_up(stubs):
+    stub = stubs(lambda body: (200, {"choices": [{"message": {"content": "x"}}]}))
+    engine = ServerEngine(settings(stub.url, patience=1.0))
+    with pytest.raises(EngineError, match="no answer from"):
+        run(engine, [ask("x")])
+    assert len(stub.seen) < 10
+    engine.close()
+
+
+def test_a_request_that_hangs_is_given_up_and_asked_again(stubs):
+    count = iter(range(100))
+    stub = stubs(lambda body: time.sleep(30) if next(count) == 0 else echo(body))
+    engine = ServerEngine(settings(stub.url, timeout=0.5))
+    assert len(run(engine, [ask("x")])) == 1
+    engine.close()
+
+
+@pytest.mark.parametrize(("status", "text"), [(401, "bad key"), (404, "model m does not exist"), (400, "top_p out of range")])
+def test_a_refusal_is_an_error_at_once(stubs, status, text):
+    stub = stubs(lambda body: (status, {"error": text}))
+    engine = ServerEngine(settings(stub.url))
+    with pytest.raises(EngineError, match=f"{stub.url} refuses: status {status}: .*{text}"):
+        run(engine, [ask("x")], 5.0)
+    assert len(stub.seen) == 1
+    engine.close()
+
+
+def test_a_prompt_without_room_is_no_error(stubs):
+    stub = stubs(lambda body: (400, {"error": "This model's maximum context length is 64 tokens"}))
+    engine = ServerEngine(settings(stub.url))
+    (completion,) = run(engine, [ask("x")]).values()
+    assert completion.finish_reason == PROMPT_TOO_LONG
+    engine.close()
+
+
+def test_a_server_that_wants_prompt_and_answer_within_its_context_is_asked_for_less(stubs):
+    def strict(body: dict) -> Answer:
+        if body["max_tokens"] > 4:
+            return 400, {
+                "error": "maximum context length is 64 tokens, you requested 70 (60 in the messages, 10 in the completion)"
+            }
+        return said("short", "length")
+
+    stub = stubs(strict)
+    engine = ServerEngine(settings(stub.url))
+    (completion,) = run(engine, [ask("x")]).values()
+    assert (completion.text, [body["max_tokens"] for body in stub.seen]) == ("short", [10, 4])
+    engine.close()
+
+
+def test_a_thought_that_the_server_took_out_is_put_back(stubs):
+    stub = stubs(lambda body: said("<answer> 5 </answer>", reasoning_content="2 + 3"))
+    engine = ServerEngine(settings(stub.url))
+    (completion,) = run(engine, [ask("x")]).values()
+    assert completion.text == "<think>2 + 3</think><answer> 5 </answer>"
+    engine.close()
+
+
+def test_the_key_comes_from_the_environment_and_is_never_told(stubs, monkeypatch, capfd):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    stub = stubs(lambda body: (401, {"error": f"{KEY} is no key"}))
+    engine = ServerEngine(settings(stub.url, api_key="TEST_KEY"))
+    with pytest.raises(EngineError) as caught:
+        run(engine, [ask("x")], 5.0)
+    assert stub.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert KEY not in str(caught.value) and "***" in str(caught.value)
+    out, err = capfd.readouterr()
+    assert KEY not in out + err and KEY not in repr(engine.settings)
+    engine.close()
+    monkeypatch.delenv("TEST_KEY")
+    with pytest.raises(EngineError, match="TEST_KEY is empty"):
+        ServerEngine(settings(stub.url, api_key="TEST_KEY"))
+
+
+def test_no_more_requests_are_at_the_servers_than_allowed(stubs):
+    now, most, lock = 0, 0, threading.Lock()
+
+    def busy(body):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.03)
+        with lock:
+            now -= 1
+        return echo(body)
+
+    stub = stubs(busy)
+    engine = ServerEngine(settings(stub.url, max_num_seqs=4))
+    assert len(run(engine, [ask(str(i)) for i in range(30)])) == 30
+    assert 2 <= most <= 4
+    engine.close()

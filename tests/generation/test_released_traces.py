@@ -1,0 +1,163 @@
+"""Released data sets of traces: as a source of queries, and in place of a teacher."""
+
+import json
+from functools import partial
+
+import pytest
+
+from distillery.core.chat import as_messages, identify
+from distillery.core.model_locks import Lock
+from distillery.corpus.sources import Origin
+from distillery.generation.cached_engine import LedgerEngine
+from distillery.generation.config import Sampling
+from distillery.generation.ledger import Ledger
+from distillery.generation.released_traces import NullEngine, import_traces
+from distillery.verification.distiller import Distill, Distiller, trace_rows
+from stages.collect import Collect, Source
+from stages.distill import ask_for
+from tests.support.builders import collected
+from tests.verification.test_distiller import Equal
+
+COLUMNS = {
+    "messages": "conversations",
+    "category": "conversations.-1.info.category",
+    "source": "conversations.-1.info.source",
+    "ground_truth": "conversations.-1.info.ground_truth",
+    "test_cases": "conversations.-1.info.test_case",
+    "constraints": "conversations.-1.info.instruction_constrain",
+}
+LOCK = Lock("teacher-t", "released", "revision", True, {})
+SAMPLING = Sampling(0.6, 0.95, 64)
+
+
+def turn(who, value, **info):
+    return {"from": who, "value": value, "info": info or None}
+
+
+def said(think, answer):
+    return f"<think>{think}</think>\n<answer>{answer}</answer>"
+
+
+MATH = [
+    {
+        "system": "",
+        "conversations": [
+            turn("human", "what is 2 + 3 ?", category="math"),
+            turn("assistant", said("so", "5"), category="math", source="a", ground_truth="5", verify_score=1.0, ppl=2.1),
+        ],
+    },
+    {
+        "system": "be brief",
+        "conversations": [
+            turn("human", "what is 4 + 4 ?"),
+            turn("assistant", said("so", "9"), category="math", source="a", ground_truth=8, verify_score="0.95", ppl=None),
+        ],
+    },
+    {
+        "system": None,
+        "conversations": [
+            turn("human", "what is 4  + 4 ?"),
+            turn("assistant", said("so", "8"), category="math", ground_truth=8, test_case=None),
+        ],
+    },
+    {"system": "", "conversations": []},
+    {"system": "", "conversations": [turn("human", "only asked")]},
+]
+TALK = [
+    {
+        "system": "",
+        "conversations": [
+            turn("human", "hello"),
+            turn("assistant", "hi"),
+            turn("human", "how are you ?"),
+            turn(
+                "assistant", said("kind", "fine"), category="multiturn", instruction_constrain=[{"id": "x"}], test_case={"a": 1}
+            ),
+        ],
+    }
+]
+
+
+@pytest.fixture
+def folder(inside):
+    """Two files of the released schema whose types differ."""
+    (inside / "params.yaml").write_text("world: set\n")
+    (inside / "set").mkdir()
+    for name, rows in (("math", MATH), ("multiturn", TALK)):
+        (inside / f"set/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "set"
+
+
+def queries_of(folder):
+    return collected(Collect("skip", 1000, {"s": Source(folder, None, "train", None, COLUMNS)}))
+
+
+def test_they_are_a_source_of_queries(folder):
+    queries, malformed = queries_of(folder)
+    assert [query["messages"][-1]["content"] for query in queries] == [
+        "what is 2 + 3 ?",
+        "what is 4 + 4 ?",
+        "what is 4  + 4 ?",
+        "how are you ?",
+    ]
+    assert [query["ground_truth"] for query in queries] == ["5", "8", "8", None]
+    assert (queries[3]["category"], queries[3]["constraints"], queries[3]["test_cases"]) == (
+        "multiturn",
+        '[{"id": "x"}]',
+        '{"a": 1}',
+    )
+    assert [row["reason"].partition(":")[0] for row in malformed] == ["messages", "category"]
+
+
+def distilled(folder, queries, ledger):
+    """(counts, trace rows) of a run in which the released traces stand for the teacher."""
+    ask = partial(ask_for, LOCK, SAMPLING, "be brief")
+    engine = LedgerEngine(Ledger("t", ledger), 4096, NullEngine)
+    counts = import_traces(engine.ledger, Origin(folder, None, "train"), queries, ask, "key")
+    distiller = Distiller(Distill(3, 1, 4), engine, Equal(), ask)
+    for _ in distiller.run(queries):
+        pass
+    rows = list(trace_rows(distiller.traces, "t", lambda trace: engine.text(trace.request)))
+    engine.close()
+    return counts, rows, distiller.settled
+
+
+def test_they_stand_for_a_teacher(folder, tmp_path):
+    queries = {query["id"]: query for query in queries_of(folder)[0]}
+    five, eight, _ = queries.values()
+    counts, rows, settled = distilled(folder, [five, eight], tmp_path / "ledger")
+    assert counts == {"taken": 3, "of other queries": 1, "unreadable": 2}
+    got = {(row["query_id"], row["attempt"]): (row["answer"], row["verdict"]) for row in rows}
+    assert got == {(five["id"], 1): ("5", "pass"), (eight["id"], 1): ("9", "fail"), (eight["id"], 2): ("8", "pass")}
+    assert all(row["engine"] == "released set" and row["model_revision"] == "revision" for row in rows)
+    assert settled == {("math", "pass"): 2}
+    again = distilled(folder, [five, eight], tmp_path / "ledger")
+    assert again[1] == rows, "a second run takes nothing twice"
+    assert len(Ledger("t", tmp_path / "ledger").entries) == 3
+
+
+def test_a_query_that_they_do_not_hold_is_unknown_and_a_fail_stays_one(folder, tmp_path):
+    queries = queries_of(folder)[0]
+    strange = queries[0] | {"id": "f" * 32, "messages": [{"role": "user", "content": "what is 9 + 9 ?"}]}
+    wrong = queries[0] | {"ground_truth": "6"}
+    _, rows, settled = distilled(folder, [strange, wrong], tmp_path / "ledger")
+    found = {row["query_id"]: (row["verdict"], row["reason"]) for row in rows}
+    assert found["f" * 32] == ("unknown", "the released traces do not hold this query")
+    assert found[wrong["id"]][0] == "fail" and settled == {("math", "unknown"): 1, ("math", "fail"): 1}
+
+
+def test_queries_that_differ_by_their_system_prompt_keep_their_own_traces(folder, tmp_path):
+    asked = lambda system: [turn("system", system), turn("human", "greet me")] if system else [turn("human", "greet me")]  # noqa: E731
+    rows = [{"conversations": [*asked(s), turn("assistant", said("so", s or "hi"))]} for s in ("french", "german", "")]
+    (tmp_path / "set/math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = [query | {"category": "other", "ground_truth": None} for query in queries_as(rows[:2])]
+    ledger = Ledger("t", tmp_path / "l")
+    counts = import_traces(ledger, Origin(folder, None, "train"), queries, partial(ask_for, LOCK, SAMPLING, ""), "key")
+    assert (counts["taken"], counts["of other queries"]) == (2, 2)
+    assert len(ledger.entries) == 2
+
+
+def queries_as(rows):
+    for row in rows:
+        messages = as_messages(row["conversations"][:-1])
+        yield {"id": identify(messages), "messages": messages}

@@ -1,0 +1,221 @@
+"""Training for real, by its own command on the CPU: ranks, accumulation, kills and a loss that is no number."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distillery.core.files import write_json
+from distillery.training.callbacks import FIRST_STEPS, SUSTAINED_STEPS, trouble
+from distillery.training.packed_files import DIGEST
+from distillery.training.throughput import flops
+from mini.judge_data import prompts
+from mini.tokenizer import build
+from tests.support.packed_windows import windows_of
+
+ROOT = Path(__file__).resolve().parents[2]
+WINDOW, VOCABULARY = 64, 60
+SETTINGS = {
+    "processes": 1,
+    "deepspeed": str(ROOT / "conf/deepspeed/zero2.json"),
+    "dtype": "float32",
+    "learning_rate": 0.003,
+    "warmup": 0.05,
+    "epochs": 3,
+    "global_batch": 4,
+    "micro_batch": 1,
+    "weight_decay": 0.0,
+    "gradient_checkpointing": False,
+    "checkpoint_every": 2,
+    "attention": "sdpa",
+    "liger": False,
+    "hostfile": None,
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny model of random weights."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "head_dim": 16,
+        "max_position_embeddings": WINDOW,
+    }
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=VOCABULARY, **shape, **heads)).save_pretrained(folder)
+    build("", prompts()).save_pretrained(folder)
+    return folder
+
+
+def prepare(folder: Path, base: Path, revision: str = "0", **changes) -> Path:
+    """A folder that `train` can run in: twenty windows of short dialogues."""
+    rng = np.random.default_rng(0)
+    dialogues = [rng.integers(1, VOCABULARY, rng.integers(8, 30)).tolist() for _ in range(62)]
+    ids, targets, positions, *_ = windows_of(dialogues, [3] * len(dialogues), WINDOW, 0)
+    (folder / "data/packed/t").mkdir(parents=True)
+    for name, array in (("ids", ids), ("targets", targets), ("positions", positions)):
+        np.save(folder / f"data/packed/t/{name}.npy", array)
+    (folder / "data/packed/t" / DIGEST).write_text("digest")
+    lock = {"role": "base", "id": str(base), "revision": revision, "local": True, "files": {}}
+    write_json(lock, folder / "models/locks/roles/base.json")
+    (folder / "params.yaml").write_text(json.dumps({"seed": 0, "train": SETTINGS | changes}))
+    return folder
+
+
+def start(folder: Path) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)}
+    command = [sys.executable, "-m", "stages.train", "t"]
+    log = (folder / "log").open("a")
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def finished(folder: Path, ok: bool = True) -> str:
+    """Runs training to its end; what it said."""
+    code = start(folder).wait(300)
+    said = (folder / "log").read_text()
+    assert (code == 0) == ok, said
+    return said
+
+
+def checkpointed(folder: Path, step: int) -> bool:
+    """Whether a whole checkpoint of this step or a later one is on disk."""
+    whole = (folder / ".checkpoints").glob("*/checkpoint-*/complete")
+    return any(int(path.parent.name.split("-")[1]) >= step for path in whole)
+
+
+def curve(folder: Path) -> list[float]:
+    with (folder / "data/training/t/loss.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def weights(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "models/students/t/model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base, tmp_path_factory):
+    folder = prepare(tmp_path_factory.mktemp("plain"), base)
+    finished(folder)
+    return folder
+
+
+def assert_same(one: Path, other: Path, tolerance: float) -> None:
+    assert curve(one) == pytest.approx(curve(other), abs=tolerance)
+    left, right = weights(one), weights(other)
+    assert max(float((left[name] - right[name]).abs().max()) for name in left) <= tolerance
+
+
+@pytest.mark.slow
+def test_training_learns_and_says_how_fast(undisturbed):
+    losses, metrics = curve(undisturbed), json.loads((undisturbed / "metrics/train/t.json").read_text())
+    assert losses[-1] < losses[0] and len(losses) == metrics["steps"]
+    text = (undisturbed / ".runs/train/t.js").read_text()
+    run = json.loads(text.partition("=\n")[2].rstrip(";\n"))
+    assert run["tokens_per_second"] > 0 and run["peak_memory_mib"] > 100 and run["mfu"] is None
+    assert metrics["identity"] and not metrics.keys() & run.keys(), "what differs from run to run is in neither"
+    assert (undisturbed / "dvclive/t/plots/metrics/loss.tsv").read_text().count("\n") >= len(losses)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"processes": 2}, {"micro_batch": 4}, {"processes": 2, "micro_batch": 2}], ids=str)
+def test_ranks_and_accumulation_change_nothing(base, undisturbed, tmp_path, changes):
+    finished(prepare(tmp_path, base, **changes))
+    assert_same(tmp_path, undisturbed, 2e-4)
+
+
+@pytest.mark.slow
+def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, monkeypatch):
+    """One machine of the host file, this one; `ssh`, by which the launcher asks whether it is there, says yes."""
+    hosts, ssh = tmp_path / "hosts", tmp_path / "bin/ssh"
+    hosts.write_text("localhost slots=2\n")
+    ssh.parent.mkdir()
+    ssh.write_text("#!/bin/sh\nhostname\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ssh.parent), prepend=os.pathsep)
+    finished(prepare(tmp_path / "w", base, processes=2, hostfile=str(hosts)))
+    assert_same(tmp_path / "w", undisturbed, 2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zero1", "zero3", "zero3_offload"])
+def test_the_kind_of_zero_changes_nothing(base, undisturbed, tmp_path, name):
+    finished(prepare(tmp_path, base, deepspeed=str(ROOT / f"conf/deepspeed/{name}.json"), processes=2))
+    assert_same(tmp_path, undisturbed, 2e-4)
+
+
+@pytest.mark.slow
+def test_bfloat16_learns_as_float32_does_killed_or_not(base, undisturbed, tmp_path):
+    """As on a GPU: weights in bfloat16, gradients added up and weights kept beside in float32."""
+    folder = prepare(tmp_path, base, dtype="bfloat16", deepspeed=str(ROOT / "conf/deepspeed/zero1.json"))
+    process = start(folder)
+    while process.poll() is None and not checkpointed(folder, 4):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "resuming from checkpoint-" in finished(folder)
+    assert curve(folder) == pytest.approx(curve(undisturbed), abs=0.01)
+
+
+@pytest.mark.slow
+def test_killed_five_times_it_ends_as_undisturbed_loss_for_loss(base, undisturbed, tmp_path):
+    folder, rng = prepare(tmp_path, base), random.Random(0)
+    for step in sorted(rng.sample(range(2, 13, 2), 5)):
+        moment = rng.uniform(0.0, 4.0) if checkpointed(folder, step) else rng.uniform(0.0, 0.05)
+        process = start(folder)
+        while process.poll() is None and not checkpointed(folder, step):
+            time.sleep(0.01)
+        time.sleep(moment)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    finished(folder)
+    assert_same(folder, undisturbed, 1e-6)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_with_one_line(base, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    spoilt = shutil.copytree(base, tmp_path / "spoilt")
+    tensors = load_file(spoilt / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, spoilt / "model.safetensors", {"format": "pt"})
+    said = finished(prepare(tmp_path / "w", spoilt), ok=False)
+    assert "the loss is nan at step 1; lower train.learning_rate" in said
+    assert not (tmp_path / "w/models/students/t").exists()
+
+
+def test_a_loss_that_climbs_and_stays_is_trouble():
+    good = [2.0] * FIRST_STEPS
+    assert trouble([]) is None and trouble(good) is None and trouble([*good, 9.0]) is None
+    assert (
+        trouble([*good, *[4.1] * SUSTAINED_STEPS])
+        == f"the loss has been over twice its first {FIRST_STEPS} steps' for {SUSTAINED_STEPS} steps"
+    )
+    assert trouble([*good, *[4.1] * (SUSTAINED_STEPS - 1), 3.9]) is None
+    assert trouble([1.0, float("nan")]) == "the loss is nan at step 2"
+
+
+def test_flops_count_parameters_and_what_each_token_attends_to():
+    one = flops(1000, 2, 8, np.arange(10)[None])
+    two = flops(1000, 2, 8, np.concatenate([np.arange(5), np.arange(5)])[None])
+    assert one == 6 * 1000 * 10 + 12 * 2 * 8 * 55
+    assert two == 6 * 1000 * 10 + 12 * 2 * 8 * 30

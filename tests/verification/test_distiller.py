@@ -1,0 +1,219 @@
+from collections import Counter, deque
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillery.core import model_locks
+from distillery.core.errors import EngineError
+from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.generation.cached_engine import LedgerEngine
+from distillery.generation.config import Sampling
+from distillery.generation.engine import PROMPT_TOO_LONG, Completion
+from distillery.generation.ledger import Ledger
+from distillery.verification.distiller import Distill, Distiller, trace_rows
+from distillery.verification.verdict import Item, Verdict
+from stages.distill import ask_for
+from tests.support.builders import make_query
+from tests.support.scripted_engine import ScriptedEngine
+
+SAMPLING = Sampling(0.6, 0.95, 64)
+SETTINGS = Distill(max_attempts=3, max_unknown=1, max_in_flight=4)
+LOCK = model_locks.Lock("teacher-t", "path", "revision", True, {})
+
+
+class Equal:
+    """Verifies at once: the answer is the ground truth, or nobody can tell where it says `shrug`."""
+
+    def __init__(self):
+        self.ready = []
+
+    def submit(self, item: Item) -> None:
+        verdict = UNKNOWN if item.answer == "shrug" else PASS if item.answer == item.ground_truth else FAIL
+        self.ready.append((item.key, Verdict(float(verdict == PASS), verdict, "", "equal", item.ground_truth is None)))
+
+    def poll(self, wait: float = 0.0):
+        ready, self.ready = self.ready, []
+        return ready
+
+    def close(self) -> None: ...
+
+
+def respond(answer: str) -> str:
+    return f"<think> so </think> <answer> {answer} </answer>"
+
+
+def traces_of(distiller, engine):
+    return list(trace_rows(distiller.traces, "t", lambda trace: engine.text(trace.request)))
+
+
+def distill(queries, script, ledger_root, settings=SETTINGS, sampling=SAMPLING, verifier=None):
+    """Runs the loop over a ledger; returns (trace rows, the scripted engine)."""
+    scripted = ScriptedEngine(script, batch=3)
+    engine = LedgerEngine(Ledger("t", ledger_root), 4096, lambda: scripted)
+    distiller = Distiller(settings, engine, verifier or Equal(), partial(ask_for, LOCK, sampling, "be brief"))
+    for _ in distiller.run(queries):
+        assert len(distiller.generating) <= settings.max_in_flight
+    rows = traces_of(distiller, engine)
+    engine.close()
+    return rows, scripted
+
+
+def right_on(attempt: int):
+    return lambda request: respond("5" if request.attempt >= attempt else "4")
+
+
+@pytest.mark.parametrize(("right", "attempts", "last"), [(1, 1, PASS), (2, 2, PASS), (3, 3, PASS), (4, 3, FAIL)])
+def test_a_query_is_asked_until_it_verifies_or_the_attempts_run_out(tmp_path, right, attempts, last):
+    rows, engine = distill([make_query()], right_on(right), tmp_path)
+    assert [row["verdict"] for row in rows] == [FAIL] * (attempts - 1) + [last]
+    assert len({request.seed for request in engine.asked}) == attempts, "every attempt has a seed of its own"
+
+
+def test_unknown_is_tried_again_apart_from_fails(tmp_path):
+    answers = {1: "shrug", 2: "4", 3: "4", 4: "5"}
+    rows, _ = distill([make_query()], lambda request: respond(answers[request.attempt]), tmp_path)
+    assert [row["verdict"] for row in rows] == [UNKNOWN, FAIL, FAIL, PASS]
+    rows, _ = distill([make_query("other")], lambda request: respond("shrug"), tmp_path)
+    assert [row["verdict"] for row in rows] == [UNKNOWN, UNKNOWN]
+
+
+def test_what_no_response_can_mend_is_asked_once(tmp_path):
+    rows, engine = distill([make_query(answer=None)], lambda request: respond("shrug"), tmp_path)
+    assert len(rows) == len(engine.asked) == 1
+
+
+def test_many_queries_each_settle_once(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(50)]
+    rows, _ = distill(queries, right_on(2), tmp_path)
+    assert Counter(row["verdict"] for row in rows) == {PASS: 50, FAIL: 50}
+
+
+def test_no_query_is_no_work(tmp_path):
+    rows, engine = distill([], right_on(1), tmp_path)
+    assert rows == [] and engine.asked == []
+
+
+def test_a_second_run_asks_for_nothing_and_gives_the_same(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(20)]
+    first, _ = distill(queries, right_on(2), tmp_path)
+    second, engine = distill(queries, right_on(1), tmp_path)
+    assert second == first and engine.asked == []
+
+
+def test_new_queries_alone_are_asked(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(10)]
+    distill(queries, right_on(1), tmp_path)
+    _, engine = distill([*queries, make_query("new")], right_on(1), tmp_path)
+    assert [request.messages[-1]["content"] for request in engine.asked] == ["new"]
+
+
+def test_a_higher_limit_asks_only_what_was_cut(tmp_path):
+    queries = [make_query("short"), make_query("long")]
+    script = lambda request: respond("5") if request.messages[-1]["content"] == "short" else "<think> " + "la " * 80  # noqa: E731
+    distill(queries, script, tmp_path, Distill(1, 0, 4))
+    _, engine = distill(queries, script, tmp_path, Distill(1, 0, 4), Sampling(0.6, 0.95, 128))
+    assert [request.messages[-1]["content"] for request in engine.asked] == ["long"]
+
+
+def test_a_removed_query_asks_for_nothing_and_leaves_no_row(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(10)]
+    before, _ = distill(queries, right_on(2), tmp_path)
+    after, engine = distill(queries[:-1], right_on(2), tmp_path)
+    assert engine.asked == [] and after == [row for row in before if row["query_id"] != queries[-1]["id"]]
+
+
+def test_a_mended_verifier_asks_only_for_what_fails_now(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(10)]
+    distill(queries, right_on(1), tmp_path)
+
+    class Stricter(Equal):
+        def submit(self, item: Item) -> None:
+            strict = item.messages[-1]["content"] == "what is 7 ?" and item.answer == "5"
+            super().submit(replace(item, answer="4") if strict else item)
+
+    rows, engine = distill(queries, right_on(1), tmp_path, verifier=Stricter())
+    assert [(request.messages[-1]["content"], request.attempt) for request in engine.asked] == [
+        ("what is 7 ?", 2),
+        ("what is 7 ?", 3),
+    ]
+    assert sum(row["verdict"] == FAIL for row in rows) == 3
+
+
+def test_generation_goes_on_while_a_slow_verifier_works_and_what_waits_is_bounded(tmp_path):
+    class Slow(Equal):
+        """Gives one verdict every tenth turn."""
+
+        turns = 0
+
+        def poll(self, wait: float = 0.0):
+            self.turns += 1
+            return [self.ready.pop(0)] if self.turns % 10 == 0 and self.ready else []
+
+    scripted = ScriptedEngine(right_on(1), batch=3)
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
+    distiller = Distiller(SETTINGS, engine, Slow(), partial(ask_for, LOCK, SAMPLING, ""))
+    most, idle = 0, 0
+    for _ in distiller.run([make_query(f"what is {i} ?") for i in range(60)]):
+        most = max(most, len(distiller.verifying))
+        idle += bool(distiller.todo) and not distiller.generating and len(distiller.verifying) < 24
+    assert (most >= 24, most <= 8 * SETTINGS.max_in_flight + 3, idle) == (True, True, 0)
+    assert len(distiller.traces) == 60
+
+
+def test_a_prompt_without_room_is_hopeless_and_has_a_row(tmp_path):
+    class Refusing(ScriptedEngine):
+        def poll(self):
+            turn, self.waiting = list(self.waiting), deque()
+            return [Completion(request.key, "", PROMPT_TOO_LONG, 99, 0, "refusing") for request in turn]
+
+    engine = LedgerEngine(Ledger("t", tmp_path), 64, lambda: Refusing(right_on(1)))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    list(distiller.run([make_query()]))
+    (row,) = traces_of(distiller, engine)
+    assert (row["verdict"], row["text"]) == (UNKNOWN, "") and "99 tokens" in row["reason"]
+
+
+def test_a_dead_engine_is_one_error_and_the_ledger_keeps_what_came(tmp_path):
+    class Dying(ScriptedEngine):
+        def poll(self):
+            if len(self.asked) > 8:
+                raise EngineError("no answer from http://gpu:8000/v1 for 5 s")
+            return super().poll()
+
+    queries = [make_query(f"what is {i} ?") for i in range(30)]
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Dying(right_on(1), batch=2))
+    with pytest.raises(EngineError, match="http://gpu:8000/v1"):
+        list(Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, "be brief")).run(queries))
+    engine.close()
+    kept = len(Ledger("t", tmp_path).entries)
+    assert kept >= 4
+    rows, alive = distill(queries, right_on(1), tmp_path)
+    assert len(rows) == 30 and len(alive.asked) == 30 - kept
+
+
+@given(st.lists(st.sampled_from([PASS, FAIL, UNKNOWN]), min_size=8, max_size=8), st.integers(1, 4), st.integers(0, 3))
+def test_how_often_a_query_is_asked(verdicts, max_attempts, max_unknown):
+    """Until it passes, has failed max_attempts times, or could not be told once more than max_unknown times."""
+    answers = {PASS: "5", FAIL: "4", UNKNOWN: "shrug"}
+    with TemporaryDirectory() as folder:
+        script = lambda request: respond(answers[verdicts[request.attempt - 1]])  # noqa: E731
+        rows, _ = distill([make_query()], script, Path(folder), Distill(max_attempts, max_unknown, 4))
+    expected = []
+    for verdict in verdicts:
+        expected.append(verdict)
+        counts = Counter(expected)
+        if verdict == PASS or counts[FAIL] >= max_attempts or counts[UNKNOWN] > max_unknown:
+            break
+    assert [row["verdict"] for row in rows] == expected
+
+
+def test_rows_come_in_order_whatever_came_first(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(9)]
+    rows, _ = distill(list(reversed(queries)), right_on(2), tmp_path / "a")
+    assert rows == distill(queries, right_on(2), tmp_path / "b")[0]
+    assert [(row["query_id"], row["attempt"]) for row in rows] == sorted((row["query_id"], row["attempt"]) for row in rows)

@@ -1,0 +1,155 @@
+"""The judge, over a scripted engine: its strict form, its second chance, its death, and what it may decide."""
+
+import re
+
+import pytest
+
+from distillery.core.errors import EngineError
+from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.generation.cached_engine import LedgerEngine
+from distillery.generation.config import Sampling
+from distillery.generation.engine import Request
+from distillery.generation.ledger import Ledger
+from distillery.verification.judge import EngineThread, Judge, JudgeReply, prompt, read
+from distillery.verification.math_verifier import YES_OR_NO, MathVerifier
+from distillery.verification.process_pool import Pool
+from distillery.verification.science_verifier import RATING, ScienceVerifier
+from distillery.verification.verdict import Item
+from tests.support.scripted_engine import ScriptedEngine
+
+PROMPTS = {"math": "Q {question} R {reference} A {answer}", "science": "S {question} R {reference} A {answer}"}
+
+
+class Dead(ScriptedEngine):
+    def poll(self):
+        raise EngineError("no answer from http://judge:8000/v1 for 5 s")
+
+
+def judge_of(script, tmp_path, engine=None) -> Judge:
+    engine = engine or ScriptedEngine(script)
+    ledgered = LedgerEngine(Ledger("judge", tmp_path), 4096, lambda: engine)
+    return Judge(EngineThread(ledgered), "revision", Sampling(0.3, 1.0, 64), PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "words"),
+    [
+        ("Rating: 5", RATING, "5"),
+        ("They agree.\nRating: 4\n", RATING, "4"),
+        ("**Rating: 3**", RATING, "3"),
+        ("Rating: 4/5", RATING, "4"),
+        ("Rating: 5\nor rather 3", RATING, None),
+        ("I give it 5", RATING, None),
+        ("Rating: 6", RATING, None),
+        ("Rating: 45", RATING, None),
+        ("", RATING, None),
+        ("Verdict: yes", YES_OR_NO, "yes"),
+        ("verdict: NO.", YES_OR_NO, "no"),
+        ("INCORRECT", YES_OR_NO, None),
+        ("Verdict: yes and no", YES_OR_NO, None),
+        ("Verdict: not yes", YES_OR_NO, None),
+    ],
+)
+def test_only_the_last_line_in_its_strict_form_counts(text, form, words):
+    assert read(text, form).words == words
+
+
+def test_an_answer_without_the_form_is_asked_once_more_with_another_seed(tmp_path):
+    asked: list[Request] = []
+
+    def script(request):
+        asked.append(request)
+        return "Rating: 4" if request.attempt == 2 else "hm"
+
+    judge = judge_of(script, tmp_path)
+    item = Item("x", "science", "oxygen", ground_truth="O2")
+    assert judge.ask("science", RATING, item).result(5) == JudgeReply("4")
+    assert [request.attempt for request in asked] == [1, 2] and asked[0].seed != asked[1].seed
+    judge.close()
+    stubborn = judge_of(lambda request: "hm", tmp_path / "b")
+    said = stubborn.ask("science", RATING, item).result(5)
+    assert said.words is None and "not in the form" in said.why
+    stubborn.close()
+
+
+def test_answers_cannot_fill_the_prompts_other_holes(tmp_path):
+    engine = ScriptedEngine(lambda request: "Rating: 0")
+    judge = judge_of(None, tmp_path, engine)
+    judge.ask("science", RATING, Item("x", "science", "{reference}", ground_truth="gold")).result(5)
+    assert engine.asked[0].messages[-1]["content"] == "S  R gold A {reference}"
+    judge.close()
+
+
+def test_what_the_judge_said_is_kept(tmp_path):
+    item = Item("x", "science", "oxygen", ground_truth="O2")
+    for engine in (ScriptedEngine(lambda request: "Rating: 5"), Dead(lambda request: "")):
+        judge = judge_of(None, tmp_path, engine)
+        assert judge.ask("science", RATING, item).result(5) == JudgeReply("5")
+        judge.close()
+
+
+def test_a_judge_that_is_down_is_could_not_tell_for_all_and_at_once(tmp_path):
+    science = ScienceVerifier(judge_of(None, tmp_path, Dead(lambda request: "")))
+    for i in range(3):
+        verdict = science.verify(Item("x", "science", f"answer {i}", ground_truth="gold")).result(5)
+        assert verdict.verdict == UNKNOWN and verdict.reason == "the judge is down: no answer from http://judge:8000/v1 for 5 s"
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "score", "by"),
+    [
+        ("12", r"\boxed{ 12 }", 1.0, "equal numbers"),
+        ("12", r"\boxed{ 13 }", 0.0, "is not"),
+        ("12 kg", "12", 1.0, "equal numbers"),
+        ("12 kg", r"12\text{ kg}", 1.0, "equal numbers"),
+        ("12 kg", "13 kg", 0.0, "is not"),
+        ("12 kg", "12000 g", 0.8, "judge"),
+        ("oxygen", "O2", 0.8, "judge"),
+    ],
+)
+def test_science_asks_the_judge_only_where_numbers_do_not_decide(tmp_path, gold, answer, score, by):
+    science = ScienceVerifier(judge_of(lambda request: "Rating: 4", tmp_path))
+    verdict = science.verify(Item("x", "science", answer, ground_truth=gold)).result(5)
+    assert verdict.score == score and by in verdict.reason
+
+
+def test_science_without_a_judge_cannot_be_told():
+    verdict = ScienceVerifier(None).verify(Item("x", "science", "O2", ground_truth="oxygen")).result(1)
+    assert verdict.verdict == UNKNOWN and verdict.hopeless and "verify.judge" in verdict.reason
+
+
+@pytest.fixture(scope="module")
+def pool():
+    made = Pool(1, 5.0)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "said", "verdict", "asked"),
+    [
+        ("2", r"\boxed{2}", "Verdict: no", PASS, 0),
+        ("2", r"\boxed{3}", "Verdict: yes", FAIL, 0),
+        (r"(-\infty,2]", r"\boxed{x\le 2}", "Verdict: yes", PASS, 1),
+        (r"\sqrt{2}", r"\boxed{\sqrt{3}}", "Verdict: no", FAIL, 1),
+        ("Paris", "the capital of France", "Verdict: yes", PASS, 1),
+        (r"\sqrt{2}", r"\boxed{\sqrt{5}}", "perhaps", UNKNOWN, 2),
+    ],
+)
+def test_the_judge_decides_what_mathematics_denies_but_nothing_certain(tmp_path, pool, gold, answer, said, verdict, asked):
+    engine = ScriptedEngine(lambda request: said)
+    math = MathVerifier(pool, judge_of(None, tmp_path, engine))
+    assert math.verify(Item("x", "math", answer, ground_truth=gold)).result(30).verdict == verdict
+    assert len(engine.asked) == asked
+
+
+def test_the_projects_own_prompts_ask_for_the_form_that_is_read():
+    for folder in ("conf/prompts", "mini/prompts"):
+        for name in ("math", "science"):
+            text = prompt(folder, name)
+            assert all(hole in text for hole in ("{question}", "{reference}", "{answer}"))
+    assert all(
+        RATING.fullmatch(line.replace("N", "3")) for line in re.findall(r'"(Rating: .)"', prompt("conf/prompts", "science"))
+    )
+    lines = re.findall(r'"(Verdict: \w+)"', prompt("conf/prompts", "math"))
+    assert len(lines) == 2 and all(YES_OR_NO.fullmatch(line) for line in lines)

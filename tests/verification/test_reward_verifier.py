@@ -1,0 +1,113 @@
+import math
+
+import pytest
+
+from distillery.core import model_locks
+from distillery.core.batching import by_length
+from distillery.core.errors import ConfigError, EngineError
+from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.verification.config import Rule, VerifyParams
+from distillery.verification.reward_verifier import Outputs, RewardSettings, RewardVerifier, rate, verdict_of
+from distillery.verification.router import Router
+from distillery.verification.verdict import Item
+from tests.support.builders import LIMITS, verdicts_of
+
+SETTINGS = RewardSettings(Outputs(2, 0, 1), "float32", 256, 64, False)
+
+
+@pytest.mark.parametrize(
+    ("ratings", "score"),
+    [([4, 4, 4], 1.0), ([4, 4, 2.8], 0.9), ([0, 0, 0], 0.0), ([5, 5, 5], 1.0), ([-3, 4, 4], 0.6667)],
+)
+def test_the_score_is_the_sum_of_three_ratings_over_twelve(ratings, score):
+    assert verdict_of(ratings, 64).score == score
+
+
+def test_no_number_is_no_verdict():
+    assert verdict_of([4, math.nan, 4], 64).verdict == UNKNOWN
+    too_long = verdict_of(None, 64)
+    assert too_long.verdict == UNKNOWN and too_long.hopeless and "64 tokens" in too_long.reason
+
+
+def test_groups_hold_every_dialogue_once_within_their_size():
+    lengths = [5, 100, 7, 7, 300, 1]
+    found = by_length(lengths, 256)
+    assert sorted(i for group in found for i in group) == list(range(6))
+    assert all(len(group) * max(lengths[i] for i in group) <= 256 for group in found if len(group) > 1)
+
+
+class Fixed:
+    """Stands for tokenizer and model: a token a word, and the outputs 1, 4 and 3 for whatever it reads."""
+
+    pad_token_id, device = 0, "cpu"
+    config = type("Config", (), {})()
+
+    def apply_chat_template(self, dialogue, return_dict):
+        return [1] * sum(len(turn["content"].split()) for turn in dialogue)
+
+    def __call__(self, input_ids, attention_mask):
+        import torch
+
+        return type("Output", (), {"logits": torch.tensor([[1.0, 4.0, 3.0]] * len(input_ids))})()
+
+
+def test_params_say_which_output_is_which(monkeypatch):
+    monkeypatch.setattr("distillery.verification.reward_verifier.load", lambda *_: (Fixed(), Fixed()))
+    lock = model_locks.Lock("reward", "x", "r", True, {})
+    dialogues = [[{"role": "user", "content": "a " * words}] for words in (3, 65, 64)]
+    assert rate(lock, SETTINGS, dialogues) == [[3.0, 1.0, 4.0], None, [3.0, 1.0, 4.0]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A sequence classifier of three outputs, all of them 0, with the small world's tokenizer."""
+    from transformers import Qwen3Config, Qwen3ForSequenceClassification
+
+    from mini.judge_data import prompts
+    from mini.tokenizer import build
+
+    tokenizer = build("be brief", prompts())
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 32}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "num_labels": 3}
+    classifier = Qwen3ForSequenceClassification(Qwen3Config(vocab_size=len(tokenizer), pad_token_id=0, **sizes, **heads))
+    classifier.score.weight.data.zero_()
+    folder = tmp_path_factory.mktemp("reward")
+    classifier.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model_locks.Lock("reward", str(folder), "r", True, {})
+
+
+@pytest.mark.slow
+def test_dialogues_are_rated_in_batches_by_a_real_classifier(model):
+    verifier = RewardVerifier(model, SETTINGS)
+    items = [Item(str(i), "other", "hello " * (i % 7 + 1), ({"role": "user", "content": "hello"},)) for i in range(300)]
+    long = Item("long", "other", "hello " * 100, ({"role": "user", "content": "hello"},))
+    futures = [verifier.verify(item) for item in [*items, long]]
+    found = [future.result(60) for future in futures]
+    assert {v.score for v in found[:-1]} == {0.0} and found[-1].verdict == UNKNOWN
+    verifier.close()
+
+
+@pytest.mark.slow
+def test_a_reward_model_that_cannot_load_ends_the_run():
+    """Rather than leave all of chat unverified."""
+    rules = {"other": Rule("reward", 0.9)}
+    params = VerifyParams(rules, 2.0, 1, LIMITS, None, SETTINGS)  # type: ignore[arg-type]
+    from distillery.verification.config import Roles
+
+    route = Router(params, Roles(reward=model_locks.Lock("reward", "/nowhere", "r", True, {})))
+    with pytest.raises(EngineError, match="the reward model /nowhere cannot be loaded"):
+        verdicts_of(route, [Item("x", "other", "hi")])
+    route.close()
+
+
+def test_a_rule_without_its_model_is_named():
+    with pytest.raises(ConfigError, match=r"verify.reward: null, but a rule names the verifier reward; give it settings"):
+        Router(VerifyParams({"other": Rule("reward", 0.9)}, 1.0, 1, LIMITS, None, None))
+    with pytest.raises(ConfigError, match=r"verify.rules.math.verifier: 'maths' is none of"):
+        Router(VerifyParams({"math": Rule("maths", 0.9)}, 1.0, 1, LIMITS, None, None))
+
+
+def test_thresholds_turn_scores_into_verdicts():
+    verdict = verdict_of([4, 4, 2.8], 64)
+    assert verdict.at(0.9).verdict == PASS and verdict.at(0.91).verdict == FAIL
