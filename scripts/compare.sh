@@ -9,8 +9,8 @@ a=${1:?which teachers? make compare A=adaptive B=verbose} b=${2:?which teachers?
 for teacher in "$a" "$b"; do
     python - "$teacher" <<'CHECK'
 import sys
-from stages import params
-teachers = params.load(list[str], "teachers")
+from distillery.core.teachers import teacher_names
+teachers = teacher_names()
 if sys.argv[1] not in teachers:
     sys.exit(f"compare: {sys.argv[1]!r} is none of the teachers {', '.join(teachers)}")
 CHECK

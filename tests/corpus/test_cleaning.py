@@ -179,3 +179,10 @@ def test_no_rows():
     kept, rejected = clean(QUERY.empty_table(), SETTINGS)
     assert len(kept) == len(rejected) == 0
     assert np.array_equal(reasons(pa.array([], QUERY.field("messages").type), SETTINGS), [])
+
+
+@pytest.mark.parametrize(
+    ("odd", "plain", "reason"), [(3, 7, None), (4, 6, "unicode_ratio"), (30, 70, None), (31, 69, "unicode_ratio")]
+)
+def test_the_ratio_is_of_all_characters_and_may_just_be_reached(odd, plain, reason):
+    assert why("☃" * odd + "a" * plain) == [reason]

@@ -105,3 +105,13 @@ def test_the_nearest_item_is_the_one_of_highest_cosine():
     index, cosine = nearest(queries, items, block=16)
     assert (index == (queries @ items.T).argmax(1)).all()
     assert np.allclose(cosine, (queries @ items.T).max(1))
+
+
+def test_of_several_questions_the_one_with_most_ngrams_is_named_and_of_equals_the_first():
+    """Two questions share their first fifteen words; a third shares them and more with the query."""
+    words_ = [f"word{chr(ord('a') + i)}" for i in range(18)]
+    same, longer = " ".join(words_[:15]), " ".join(words_)
+    items = [{"id": "b-2", "question": f"{same} first"}, {"id": "b-1", "question": f"{same} second"}]
+    assert Benchmarks(items[::-1], SETTINGS).match(f"so {same} then") == ("ngram", "b-1", 3.0)
+    more = [{"id": "b-3", "question": f"{longer} third"}, *items]
+    assert Benchmarks(more, SETTINGS).match(f"so {longer} then") == ("ngram", "b-3", 6.0)

@@ -2,8 +2,8 @@ import json
 
 import pyarrow as pa
 
-from distillery.core.schemas import CATEGORIES, CURATED
-from stages.parallel import card, released, shared
+from distillery.core.schemas import CATEGORIES, CURATED, QUERY
+from stages.parallel import card, released, rows_by_category, shared
 from tests.support.builders import make_query
 
 TRACE = {"text": "<think> a </think> <answer> 5 </answer>", "think": "a", "answer": "5", "verify_score": 1.0}
@@ -56,3 +56,11 @@ def test_a_data_set_with_its_card_loads(tmp_path):
     whole = load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(whole) == 3 and whole[0]["conversations"][1]["info"]["ppl"] == 2.5
     assert len(load_dataset(str(tmp_path), "math", split="train", cache_dir=str(tmp_path / "cache"))) == 2
+
+
+def test_text_that_is_not_ascii_is_released_as_it_is():
+    query = make_query("求 x² − 1 的根 é")
+    trace = TRACE | {"query_id": query["id"], "teacher": "t", "perplexity": 2.5, "text": "答案 ½"}
+    tables = pa.Table.from_pylist([query], QUERY), pa.Table.from_pylist([trace], CURATED)
+    ((category, line),) = rows_by_category(*tables, "系统")
+    assert category == "math" and "求 x² − 1 的根 é" in line and "答案 ½" in line and "\\u" not in line

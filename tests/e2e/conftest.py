@@ -40,7 +40,7 @@ def metrics(folder: Path, name: str) -> dict:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):
-    """The project with smaller numbers."""
+    """The project with smaller numbers and two teachers."""
     folder = tmp_path_factory.mktemp("project")
     for name in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
         if (ROOT / name).is_file() and not name.endswith("dvc.lock") and not name.startswith("metrics/"):
@@ -58,6 +58,7 @@ def project(tmp_path_factory):
         }
 
     def small_run(settings):
+        settings["teachers"] = ["adaptive", "plain"]
         settings["distill"]["max_attempts"] = 6
         settings["train"] |= {"epochs": 2, "checkpoint_every": 1, "global_batch": 2}
         settings["compare"]["resamples"] = 200

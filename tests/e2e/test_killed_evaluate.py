@@ -39,8 +39,8 @@ def start(folder: Path, source: Path) -> "subprocess.Popen[bytes]":
 
 
 def samples(folder: Path) -> list[dict]:
-    """What came out, but for how long each took."""
-    return read_table(folder / f"data/samples/{NAME}", SAMPLES).drop_columns("seconds").to_pylist()
+    """Every sample that came out."""
+    return read_table(folder / f"data/samples/{NAME}", SAMPLES).to_pylist()
 
 
 def kept(folder: Path) -> int:

@@ -8,14 +8,16 @@ pytestmark = pytest.mark.slow
 
 BROKEN = {
     "an unknown key": (lambda p: p["clean"].update(min_charcters=1), "clean", "params.yaml: clean.min_charcters: unknown key"),
-    "no section": (lambda p: p["teachers"].append("ghost"), "assets", "teacher 'ghost' is number 4"),
-    "twice": (lambda p: p["teachers"].append("plain"), "assets", "'plain' stands there twice"),
-    "no model": (lambda p: p["teacher"].pop("plain"), "assets", "teacher.plain"),
+    "no section": (lambda p: p["teachers"].append("ghost"), "assets_teacher@ghost", "params.yaml: teacher.ghost"),
+    "twice": (lambda p: p["teachers"].append("plain"), "assets", "params.yaml: teachers: duplicate teacher 'plain'"),
+    "no model": (lambda p: p["teacher"]["plain"].update(model=None), "assets_teacher@plain", "teacher.plain: needs a model or"),
+    "no teachers": (lambda p: p.update(teachers=[]), "assets", "params.yaml: teachers: empty; name at least one"),
+    "a teacher named base": (lambda p: p.update(teachers=["base"]), "assets", "'base' cannot be a name"),
     "no source": (lambda p: p["collect"]["sources"]["mini"].update(source="gone.jsonl"), "collect", "gone.jsonl: no such file"),
     "unwatched source": (
         lambda p: p["collect"]["sources"]["mini"].update(source="README.jsonl"),
         "collect",
-        "is no part of `world`",
+        "is not tracked by DVC",
     ),
     "nothing left": (lambda p: p["clean"].update(min_characters=10**6), "clean", "no query is left after cleaning"),
     "wrong type": (
@@ -23,7 +25,7 @@ BROKEN = {
         "pack@plain",
         "params.yaml: pack.window: Input should be a valid integer",
     ),
-    "no multiple": (lambda p: p["train"].update(global_batch=3), "train@plain", "train.global_batch: 3 is no multiple"),
+    "no multiple": (lambda p: p["train"].update(global_batch=3), "train@plain", "train.global_batch: 3 is not a multiple"),
 }
 
 

@@ -43,3 +43,8 @@ def test_many_samples_give_pass_at_k_and_a_majority():
     figures = many(samples([0.5, 0.0], per=4))
     assert figures == {"pass@2": 41.67, "pass@4": 50.0, "majority@4": 50.0}
     assert many([row | {"answer": None} for row in samples([1.0], per=1)]) == {}
+
+
+def test_two_samples_give_pass_at_2():
+    assert many(samples([0.5, 0.0], per=2)) == {"pass@2": 50.0, "majority@2": 50.0}
+    assert list(many(samples([1.0], per=3))) == ["pass@2", "pass@3", "majority@3"]

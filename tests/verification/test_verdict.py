@@ -1,0 +1,65 @@
+"""Verdicts, and the roles that verification settings need."""
+
+import json
+
+import pytest
+
+from distillery.core.errors import ConfigError
+from distillery.core.files import write_json
+from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.generation.config import Sampling, VllmSettings
+from distillery.verification.config import VerifyParams, roles_of
+from distillery.verification.judge import JudgeSettings
+from distillery.verification.verdict import Item, Verdict, item_of, scored, unknown
+from tests.support.builders import LIMITS, make_query
+
+JUDGE = JudgeSettings(VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True), Sampling(0.0, 1.0, 8))
+
+
+def test_a_score_at_the_threshold_passes():
+    assert scored("math", 0.9, "").at(0.9).verdict == PASS and scored("math", 0.89, "").at(0.9).verdict == FAIL
+    assert scored("math", 1, "").verdict == PASS and scored("math", 0.999, "").verdict == FAIL
+
+
+def test_what_is_inconclusive_stays_so_at_any_threshold():
+    verdict = unknown("math", "late", hopeless=True).at(0.0)
+    assert (verdict.verdict, verdict.score, verdict.hopeless) == (UNKNOWN, None, True)
+
+
+def test_a_verdict_carries_its_own_seconds_or_else_those_given():
+    assert scored("math", 1, "").at(0.9, 3.5).seconds == 3.5
+    assert Verdict(1.0, PASS, "", "math", seconds=1.25).at(0.9, 3.5).seconds == 1.25
+
+
+def test_a_certain_fail_stays_certain():
+    assert scored("math", 0, "", certain=True).at(0.9).certain and not scored("math", 0, "").at(0.9).certain
+
+
+def test_reasons_are_one_short_line_that_any_table_can_hold():
+    reason = unknown("code", "two\nlines \ud800 " + "x" * 500).reason
+    assert "\n" not in reason and len(reason) == 200 and reason.encode()
+
+
+def test_an_item_is_made_of_a_query_and_knows_its_last_question():
+    query = make_query(
+        messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    )
+    item = item_of("key", query, "5")
+    assert (item.key, item.category, item.answer, item.ground_truth, item.question) == ("key", "math", "5", "5", "c")
+    assert Item("key", "math", None).question == ""
+
+
+@pytest.mark.parametrize("role", ["judge", "reward"])
+def test_a_role_with_settings_but_no_model_is_an_error(inside, role):
+    write_json(None, f"models/locks/roles/{role}.json")
+    settings = VerifyParams({}, 1.0, 1, LIMITS, JUDGE if role == "judge" else None, "x" if role == "reward" else None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"params.yaml: assets.{role}: null, but verify.{role} has settings; name its model"):
+        roles_of(settings)
+
+
+def test_roles_without_settings_are_not_asked_for(inside):
+    lock = {"role": "judge", "id": "path", "revision": "r", "local": True, "files": {}}
+    write_json(lock, "models/locks/roles/judge.json")
+    found = roles_of(VerifyParams({}, 1.0, 1, LIMITS, JUDGE, None))
+    assert found.judge is not None and json.loads(json.dumps(found.judge.id)) == "path" and found.reward is None
+    assert roles_of(VerifyParams({}, 1.0, 1, LIMITS, None, None)).judge is None
