@@ -17,13 +17,13 @@ STEPS = (0.1, 0.3, 1.0)
 
 def prepare(rows: int, folder: Path) -> None:
     synthetic_corpus.settings(folder)
-    run("bench.corpus", str(rows), folder=folder)
+    run("bench.synthetic_corpus", str(rows), folder=folder)
 
 
 def ours(folder: Path) -> Cost:
     """Both stages, without the file of similarities between them."""
     first = run("stages.clean", folder=folder)
-    run("bench.corpus", "similarities", folder=folder)
+    run("bench.synthetic_corpus", "similarities", folder=folder)
     second = run("stages.decontaminate", folder=folder)
     return Cost(first.wall + second.wall, first.cpu + second.cpu, max(first.memory, second.memory))
 
@@ -41,7 +41,7 @@ def measure(scale: float) -> list[Line]:
                 lines.append(Line(f"clean + decontaminate, {rows} rows", figures))
                 continue
             kept = set(read_table(folder / "data/decontaminated", QUERY)["id"].to_pylist())
-            peer = run("bench.peer", folder=folder)
+            peer = run("bench.datasets_baseline", folder=folder)
             theirs = set((folder / "peer.txt").read_text().split())
             same = "same ids kept" if kept == theirs else f"{len(kept ^ theirs)} ids differ"
             about = f"datasets, 2 processes: {peer.cpu:.1f} CPU-s, {peer.wall:.1f} s; {same}"

@@ -1,7 +1,8 @@
 """How much of what repeats a benchmark decontamination finds, by method and by kind of change, and what it finds wrongly.
 
-python -m bench.recall EMBEDDER ITEMS.jsonl... --among ROWS.jsonl...: plants each item (its `problem` or `prompt`) in
-so many rows (100,000), as it is and changed in four ways; the rows are those of the files, filled up with made ones.
+python -m bench.decontamination_recall EMBEDDER ITEMS.jsonl... --among ROWS.jsonl...: plants each item (its `problem` or
+`prompt`) in so many rows (100,000), as it is and changed in four ways; the rows are those of the files, filled up with made
+ones.
 """
 
 import argparse
@@ -97,7 +98,7 @@ def methods(texts: list[str], benchmarks: Benchmarks, cosines: np.ndarray) -> li
 def main() -> None:
     from sentence_transformers import SentenceTransformer
 
-    parser = argparse.ArgumentParser(prog="bench.recall")
+    parser = argparse.ArgumentParser(prog="bench.decontamination_recall")
     parser.add_argument("embedder")
     parser.add_argument("items", nargs="+")
     parser.add_argument("--among", nargs="*", default=[])

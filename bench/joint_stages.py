@@ -1,6 +1,6 @@
 """The stages between three teachers' traces and training: curate (three times), parallel, analyse, pack.
 
-python -m bench.teaching SCALE: at so much of 1.89 million queries and three teachers. Traces are short (25 words and 30
+python -m bench.joint_stages SCALE: at so much of 1.89 million queries and three teachers. Traces are short (25 words and 30
 tokens) since the disk would not hold 19 billion tokens: what is measured is the cost a row, and memory.
 """
 
@@ -18,14 +18,14 @@ TEACHERS, TOKENS = ("a", "b", "c"), 60
 def prepare(rows: int, folder: Path) -> None:
     """All that stands before curate, and the locks of models that nothing here loads."""
     synthetic_corpus.settings(folder)
-    run("bench.corpus", str(rows), folder=folder)
+    run("bench.synthetic_corpus", str(rows), folder=folder)
     run("stages.clean", folder=folder)
     (folder / "data/clean").rename(folder / "data/queries")
     for i, teacher in enumerate(TEACHERS):
-        run("bench.corpus", "traces", teacher, str(TOKENS), str(i), folder=folder)
+        run("bench.synthetic_corpus", "traces", teacher, str(TOKENS), str(i), folder=folder)
         lock = {"role": f"teacher-{teacher}", "id": teacher, "revision": "0", "local": True, "files": {}}
-        write_json(lock, folder / f"models/locks/teacher-{teacher}.json")
-        write_json({"engine_seconds": 1.0, "devices": 1}, folder / f"metrics/distill/{teacher}.json")
+        write_json(lock, folder / f"models/locks/teachers/{teacher}.json")
+        write_json({"sampling": {}}, folder / f"metrics/distill/{teacher}.json")
 
 
 def measure(scale: float) -> list[Line]:

@@ -7,7 +7,9 @@ float32 under autocast, the stage holds both kinds, and Liger's kernels serve th
 """
 
 import argparse
+import contextlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from bench.measure import ROOT, Line, run, table
-from distillery.core.files import read_json, write_json
+from distillery.core.files import write_json, write_text
+from distillery.core.stage import read_run
+from distillery.training.packed_files import DIGEST
 from distillery.training.packing import lay_out
 
 ROUNDS, WINDOWS_A_STEP, SEQUENCES = 3, 4, 4
@@ -132,9 +136,11 @@ def plain_loop(model_folder: Path, batches: list[Batch], accumulate: int, checkp
 
 
 def stage(folder: Path) -> dict[str, Any]:
-    """What the train stage says of itself."""
+    """The run information of the train stage, which is made to train again."""
+    shutil.rmtree(folder / ".checkpoints", ignore_errors=True)
     run("stages.train", "t", folder=folder)
-    return read_json(folder / "metrics/train/t.json")
+    with contextlib.chdir(folder):
+        return read_run("metrics/train/t.json") or {}
 
 
 def prepare(folder: Path, base: Path, packs: Batch, changes: dict[str, Any]) -> None:
@@ -142,8 +148,9 @@ def prepare(folder: Path, base: Path, packs: Batch, changes: dict[str, Any]) -> 
     (folder / "data/packed/t").mkdir(parents=True)
     for name, array in packs.items():
         np.save(folder / f"data/packed/t/{name}.npy", array)
+    write_text("made up", folder / "data/packed/t" / DIGEST)
     write_json(
-        {"role": "base", "id": str(base), "revision": "0", "local": True, "files": {}}, folder / "models/locks/base.json"
+        {"role": "base", "id": str(base), "revision": "0", "local": True, "files": {}}, folder / "models/locks/roles/base.json"
     )
     write_json({"seed": 0, "train": TRAIN | changes}, folder / "params.yaml")
 
@@ -175,10 +182,10 @@ def main() -> None:
             passes = -(-len(sequences) // asked.steps)
             padding.append(tokens / plain_loop(base, sequences, passes, asked.checkpointing))
     full = tokens / packs["ids"].size
-    rate = median(each["tokens_a_second"] for each in ours) * full
+    rate = median(each["tokens_per_second"] for each in ours) * full
     loop, waste = median(alone), tokens / sum(batch["input_ids"].size for batch in padded(drawn))
     last = ours[-1]
-    used = f", {100 * last['flops_utilisation']:.1f} % of peak FLOPs" if last["flops_utilisation"] else ""
+    used = f", {100 * last['mfu']:.1f} % of peak FLOPs" if last["mfu"] else ""
     about = f"{rate:.0f} tokens/s, {last['peak_memory_mib']:.0f} MiB{used}"
     against = f"plain loop, padded: {median(padding):.0f} tokens/s, {100 * waste:.0f} % full"
     lines = [

@@ -1,16 +1,10 @@
-"""What every test shares: no network, and queries and engines to play with."""
-
-import os
-
-from tests.support.builders import verify_params
-
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", VLLM_NO_USAGE_STATS="1", DVC_NO_ANALYTICS="1")
-
+"""What every test shares."""
 
 import pytest
 from hypothesis import settings
 
 from distillery.verification.router import Router
+from tests.support.builders import verify_params
 
 settings.register_profile("ours", deadline=None)
 settings.load_profile("ours")
@@ -29,3 +23,11 @@ def inside(tmp_path, monkeypatch):
     """A folder of the test's own as the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def pytest_collection_modifyitems(items):
+    """For two workers: a file's tests stay together, and so do all that share the whole study, which takes longest."""
+    for item in items:
+        group = "the whole study" if "project" in item.fixturenames else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "project" not in item.fixturenames)

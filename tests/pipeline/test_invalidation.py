@@ -198,8 +198,8 @@ CODE = {
 
 @pytest.mark.parametrize("what", CODE)
 def test_a_change_in_code_runs_the_stages_that_reach_it(pipeline, what):
-    *edit, expected = CODE[what]
-    assert after_edits(pipeline, [tuple(edit)]) == expected
+    name, old, new, expected = CODE[what]
+    assert after_edits(pipeline, [(name, old, new)]) == expected
 
 
 def rename(settings: dict, old: str, new: str) -> None:

@@ -72,10 +72,10 @@ def prepare() -> None:
     rng = np.random.default_rng(0)
     for name, rate in MODELS.items():
         write_table(sample_rows(rate, rng), f"data/samples/{name}", SAMPLES)
-        conditions = {"engines": ["x"], "sampling": {}, "prompts": "p", "tasks": {}, "verifiers": {}, "judge": None}
+        conditions: dict = {"engines": ["x"], "sampling": {}, "prompts": "p", "tasks": {}, "verifiers": {}, "judge": None}
         write_json({"conditions": conditions}, f"metrics/evaluate/{name}.json")
     spread = {"p05": 1.0, "q1": 2.0, "median": 3.0, "q3": 4.0, "p95": 5.0, "mean": 3.2}
-    analysis = {}
+    analysis: dict = {}
     for teacher in TEACHERS:
         distilled = {"queries": 12, "verified": 9, "attempts": 15, "pass_rate": 0.6, "verified_share": 0.75}
         distilled |= {"attempts_per_query": 1.25, "tokens_per_verified_trace": 33.5}
@@ -87,7 +87,7 @@ def prepare() -> None:
         Path(f"data/training/{teacher}").mkdir(parents=True)
         rows = [{"step": i, "epoch": 1, "loss": 2.0 / i, "learning_rate": 0.1} for i in range(1, 4 + (teacher == "odd"))]
         write_csv(rows, Path(f"data/training/{teacher}/loss.csv"))
-        figures = {"response_tokens": spread, "perplexity": spread, "mean_attempts": 1.5, "length_entropy_bits": 2.5}
+        figures: dict = {"response_tokens": spread, "perplexity": spread, "mean_attempts": 1.5, "length_entropy_bits": 2.5}
         analysis[teacher] = figures | {"histogram": {"<10": 3, ">=10": 5}}
     write_json(analysis | {"overlap": {"by_all": 7, "by_any": 11, "only": {"good": 3, "odd": 1}}}, "metrics/analysis.json")
     write_json({"malformed": {"json": 2}}, "metrics/collect.json")
@@ -98,7 +98,7 @@ def prepare() -> None:
     for name in ("benchmarks", "similarity"):
         write_json({}, f"metrics/{name}.json")
     Path("data/analysis").mkdir(parents=True)
-    per_teacher = {
+    per_teacher: dict[str, list[dict]] = {
         "categories": [{"category": c, "instances": 1, "tokens": 5} for c in COUNTS],
         "histogram": [{"span": "<10", "traces": 3, "math": 1}, {"span": ">=10", "traces": 5, "math": 2}],
         "boxes": [{"measure": measure} | spread for measure in ("response_tokens", "perplexity")],
