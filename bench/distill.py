@@ -42,7 +42,7 @@ def bare(engine: Any, requests: list[Request]) -> int:
 
 
 def whole(engine: Any, route: Router, queries: list[Any], ask: Any, in_flight: int, root: Path) -> int:
-    """Distils with one attempt a query; the tokens that came."""
+    """Distils with one attempt per query; the tokens that were generated."""
     ledgered = LedgerEngine(Ledger("t", root), 10**6, lambda: engine)
     distiller = Distiller(Distill(1, 0, in_flight), ledgered, route, ask)
     for _ in distiller.run(queries):
@@ -76,8 +76,8 @@ def main(teacher: str) -> None:
                 took[name] = time.monotonic() - start
                 rates.append((name, tokens / took[name]))
             ratios.append(took["whole"] / took["bare"])
-    told = {name: median(rate for other, rate in rates if other == name) for name in ("bare", "whole")}
-    rate = ", ".join(f"{name} {rate:.0f} tokens/s" for name, rate in told.items())
+    rates_by_name = {name: median(rate for other, rate in rates if other == name) for name in ("bare", "whole")}
+    rate = ", ".join(f"{name} {rate:.0f} tokens/s" for name, rate in rates_by_name.items())
     print(f"{len(requests)} requests, {tokens} tokens, {ROUNDS} pairs; {rate}")
     slower = [f"{100 * (ratio - 1):+.1f} %" for ratio in (min(ratios), median(ratios), max(ratios))]
     print(f"the whole loop takes longer by {slower[1]} (median of pairs; from {slower[0]} to {slower[2]})")

@@ -50,7 +50,7 @@ def measure(scale: float) -> list[Line]:
     theirs = time.process_time() - begun
     same = "the same found" if guilty_few.tolist() == expected else "NOT the same found"
     rate, peer = len(ids) / ours / 1e6, SLICE / theirs / 1e6
-    figures = f"{rate:.1f} M tokens/s a core, {memory:.0f} MB beside the tokens, {guilty.sum()} of {len(lengths)} responses"
+    figures = f"{rate:.1f} M tokens/s per core, {memory:.0f} MB besides the tokens, {guilty.sum()} of {len(lengths)} responses"
     about = f"Counter on {SLICE / 1e6:g} M tokens: {peer:.2f} M tokens/s; {same}"
     return [Line(f"n-grams counted, {len(ids) / 1e6:.0f} M tokens", figures, about, f"{rate / peer:.0f} x")]
 

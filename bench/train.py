@@ -1,8 +1,8 @@
-"""Tokens a second in training: packed beside padded batches, and the stage beside a plain PyTorch loop, in one run.
+"""Tokens per second in training: packed against padded batches, and the stage against a plain PyTorch loop, in one run.
 
 python -m bench.train [--shape small|0.5b|1.5b] [--window N] [--steps N] [--liger] [--checkpointing]: a model of random
-weights, shaped like Qwen2.5 but for `small`, on dialogues of random tokens whose lengths are like the study's. Rounds go
-by turns, since a machine's speed drifts. Start-up and saving are in no figure. On a GPU the loop holds its weights in
+weights, shaped like Qwen2.5 but for `small`, on dialogues of random tokens whose lengths are like the study's. The ways
+take turns, since a machine's speed drifts. Start-up and saving are in no figure. On a GPU the loop holds its weights in
 float32 under autocast, the stage holds both kinds, and Liger's kernels serve the stage alone.
 """
 
@@ -94,7 +94,7 @@ def windows(drawn: list[np.ndarray], window: int) -> Batch:
 
 
 def packed(packs: Batch) -> Iterator[Batch]:
-    """A window a pass."""
+    """One window per forward pass."""
     for ids, targets, positions in zip(*packs.values(), strict=True):
         ids = ids.astype(np.int64)[None]
         yield {"input_ids": ids, "labels": np.where(targets, ids, -100), "position_ids": positions.astype(np.int64)[None]}
@@ -136,7 +136,7 @@ def plain_loop(model_folder: Path, batches: list[Batch], accumulate: int, checkp
 
 
 def stage(folder: Path) -> dict[str, Any]:
-    """The run information of the train stage, which is made to train again."""
+    """The run information of the train stage, made to train again."""
     shutil.rmtree(folder / ".checkpoints", ignore_errors=True)
     run("stages.train", "t", folder=folder)
     with contextlib.chdir(folder):

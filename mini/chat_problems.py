@@ -21,8 +21,8 @@ def code(rng: Random, level: int) -> Problem:
     inputs = sorted(rng.sample(range(20), 3))
     outputs = [eval_chain(steps, value) for value in inputs]
     tests = {"fn_name": "f", "inputs": [[value] for value in inputs], "outputs": outputs}
-    told = " then ".join(f"{verbs[step.op]} {step.right}" for step in steps)
-    question = f"write a function f ( x ) that {told} ."
+    steps_text = " then ".join(f"{verbs[step.op]} {step.right}" for step in steps)
+    question = f"write a function f ( x ) that {steps_text} ."
     reply = f"def f ( x ) : return {body}"
     return Problem((question,), tuple(thoughts), "code", "mini/functions", reply, test_cases=json.dumps(tests))
 

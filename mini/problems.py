@@ -93,8 +93,8 @@ def story(rng: Random, level: int) -> Problem:
     """A word problem about somebody's things."""
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
     steps = chain(rng, level, rng.randint(1, 30))
-    told = " ".join(_tell(step, name, thing) for step in steps)
-    question = f"{name} has {steps[0].left} {thing} . {told} how many {thing} now ?"
+    events = " ".join(_tell(step, name, thing) for step in steps)
+    question = f"{name} has {steps[0].left} {thing} . {events} how many {thing} now ?"
     return sum_((question,), steps, "math", "mini/story")
 
 

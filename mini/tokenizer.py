@@ -1,4 +1,4 @@
-"""A tokenizer of one token a word, which gives back the text that it was given."""
+"""A tokenizer with one token per word, which decodes to the text that it encoded."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast

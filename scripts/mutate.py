@@ -73,7 +73,7 @@ CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One changed node: where, what stood there, what stands there now."""
+    """One changed node: where it is, its text before and after."""
 
     path: str
     line: int

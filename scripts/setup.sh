@@ -18,7 +18,7 @@ lock=requirements/$accelerator.txt
     echo "setup: $python is $("$python" -V 2>&1), needed is Python 3.11 or newer: make setup PYTHON=/path/to/python3.11" >&2
     exit 1
 }
-# The builds for CPU and GPU bear the same versions, so that pip would keep one for the other: begin anew.
+# The builds for CPU and GPU have the same versions, so that pip would keep one for the other: start from an empty environment.
 other=$([ "$accelerator" = cpu ] && echo gpu || echo cpu)
 [ ! -e "$venv/.begun-$other" ] || "$python" -m venv --clear "$venv"
 [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"

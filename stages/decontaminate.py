@@ -96,7 +96,7 @@ def evidence(messages: pa.Array, nearest: pa.Table, benchmarks: Benchmarks) -> d
 
 
 def decontaminate(queries: pa.Table, nearest: pa.Table, benchmarks: Benchmarks) -> tuple[pa.Table, pa.Table]:
-    """Splits queries into kept and rejected; ``nearest`` (SIMILARITY) has a row a query, in the same order."""
+    """Splits queries into kept and rejected; ``nearest`` (SIMILARITY) has one row per query, in the same order."""
     if not queries["id"].equals(nearest["id"]):
         raise DataError("data/similarity: not of the queries in data/clean; run `dvc repro similarity`")
     found = evidence(combine_chunks(queries["messages"]), nearest, benchmarks)

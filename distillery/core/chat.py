@@ -51,7 +51,7 @@ def asked_and_answered(messages: Messages) -> tuple[Messages, str | None]:
 
 
 def get_path(row: Any, path: str) -> Any:
-    """What stands at a dotted path in a row, ``conversations.-1.info.category``; None where there is no such thing."""
+    """The value at a dotted path in a row, ``conversations.-1.info.category``; None where the path leads nowhere."""
     if isinstance(row, dict) and path in row:
         return row[path]
     for step in path.split("."):

@@ -1,8 +1,8 @@
 """Tables on disk: parquet with fixed schemas and our own part names.
 
-The corpus and all that is made of it is cut by query id: part i of N holds the ids whose first 32 bits lie in the i-th of
-N equal ranges, sorted. So part i of the traces belongs to part i of the queries, a part is worked on alone in little
-memory, and duplicates meet in one part.
+The corpus and all that is made of it is partitioned by query id: part i of N holds the ids whose first 32 bits lie in the
+i-th of N equal ranges, sorted. So part i of the traces belongs to part i of the queries, a part is processed alone in
+little memory, and duplicates meet in one part.
 
 The same rows give the same bytes: rows are sorted by the caller, row groups have a fixed size, and nothing carries a
 clock. A folder appears whole, by a rename, or not at all.
@@ -32,11 +32,11 @@ def part_paths(folder: str | Path) -> list[Path]:
 
 
 def matching_parts(*folders: str | Path) -> list[list[Path]]:
-    """The parts of each folder. Raises DataError where they are not cut alike, as tables of one corpus are."""
+    """The parts of each folder. Raises DataError where they are not partitioned alike, as tables of one corpus are."""
     found = [part_paths(folder) for folder in folders]
     for folder, paths in zip(folders, found, strict=True):
         if len(paths) != len(found[0]):
-            raise DataError(f"{folder}: {len(paths)} parts, {folders[0]} has {len(found[0])}; run `dvc repro` to make it anew")
+            raise DataError(f"{folder}: {len(paths)} parts, {folders[0]} has {len(found[0])}; run `dvc repro` to make it again")
     return found
 
 

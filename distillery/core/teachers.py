@@ -9,7 +9,7 @@ from distillery.core import config
 from distillery.core.errors import ConfigError, DataError
 
 BASE = "base"
-"""The model that every student starts from; it stands beside the students wherever models are listed."""
+"""The model that every student starts from; it is listed with the students."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 

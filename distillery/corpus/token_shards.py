@@ -1,6 +1,6 @@
-"""Shards: the token ids of a part's dialogues end to end in one file that is mapped into memory, and their lengths beside.
+"""Shards: the token ids of a part's dialogues end to end in one file that is mapped into memory, and a table of lengths.
 
-``ids-00000.npy`` (uint16, or uint32 where the vocabulary needs it) belongs to ``part-00000.parquet``, a row a dialogue in
+``ids-00000.npy`` (uint16, or uint32 where the vocabulary needs it) belongs to ``part-00000.parquet``, one row per dialogue in
 the order of query ids.
 """
 
@@ -65,7 +65,7 @@ class Shard:
 
 
 def open_shard(folder: str | Path, part: int) -> Shard:
-    """Raises DataError where a file is torn, or holds other tokens than its table says."""
+    """Raises DataError where a file is truncated, or holds other tokens than its table says."""
     path = Path(folder) / ids_name(part)
     table = read_part(Path(folder) / part_name(part), DIALOGUES)
     try:
@@ -79,7 +79,7 @@ def open_shard(folder: str | Path, part: int) -> Shard:
 
 
 def chosen(traces: pa.Table) -> pa.Table:
-    """The trace that each query is answered with: its first that passes; ``traces`` sorted by query and attempt."""
+    """The first trace of each query that passes; ``traces`` sorted by query and attempt."""
     passed = traces.filter(pc.field("verdict") == PASS)
     return passed.filter(pa.array(~as_before(passed["query_id"])))
 

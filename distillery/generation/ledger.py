@@ -1,8 +1,8 @@
-"""The ledger: every completion that was ever paid for, and every verdict on it, kept outside the pipeline's outputs.
+"""The ledger: every completion that was ever generated, and every verdict on it, kept outside the pipeline's outputs.
 
 DVC deletes a stage's outputs before it runs the stage; the ledger stays. A completion is found by the key of what was
 asked; `valid` says whether it still holds under another ``max_tokens`` or context. Only an index is held in memory,
-texts are read when they are wanted. Several runs may share a ledger, on a network file system too: link ``.ledger`` to
+texts are read on demand. Several runs may share a ledger, on a network file system too: link ``.ledger`` to
 a folder that all of them see.
 
 ``python -m distillery.generation.ledger_cli OWNER`` shows what one holds; with ``--compact`` it merges its files into one.
@@ -27,7 +27,7 @@ LOOK_AGAIN = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A completion but for its text, which stands at ``place``. ``seconds`` is its share of the engine's time."""
+    """A completion without its text, which is at ``place``. ``seconds`` is its share of the engine's time."""
 
     place: RecordLocation
     finish_reason: str
@@ -40,7 +40,7 @@ class Entry:
 def valid(entry: Entry | Completion, sampling: Sampling, context: int) -> bool:
     """Whether asking again would give the same under ``max_tokens`` and a model's ``context``, both in tokens.
 
-    What ended by itself holds where it fits; what was cut holds where it would be cut at the same place.
+    A completion that ended by itself is valid where it fits, a truncated one where it would be truncated at the same place.
     """
     room = min(sampling.max_tokens, context - entry.prompt_tokens)
     if entry.finish_reason == "length":
@@ -94,7 +94,7 @@ class Ledger:
         return Completion(key, *(record[name] for name in names))
 
     def add(self, completion: Completion, attempt: int = 1, seconds: float = 0.0) -> Entry:
-        """Keeps a completion; it outlives a kill from here on."""
+        """Keeps a completion; it survives a kill from here on."""
         about = {"attempt": attempt, "seconds": round(seconds, 4)}
         fields = {name: value for name, value in vars(completion).items() if name != "text"}
         place = self.journal.append(fields | about | {"text": completion.text})
@@ -109,7 +109,7 @@ class Ledger:
 
 
 def _parse(line: bytes, path: Path) -> dict[str, Any] | None:
-    """A completion's fields but for text and engine; None for a line that a kill tore.
+    """A completion's fields but for text and engine; None for a line that a kill truncated.
 
     The text comes last and is the bulk of a line, so the line is parsed without it.
     """
@@ -120,6 +120,6 @@ def _parse(line: bytes, path: Path) -> dict[str, Any] | None:
         return None
     wanted = {"key", "finish_reason", "prompt_tokens", "completion_tokens", "engine", "attempt", "seconds"}
     if not found or not isinstance(record, dict) or record.keys() != wanted:
-        raise DataError(f"{path}: not a completion of this version; move the file away to generate anew")
+        raise DataError(f"{path}: not a completion of this version; move the file away to generate its completions again")
     del record["engine"]
     return record

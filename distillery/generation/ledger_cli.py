@@ -53,18 +53,18 @@ def show(owner: str, root: Path) -> Iterator[str]:
 
 def compact(owner: str, root: Path) -> str:
     """Merges the files of completions and of verdicts, each record once. Refuses while another run writes."""
-    told = []
+    merged = []
     for folder in (root / owner, root / owner / "verdicts"):
         if busy := [path for path in folder.glob(f"{OPEN}*.jsonl") if alive(path)]:
             sys.exit(f"ledger: {busy[0]} is being written; wait for that run to end, or remove `{OPEN}` from its name")
         journal = Journal(folder)
         before, after = journal.compact(_whole(journal))
-        told.append(f"{before} files into one of {after} {'completions' if folder.name == owner else 'verdicts'}")
-    return f"ledger: {owner}: merged {', '.join(told)}"
+        merged.append(f"{before} files into one of {after} {'completions' if folder.name == owner else 'verdicts'}")
+    return f"ledger: {owner}: merged {', '.join(merged)}"
 
 
 def _whole(journal: Journal) -> Iterator[bytes]:
-    """Every line once; torn lines are left behind."""
+    """Every line once; truncated lines are dropped."""
     seen: set[bytes] = set()
     for line, _ in journal.refresh():
         digest = blake2b(line, digest_size=16).digest()

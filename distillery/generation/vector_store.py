@@ -1,6 +1,6 @@
-"""Vectors that a model gave to texts, kept beside the completions: what was embedded once is never embedded again.
+"""Embeddings kept in the ledger: a text is embedded once.
 
-They lie in immutable files, each renamed into place, in half precision: at 1024 numbers, 2 KB a text.
+They are in immutable files, each renamed into place, in half precision: 2 KB per text at 1024 dimensions.
 """
 
 import os
@@ -20,7 +20,7 @@ class Vectors:
         self.files: list[Path] = []
         self.places: dict[str, tuple[int, int]] = {}
         for path in sorted(self.folder.glob("part-*.npy")):
-            with suppress(OSError, ValueError, EOFError, KeyError):  # a torn file holds nothing; its texts are embedded again
+            with suppress(OSError, ValueError, EOFError, KeyError):  # truncated: its texts are embedded again
                 self._open(path)
 
     def __contains__(self, key: str) -> bool:
@@ -39,7 +39,7 @@ class Vectors:
         self._open(path)
 
     def of(self, keys: list[str]) -> np.ndarray:
-        """The vectors of at least one key, float32, (keys, size), as rounded. Raises KeyError where one is missing."""
+        """The vectors of at least one key, float32, (keys, size), in half precision. Raises KeyError where one is missing."""
         places = np.array([self.places[key] for key in keys])
         found: np.ndarray | None = None
         for number in np.unique(places[:, 0]):

@@ -26,7 +26,7 @@ _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*
 
 @dataclass(frozen=True)
 class Outcome:
-    """One test: whether it passed, or why it did not; None where nobody can tell."""
+    """One test: whether it passed, or why it did not; None where that is inconclusive."""
 
     passed: bool | None
     why: str = ""
@@ -76,7 +76,7 @@ class Grader:
         self.deadline = 0.0
 
     def grade(self, program: str) -> list[Outcome]:
-        """An outcome a test. Raises SandboxError where no sandbox can be had."""
+        """One outcome per test. Raises SandboxError where the sandbox is unavailable."""
         with self.sandbox.session(self.suite.language) as session:
             loaded = session.load(program, prelude(program) if self.suite.usual else "")
             if loaded.status != "ok":
@@ -143,12 +143,12 @@ class Grader:
 
     def _ended(self, answer: Answer) -> Outcome | None:
         """Why a test failed where the program gave no answer, or None. A child that ends has not answered."""
-        whys = {"timeout": f"took over {self.seconds:g} s", "flood": "said too much"}
+        whys = {"timeout": f"took over {self.seconds:g} s", "flood": "output limit exceeded"}
         return None if answer.status == "ok" else Outcome(False, answer.why or whys.get(answer.status, answer.status))
 
 
 def hashed(value: Any, inside: bool = False) -> int:
-    """How many huge and complex numbers stand in sets and among keys: such can be made to collide, and we hash them here."""
+    """How many huge and complex numbers are in sets and among keys: such can be made to collide, and we hash them here."""
     if isinstance(value, list):
         return sum(hashed(each, inside) for each in value)
     if not isinstance(value, dict):
@@ -197,7 +197,7 @@ class CodeVerifier:
         except (ValueError, SandboxError) as error:  # tests that cannot be read, or not be asked
             return unknown(NAME, str(error), hopeless=True)
         if cannot := next((outcome.why for outcome in outcomes if outcome.passed is None), None):
-            return unknown(NAME, f"the tests ask for what cannot leave the sandbox: {cannot}")
+            return unknown(NAME, f"the tests need what cannot leave the sandbox: {cannot}")
         passed = sum(bool(outcome.passed) for outcome in outcomes)
         why = next((f"; {outcome.why}" for outcome in outcomes if not outcome.passed), "")
         return scored(NAME, passed / len(outcomes), f"{passed} of {len(outcomes)} tests passed{why}")

@@ -1,7 +1,7 @@
 """The judge: a language model that is asked whether, or how far, an answer agrees with the reference.
 
 Its prompts are files, math.txt and science.txt in the folder ``prompts`` of params.yaml. It must end with one line of a
-strict form; an answer without that line is asked for once more, and is then *could not tell*. So is everything while
+strict form; an answer without that line is asked for once more, and is then inconclusive. So is everything while
 the judge is down.
 """
 

@@ -1,10 +1,10 @@
-"""Mathematics by Math-Verify, which decides whether two expressions are the same.
+"""Mathematics by Math-Verify, which decides whether two expressions are equal.
 
 Shortcuts are taken first, and only where they are sound: both sides plain rational numbers (compared exactly), or both
 sides the same text. Everything else goes to Math-Verify in processes of its own: it needs their main thread, its own
 time-outs read as "wrong", and some expressions never end, so that only killing the process helps.
 
-On a fail, where a judge is configured, the judge decides, as in the study; but for two whole numbers or fractions that
+On a fail, where a judge is configured, the judge decides, as in the study, except for two integers or fractions that
 differ, which leave nothing to judge.
 """
 
@@ -78,7 +78,7 @@ def rational(text: str) -> Fraction | int | None:
 
 
 def key_of(answer: str | None) -> str | None:
-    """What answers of one meaning share, as far as can be told without comparing them; None where there is none."""
+    """A key that equal answers share, as far as normalization goes; None where there is no answer."""
     expression = single_expression(answer) if answer else None
     if not expression:
         return None
@@ -100,7 +100,7 @@ def quantity(text: str) -> tuple[Fraction | int, str] | None:
 
 
 def quick_verdict(gold: str, answer: str) -> Verdict | None:
-    """The verdict where it can be had soundly without Math-Verify, else None."""
+    """The verdict where it is certain without Math-Verify, else None."""
     expected, candidate = single_expression(gold), single_expression(answer)
     if not expected or not candidate:
         return None

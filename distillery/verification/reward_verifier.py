@@ -102,8 +102,8 @@ def verdict_of(ratings: list[float] | None, longest: int) -> Verdict:
     if not all(map(math.isfinite, ratings)):
         return unknown(NAME, "the reward model gave no number")
     within = [min(max(value, 0.0), HIGHEST) for value in ratings]
-    told = ", ".join(f"{name} {value:.1f}" for name, value in zip(Outputs.__dataclass_fields__, within, strict=True))
-    return scored(NAME, round(sum(within) / (HIGHEST * len(within)), 4), told)
+    shown = ", ".join(f"{name} {value:.1f}" for name, value in zip(Outputs.__dataclass_fields__, within, strict=True))
+    return scored(NAME, round(sum(within) / (HIGHEST * len(within)), 4), shown)
 
 
 class RewardVerifier:

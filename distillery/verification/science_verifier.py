@@ -24,7 +24,7 @@ def numbers(gold: str, answer: str) -> Verdict | None:
 
 
 class ScienceVerifier:
-    """Without a judge, what is no plain number cannot be told."""
+    """Without a judge, anything but a plain number is inconclusive."""
 
     def __init__(self, judge: Judge | None):
         self.judge = judge

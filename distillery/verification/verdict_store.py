@@ -1,8 +1,8 @@
-"""Verdicts that were reached, kept beside the completions: verifying 1.89 million programs again would take days.
+"""Verdicts kept in the ledger: verifying 1.89 million programs again would take days.
 
 A verdict is found by what it depends on: the verifier's version, the query as far as it says what is right, and the
-answer. The score is kept and the threshold is not, so turning a threshold verifies nothing again. What could not be told
-is kept for the record and never reused.
+answer. The score is kept and the threshold is not, so changing a threshold verifies nothing again. Inconclusive verdicts
+are kept for the record and never reused.
 """
 
 import hashlib

@@ -115,7 +115,7 @@ def test_two_writers_that_are_killed_in_turn_share_the_work(undisturbed, tmp_pat
     assert traces(outs[0]) == traces(outs[1]) == whole
     together = asked(*outs)
     assert together.keys() == once.keys()
-    # Answered, and torn away by the kill before it was kept: at most a batch a kill.
+    # Answered, and lost to the kill before it was kept: at most one batch per kill.
     assert len(asked_though_answered(set(once), *outs)) <= KILLS // 2 * BATCH
     assert sum(together.values()) < 1.5 * len(once), "the rest of what is asked twice was in flight with both"
     assert min(sum(asked(out).values()) for out in outs) > len(once) / 10, "both worked"

@@ -73,7 +73,7 @@ def test_distill_killed_asks_for_nothing_twice(project):
     assert len(keys) == len(set(keys)) == found["generated"] + found["reused"]
 
 
-def test_train_killed_goes_on_from_its_checkpoint(project):
+def test_train_killed_resumes_from_its_checkpoint(project):
     dvc(project, "repro", "pack@adaptive")
     killed_when(project, "train@adaptive", lambda: any((project / ".checkpoints").glob("*/checkpoint-*/complete")))
     unlock(project)
@@ -132,7 +132,7 @@ def test_data_sets_are_parallel_and_a_student_is_a_plain_checkpoint(project):
         prompts.append([[turn["value"] for turn in row["conversations"][:-1]] for row in rows])
         student = project / "models/students" / teacher
         assert AutoModelForCausalLM.from_pretrained(student).config.vocab_size == len(AutoTokenizer.from_pretrained(student))
-    assert prompts[0] == prompts[1] == prompts[2]
+    assert prompts[0] == prompts[1]
 
 
 def test_lm_eval_and_score_agree(project):

@@ -1,4 +1,4 @@
-"""An engine that says what it is told to: for tests of the code around engines, never for results."""
+"""An engine with scripted answers: for tests of the code around engines, never for results."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from distillery.generation.engine import Completion, Request
 
 
 class ScriptedEngine:
-    """Answers each request with ``script(request)``, ``batch`` requests a poll, and remembers what it was asked."""
+    """Answers each request with ``script(request)``, ``batch`` requests per poll, and remembers what it was asked."""
 
     def __init__(self, script: Callable[[Request], str], batch: int = 8):
         self.script, self.batch = script, batch

@@ -42,7 +42,7 @@ def mbpp() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def route():
-    """With ten seconds a test: some reference solutions are slow."""
+    """With ten seconds per test: some reference solutions are slow."""
     limits = replace(LIMITS, seconds=10.0)
     made = Router(replace(verify_params(code=Rule("code", 0.9)), sandbox=limits))
     yield made

@@ -1,17 +1,17 @@
-"""The sandbox: where programs that a model wrote are run, and nowhere else.
+"""The sandbox: programs that a model wrote run here and nowhere else.
 
-One bubblewrap sandbox a program, one child process a test (inside/). What a program can see is the system's /usr and
+One bubblewrap sandbox per program, one child process per test (inside/). What a program can see is the system's /usr and
 the Python that runs this project, read only, an empty /tmp of its own, and no network. What it can give back is data.
 
-Held off, and tested with hostile programs (tests/verification/sandbox/test_sandbox.py):
+Covered, and tested with hostile programs (tests/verification/sandbox/test_sandbox.py):
 
 - reading the project, home folders, /etc, the environment, other processes; writing anywhere but the sandbox's own /tmp
 - the network, raw devices, mounts, further user namespaces, gaining privileges (no_new_privs, no capabilities)
-- endless loops, fork bombs, memory, output, files and recursion without end; daemons that stay behind
+- endless loops, fork bombs, unbounded memory, output, files and recursion; daemons that stay behind
 - signals to the server, tracing it, forging its answers, taking over its pipes; faked equality, patched ``json`` or
   builtins, early exits: only inputs go in, and results are compared outside, as data
 
-Not held off: a bug in the kernel reached through a system call (there is no seccomp filter), side channels such as
+Not covered: a bug in the kernel reached through a system call (there is no seccomp filter), side channels such as
 timing and load, and, where no cgroup can be made, memory that several processes of one program use together.
 """
 
@@ -129,7 +129,7 @@ class Sandbox:
     @property
     def description(self) -> str:
         """One line: what runs programs, and what holds their limits."""
-        limits = f"{self.limits.memory} MiB, {self.limits.processes} processes, {self.limits.seconds:g} s a test"
+        limits = f"{self.limits.memory} MiB, {self.limits.processes} processes, {self.limits.seconds:g} s per test"
         if self.cgroups:
             return f"bubblewrap with {self.cgroups}: {limits}"
         return f"bubblewrap without cgroups ({self.why_no_cgroup}), limits hold each process alone: {limits}"

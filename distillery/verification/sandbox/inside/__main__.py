@@ -1,4 +1,4 @@
-"""Starts one child a test, relays what it says, and kills it and all that it left behind.
+"""Starts one child process per test, relays its output, and kills it and all that it left behind.
 
 It reads frames (four bytes of length, then JSON) from standard input and answers each with one on standard output.
 Nobody else can write there: children have neither pipe, and this process cannot be traced or opened through /proc

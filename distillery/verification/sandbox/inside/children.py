@@ -1,4 +1,4 @@
-"""One child a test: confined, listened to until it has answered or is late, and killed with all that it started."""
+"""One child process per test: confined, read until it answers or its time is up, and killed with all that it started."""
 
 import contextlib
 import ctypes

@@ -11,7 +11,7 @@ from values import decode, encode, receive, send
 
 
 class Unsupported(BaseException):
-    """The tests want something of the program's objects that cannot be had from here: nobody can tell how they would end."""
+    """The tests need something of the program's objects that is unavailable here: their outcome is inconclusive."""
 
 
 class Handle:
@@ -119,6 +119,6 @@ def be_tests(source, names, entry, reader, writer):
             namespace[entry[0]](*(namespace[name] for name in entry[1:]))
         send(writer, {"passed": True})
     except BaseException as error:
-        told = f"{type(error).__name__}: {error}"[:200]
-        unsupported = isinstance(error, Unsupported) or "Handle" in told
-        send(writer, {"passed": False, "unsupported" if unsupported else "error": told})
+        message = f"{type(error).__name__}: {error}"[:200]
+        unsupported = isinstance(error, Unsupported) or "Handle" in message
+        send(writer, {"passed": False, "unsupported" if unsupported else "error": message})
