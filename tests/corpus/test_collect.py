@@ -275,3 +275,9 @@ def test_a_killed_run_leaves_nothing_half_written_and_starts_again(inside):
         assert not (inside / "data/raw").exists() or len(tables.read_table("data/raw", QUERY)) == 60_000
     subprocess.run(command, cwd=inside, env=env, check=True)
     assert len(tables.read_table("data/raw", QUERY)) == 60_000 and not list(inside.glob("data/*.tmp"))
+
+
+def test_a_query_may_be_just_as_long_as_allowed(tmp_path):
+    path = write(tmp_path, {"messages": "x" * 30}, {"messages": "x" * 31})
+    queries, malformed = read("skip", 30, s=source(path))
+    assert len(queries) == 1 and malformed[0]["reason"] == "too_long: 31 characters, more than collect.max_characters (30)"

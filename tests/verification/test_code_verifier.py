@@ -7,7 +7,7 @@ from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.corpus.livecodebench import cases_of
 from distillery.verification.code_tests import TestsError as BadTests
 from distillery.verification.code_tests import prelude, same, suite_of
-from distillery.verification.code_verifier import CodeVerifier, program_of, same_output
+from distillery.verification.code_verifier import CodeVerifier, hashed, program_of, same_output
 from distillery.verification.verdict import Item
 from tests.support.builders import LIMITS, verdicts_of
 
@@ -286,3 +286,9 @@ def test_where_all_tests_count_none_is_run_after_the_first_that_fails():
 def test_a_whole_program_must_import_what_it_uses(route):
     (verdict,) = verify(route, ("print(gcd(4, 6))", {"inputs": [""], "outputs": ["2"]}))
     assert verdict.verdict == FAIL
+
+
+def test_huge_numbers_count_where_they_are_hashed():
+    huge = {"i": "0x1"}
+    assert hashed({"s": [huge, huge, {"c": ["0x0p+0", "0x0p+0"]}]}) == 3 and hashed([huge, {"t": [huge]}]) == 0
+    assert hashed({"s": [{"t": [huge, 5]}]}) == 1 and hashed({"d": [[huge, huge], [1, {"s": [huge]}]]}) == 2
