@@ -9,6 +9,7 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -112,7 +113,7 @@ def main() -> None:
     made = [("made", writer.question("math")) for _ in range(asked.rows - len(planted) - len(others))]
     rows = planted + others + made
     model = SentenceTransformer(asked.embedder)
-    embed = lambda texts: model.encode(texts, batch_size=128, normalize_embeddings=True, show_progress_bar=False)  # noqa: E731
+    embed = partial(model.encode, batch_size=128, normalize_embeddings=True, show_progress_bar=False)
     texts = [text for _, text in rows]
     _, cosines = nearest(embed(texts), embed(questions))
     counts: dict[str, Counter[str]] = {}

@@ -31,12 +31,21 @@ BASE = -7046029254386353131
 BITS = 22
 
 
-class Folding(NamedTuple):
-    """For every code point below POINTS: its kind, and where its folded code points begin in ``folded``."""
+class Lexicon(NamedTuple):
+    """What the kernels know of characters and LaTeX commands."""
 
     kinds: np.ndarray
+    """The kind of every code point below POINTS."""
     starts: np.ndarray
+    """Where its folded code points begin in ``folded``."""
     folded: np.ndarray
+    """Folded code points, end to end; a 0 ends a word."""
+    commands: np.ndarray
+    """Hashes of the commands that have another spelling or are layout, sorted."""
+    becomes: np.ndarray
+    """The hash that each of them becomes; 0 for layout, which is not a word."""
+    taking_digits: np.ndarray
+    """Hashes of the two commands that take a digit each where no brace follows."""
 
 
 def fold(char: str) -> str:
@@ -52,8 +61,8 @@ def is_standalone_char(char: str) -> bool:
     return char.isalnum() and any(low <= ord(char) <= high for low, high in _ALONE)
 
 
-@cache
-def folding() -> Folding:
+def folding() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``kinds``, ``starts`` and ``folded`` of the `Lexicon`."""
     kinds, starts, folded = np.zeros(POINTS, np.uint8), np.zeros(POINTS + 1, np.int32), []
     for point in range(POINTS):
         char = chr(point)
@@ -69,7 +78,7 @@ def folding() -> Folding:
         for c in plain:
             folded += [0, ord(c), 0] if is_standalone_char(c) else [ord(c) if c.isalnum() else 0]
         starts[point + 1] = len(folded)
-    return Folding(kinds, starts, np.array(folded, np.int32))
+    return kinds, starts, np.array(folded, np.int32)
 
 
 @njit(cache=True, nogil=True)
@@ -91,18 +100,19 @@ def name_hash(name: str) -> int:
     return int(_hash(np.array([ord(c) for c in name.casefold()], np.int64)))
 
 
-@cache
 def commands() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """LaTeX commands that are spelt otherwise, sorted hashes, and the hash of what each becomes; 0 where it is no word.
-
-    Then the two that take a digit each where no brace follows.
-    """
+    """``commands``, ``becomes`` and ``taking_digits`` of the `Lexicon`."""
     pairs = SPELLINGS.split()
     becomes = {name_hash(name): 0 for name in LAYOUT.split()}
     becomes |= {name_hash(a): name_hash(b) for a, b in zip(pairs[::2], pairs[1::2], strict=True)}
     known = np.array(sorted(becomes), np.int64)
     taking = np.array([name_hash("frac"), name_hash("binom")], np.int64)
     return known, np.array([becomes[key] for key in known.tolist()], np.int64), taking
+
+
+@cache
+def lexicon() -> Lexicon:
+    return Lexicon(*folding(), *commands())
 
 
 @njit(cache=True, nogil=True)
@@ -126,8 +136,9 @@ def _thousands(data, first, i, end):
 
 
 @njit(cache=True, nogil=True)
-def _words(data, start, end, kinds, starts, folded, known, becomes, pairs, out, count):
+def _words(data, start, end, lexicon, out, count):
     """Appends the words of one text to ``out`` from ``count`` on; the new count."""
+    kinds, starts, folded, known, becomes, pairs = lexicon
     value, size, command = FIRST, 0, False
     first, number, apart = 0, False, 0
     i = start
@@ -184,7 +195,7 @@ def words(text: str) -> np.ndarray:
     """The words of one text as hashes, int64, (words,)."""
     data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
     out = np.empty(4 * len(data) + 20, np.int64)
-    return out[: _words(data, 0, len(data), *folding(), *commands(), out, 0)].copy()
+    return out[: _words(data, 0, len(data), lexicon(), out, 0)].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -231,14 +242,15 @@ def index_of(grams: dict[int, np.ndarray], sequences: np.ndarray) -> Index:
 
 
 @njit(cache=True, nogil=True)
-def _suspects(data, borders, rows, kinds, starts, folded, known, becomes, pairs, sizes, grams, sequences, bits, longest):
+def _suspects(data, borders, rows, lexicon, index, longest):
+    sizes, grams, sequences, bits = index
     out = np.zeros(len(rows) - 1, np.bool_)
     buffer = np.empty(4 * longest + 20, np.int64)
     mask = len(bits) - 1
     for row in range(len(out)):
         count = 0
         for i in range(rows[row], rows[row + 1]):
-            count = _words(data, borders[i], borders[i + 1], kinds, starts, folded, known, becomes, pairs, buffer, count)
+            count = _words(data, borders[i], borders[i + 1], lexicon, buffer, count)
         tokens = buffer[:count]
         whole = sequence_hash(tokens)
         at = np.searchsorted(sequences, whole)
@@ -269,4 +281,4 @@ def suspects(messages: pa.Array, index: Index) -> np.ndarray:
     said, rows = contents(messages)
     data, borders = flat(said)
     longest = int((borders[rows[1:]] - borders[rows[:-1]]).max(initial=0))
-    return _suspects(data, borders, rows, *folding(), *commands(), *index, longest)
+    return _suspects(data, borders, rows, lexicon(), index, longest)

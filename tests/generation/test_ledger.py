@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import json
 import os
 
 import pytest
@@ -217,3 +219,33 @@ def test_a_full_disk_is_an_error_and_what_was_kept_stays(tmp_path, monkeypatch):
 
 def _full():
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_options_that_are_unset_leave_the_key_as_it_was_before_they_existed():
+    """The key of a completion that was kept by the first version."""
+    asked = [[{"role": "user", "content": "hi"}], "r", 0.6, 0.95, 1]
+    assert ask().key == hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+    assert (
+        len(
+            {
+                ask().key,
+                ask(sampling=Sampling(0.6, 0.95, 10, top_k=20)).key,
+                ask(sampling=Sampling(0.6, 0.95, 10, min_p=0.1)).key,
+            }
+        )
+        == 3
+    )
+
+
+@pytest.mark.parametrize(
+    "spoilt", [b'{"key": "k", "text": "half\n', b"{\n", b"\n", b'{"key": "k", "finish_reason": "stop", "text": "half\n']
+)
+def test_a_truncated_line_is_skipped_and_the_next_one_read(tmp_path, spoilt):
+    ledger = Ledger("t", tmp_path)
+    ledger.add(completion(ask()))
+    ledger.close()
+    (path,) = (tmp_path / "t").glob("part-*.jsonl")
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b'"text": "yes"}\n', b'"text": "yes\n') + spoilt + good)
+    again = Ledger("t", tmp_path)
+    assert len(again.entries[ask().key]) == 1 and found(again, ask()) == completion(ask())

@@ -44,15 +44,17 @@ class Server:
         stdin = os.memfd_create("input")
         write_all(stdin, request["input"].encode("utf-8", "surrogatepass"))
         os.lseek(stdin, 0, os.SEEK_SET)
-        if self.command:
-            body = lambda *_: os.execv(self.command[0], self.command)  # noqa: E731
-        else:
-            body = lambda *_: be_program(self.source, self.prelude)  # noqa: E731
-        child = Child(body, request["limits"], stdin)
+        child = Child(self.become_program, request["limits"], stdin)
         try:
             return child.collect(request["largest"])
         finally:
             child.end()
+
+    def become_program(self, *_pipes):
+        """The child: the compiled program in its place, or the interpreted one."""
+        if self.command:
+            os.execv(self.command[0], self.command)
+        be_program(self.source, self.prelude)
 
     def open(self, request):
         """A child that stays for several messages: the program's functions, or tests that call another sandbox's."""
