@@ -54,11 +54,11 @@ lint: $(DEV)  ## ruff, mypy, and whether code.yaml is up to date
 
 .PHONY: check
 check: lint  ## what lint checks and the tests that take seconds: about a minute
-	pytest -n 2 --dist loadgroup -m "not slow"
+	pytest -n 2 --no-loadscope-reorder -m "not slow"
 
 .PHONY: test
 test: $(DEV)  ## every test, the slow ones and a small end-to-end run included
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --no-loadscope-reorder
 
 SCALE ?= 0.1
 

@@ -25,9 +25,22 @@ def inside(tmp_path, monkeypatch):
     return tmp_path
 
 
+WHOLE_STUDY = ("test_pipeline.py", "test_user_errors.py", "test_report_page.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """For several workers: a file's tests stay together, and so do the files that share one run of the whole study."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "the whole study" if file.endswith(WHOLE_STUDY) else file
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """For two workers: a file's tests stay together, and so do all that share the whole study, which takes longest."""
-    for item in items:
-        group = "the whole study" if "project" in item.fixturenames else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: "project" not in item.fixturenames)
+    """The whole study first, since it takes longest."""
+    items.sort(key=lambda item: item.path.name not in WHOLE_STUDY)
