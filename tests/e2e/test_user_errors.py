@@ -8,11 +8,10 @@ pytestmark = pytest.mark.slow
 
 BROKEN = {
     "an unknown key": (lambda p: p["clean"].update(min_charcters=1), "clean", "params.yaml: clean.min_charcters: unknown key"),
-    "no section": (lambda p: p["teachers"].append("ghost"), "assets_teacher@ghost", "params.yaml: teacher.ghost"),
+    "no section": (lambda p: p["teachers"].append("ghost"), "assets_teacher@ghost", "are missing from 'params.yaml'"),
     "twice": (lambda p: p["teachers"].append("plain"), "assets", "params.yaml: teachers: duplicate teacher 'plain'"),
     "no model": (lambda p: p["teacher"]["plain"].update(model=None), "assets_teacher@plain", "teacher.plain: needs a model or"),
     "no teachers": (lambda p: p.update(teachers=[]), "assets", "params.yaml: teachers: empty; name at least one"),
-    "a teacher named base": (lambda p: p.update(teachers=["base"]), "assets", "'base' cannot be a name"),
     "no source": (lambda p: p["collect"]["sources"]["mini"].update(source="gone.jsonl"), "collect", "gone.jsonl: no such file"),
     "unwatched source": (
         lambda p: p["collect"]["sources"]["mini"].update(source="README.jsonl"),

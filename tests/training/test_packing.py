@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,8 +74,10 @@ def test_a_million_lengths_are_placed_in_a_moment():
     assert used.max() <= 32768 and lengths.sum() / (len(used) * 32768) > 0.999
 
 
-def test_windows_are_padded_with_the_students_own_token(inside):
+def test_windows_are_padded_with_the_students_own_token(tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
     tokenizer = build("", prompts())
+    monkeypatch.chdir(tmp_path)
     tokenizer.save_pretrained("base")
     write_json({"role": "base", "id": "base", "revision": "0", "local": True, "files": {}}, "models/locks/roles/base.json")
     assert pad_token() == tokenizer.pad_token_id != 0
