@@ -78,6 +78,7 @@ def test_windows_are_padded_with_the_students_own_token(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
     tokenizer = build("", prompts())
     monkeypatch.chdir(tmp_path)
+    tokenizer.pad_token = "<|end|>"
     tokenizer.save_pretrained("base")
     write_json({"role": "base", "id": "base", "revision": "0", "local": True, "files": {}}, "models/locks/roles/base.json")
     assert pad_token() == tokenizer.pad_token_id != 0
