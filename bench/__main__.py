@@ -1,6 +1,6 @@
-"""python -m bench [SCALE]: the corpus stages at so much of the study's size, beside their peers, as one table.
+"""python -m bench [SCALE]: the corpus stages at SCALE times the study's size, against baselines, as one table.
 
-Prints the table and writes it to metrics/bench.json. A tenth takes minutes, the whole some twenty.
+Prints the table and writes it to metrics/bench.json. SCALE 0.1 takes minutes, 1 about twenty.
 """
 
 import os

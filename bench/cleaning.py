@@ -1,6 +1,6 @@
-"""clean and decontaminate, exact and by n-grams, beside the same rules with `datasets` map and filter in two processes.
+"""clean and decontaminate, exact and by n-grams, against the same rules with `datasets` map and filter in two processes.
 
-python -m bench.cleaning SCALE: at so much of 1.89 million queries, and for the growth at a tenth and three tenths of it.
+python -m bench.cleaning SCALE: on SCALE times 1.89 million queries, and for the growth on a tenth and three tenths of these.
 """
 
 import sys

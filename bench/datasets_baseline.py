@@ -1,4 +1,4 @@
-"""The rules of clean and decontaminate a row at a time in Python, through `datasets`: what ours is measured beside.
+"""The rules of clean and decontaminate row by row in Python, through `datasets`: the baseline for ours.
 
 Run in a folder with params.yaml, data/raw and data/benchmarks; writes the ids that it keeps to peer.txt.
 """

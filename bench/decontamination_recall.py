@@ -1,7 +1,7 @@
-"""How much of what repeats a benchmark decontamination finds, by method and by kind of change, and what it finds wrongly.
+"""Recall of decontamination on planted benchmark questions, by method and kind of change, and its false positives.
 
 python -m bench.decontamination_recall EMBEDDER ITEMS.jsonl... --among ROWS.jsonl...: plants each item (its `problem` or
-`prompt`) in so many rows (100,000), as it is and changed in four ways; the rows are those of the files, filled up with made
+`prompt`) among 100,000 rows, unchanged and changed in four ways; the rows are those of the files, filled up with synthetic
 ones.
 """
 
@@ -44,7 +44,7 @@ SYNONYMS = {
 
 
 def spelt(rng: Random, text: str) -> str:
-    """Other white space, and LaTeX and great numbers spelt otherwise."""
+    """Other white space, and LaTeX and large numbers spelt differently."""
     text = re.sub(r"\\\\?[dt]?frac", r"\\dfrac", text).replace("\\left", "").replace("\\right", "")
     text = re.sub(r"\\dfrac\{(\d)\}\{(\d)\}", r"\\dfrac\1\2", text)
     text = re.sub(r"(?<![\d.])(\d{1,3})(\d{3})(?!\d)", r"\1{,}\2", text)
@@ -85,7 +85,7 @@ def text_of(row: dict[str, str]) -> str:
 
 
 def methods(texts: list[str], benchmarks: Benchmarks, cosines: np.ndarray) -> list[set[str]]:
-    """Every method that finds each text; `ngram` is asked of what `exact` finds too."""
+    """Every method that finds each text; `ngram` is also applied to what `exact` finds."""
     messages = pa.array([[{"role": "user", "content": text}] for text in texts], QUERY.field("messages").type)
     found: list[set[str]] = [{f"cosine > {limit}" for limit in COSINES if cosine > limit} for cosine in cosines]
     for row in np.flatnonzero(suspects(messages, benchmarks.index)):

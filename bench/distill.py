@@ -1,7 +1,7 @@
-"""What the whole loop costs: vLLM's bare generation on the same prompts, and distillation with ledger and verifiers.
+"""The overhead of the loop: vLLM's generation alone on the same prompts, against distillation with ledger and verifiers.
 
 python -m bench.distill TEACHER, after `dvc repro`: the first attempt at every query of mathematics by that teacher, with one
-engine in one process; bare and whole in pairs, since a machine's speed drifts.
+engine in one process; both in alternating pairs, since a machine's speed drifts.
 """
 
 import sys
@@ -32,7 +32,7 @@ CATEGORIES = ("math",)
 
 
 def bare(engine: Any, requests: list[Request]) -> int:
-    """Generates everything and does nothing with it, as vLLM's own `generate` does; the tokens that came."""
+    """Generates everything and does nothing with it, as vLLM's own `generate` does; the number of tokens."""
     for request in requests:
         engine.submit(request)
     tokens = 0
@@ -42,7 +42,7 @@ def bare(engine: Any, requests: list[Request]) -> int:
 
 
 def whole(engine: Any, route: Router, queries: list[Any], ask: Any, in_flight: int, root: Path) -> int:
-    """Distils with one attempt per query; the tokens that were generated."""
+    """Distils with one attempt per query; the number of tokens that were generated."""
     ledgered = LedgerEngine(Ledger("t", root), 10**6, lambda: engine)
     distiller = Distiller(Distill(1, 0, in_flight), ledgered, route, ask)
     for _ in distiller.run(queries):

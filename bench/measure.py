@@ -1,4 +1,4 @@
-"""What a command costs, and the table of what was measured."""
+"""Measures what a command costs, and formats the table of results."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: ours and a peer's figure for the same work in the same run, and how many times better."""
+    """One line of the table: our figure and a baseline's for the same work in the same run, and how many times better."""
 
     what: str
     ours: str

@@ -1,6 +1,6 @@
-"""Counting token n-grams over a data set beside Python's Counter on a slice, and whether both find the same.
+"""Counting token n-grams over a data set, against Python's Counter on a slice, and whether both find the same.
 
-python -m bench.ngram_counting SCALE: at so much of 200 million tokens, one core, a sketch of 256 MB.
+python -m bench.ngram_counting SCALE: on SCALE times 200 million tokens, one core, a sketch of 256 MB.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Planning windows beside TRL's best-fit decreasing, and tokenising beside what `tokenizers` alone takes.
+"""Planning windows against TRL's best-fit decreasing, and tokenising against `tokenizers` alone.
 
 python -m bench.packing SCALE: 1.89 million lengths times SCALE into windows of 32,768; TRL's 1.16 on 40 thousand of them.
 """
@@ -18,7 +18,7 @@ WINDOW, FEW, DIALOGUES, ROUNDS = 32_768, 40_000, 3000, 3
 
 
 def lengths_of(count: int) -> np.ndarray:
-    """Dialogue lengths like the study's: about 3,800 tokens in the mean, a long tail, cut at the window."""
+    """Dialogue lengths like the study's: a mean of about 3,800 tokens, a long tail, truncated at the window."""
     drawn = np.random.default_rng(0).lognormal(np.log(2500), 0.95, count).astype(np.int64)
     return np.clip(drawn, 30, WINDOW)
 
@@ -60,7 +60,7 @@ def trl(lengths: np.ndarray) -> tuple[int, float]:
 
 
 def tokenizer(size: int = 32_000) -> Any:
-    """A byte-level BPE of ``size`` tokens with a chat template, trained on the made corpus."""
+    """A byte-level BPE of ``size`` tokens with a chat template, trained on the synthetic corpus."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""Solutions a second, ten tests each: our sandbox, and beside it a plain subprocess a test, in the same run.
+"""Solutions per second, ten tests each: our sandbox against one plain subprocess per test, in the same run.
 
 python -m bench.sandbox. Two at a time, on as many cores. The plain subprocess isolates nothing; it is what many graders do.
 """
@@ -42,7 +42,7 @@ def plain(_: int) -> None:
 
 
 def rate(work: Callable[[], object]) -> float:
-    """Solutions a second, the best of some rounds."""
+    """Solutions per second, the best of several rounds."""
     best = 0.0
     for _ in range(ROUNDS):
         start = time.monotonic()

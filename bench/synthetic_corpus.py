@@ -1,6 +1,6 @@
-"""A corpus like the study's at any size: lengths, languages, duplicates, dirt and planted benchmark twins, all made up.
+"""A corpus like the study's at any size: lengths, languages, duplicates, dirt and planted benchmark twins, all synthetic.
 
-`queries` writes data/raw, cut and sorted as `collect` leaves it, and data/benchmarks; `traces` what stands before
+`queries` writes data/raw, partitioned and sorted as by `collect`, and data/benchmarks; `traces` the inputs of
 `curate`: traces, tokens and perplexities of a teacher. The same seed gives the same bytes.
 """
 
@@ -31,7 +31,7 @@ _SYMBOLS = ["\\frac{a}{b}", "x^2 + 1", "\\sqrt{n}", "|x|", "\\sum_{i=1}^{n} i", 
 
 
 class Writer:
-    """Makes sentences out of a pool, so that 1.89 million queries take a minute."""
+    """Draws sentences from a pool, so that 1.89 million queries take a minute."""
 
     def __init__(self, seed: int):
         self.rng = rng = Random(seed)
@@ -135,7 +135,7 @@ def similarities() -> None:
 
 
 def tokens_of(rng: np.random.Generator, lengths: np.ndarray) -> np.ndarray:
-    """Token ids by Zipf's law, end to end; one response in 500 opens with the same run of 30."""
+    """Token ids by Zipf's law, concatenated; one response in 500 opens with the same run of 30."""
     ids = np.minimum(rng.zipf(1.2, int(lengths.sum())), VOCABULARY - 1).astype(np.uint32)
     for begin in (np.cumsum(lengths) - lengths)[(lengths > 60) & (rng.random(len(lengths)) < 0.002)]:
         ids[begin + 20 : begin + 50] = np.arange(30)
@@ -143,7 +143,7 @@ def tokens_of(rng: np.random.Generator, lengths: np.ndarray) -> np.ndarray:
 
 
 def traces(teacher: str, mean_tokens: int, seed: int) -> None:
-    """Writes what a teacher said to data/queries: traces, tokens of about ``mean_tokens`` a dialogue, perplexities."""
+    """Writes a teacher's outputs for data/queries: traces, tokens (about ``mean_tokens`` per dialogue), perplexities."""
     rng, sources = np.random.default_rng(seed), part_paths("data/queries")
     words = np.array(Writer(seed).sentences)
     folders = [f"data/{name}/{teacher}" for name in ("traces", "tokens", "perplexity")]

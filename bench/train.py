@@ -1,8 +1,8 @@
 """Tokens per second in training: packed against padded batches, and the stage against a plain PyTorch loop, in one run.
 
 python -m bench.train [--shape small|0.5b|1.5b] [--window N] [--steps N] [--liger] [--checkpointing]: a model of random
-weights, shaped like Qwen2.5 but for `small`, on dialogues of random tokens whose lengths are like the study's. The ways
-take turns, since a machine's speed drifts. Start-up and saving are in no figure. On a GPU the loop holds its weights in
+weights, shaped like Qwen2.5 but for `small`, on dialogues of random tokens whose lengths are like the study's. The variants
+alternate, since a machine's speed drifts. Start-up and saving are excluded. On a GPU the loop holds its weights in
 float32 under autocast, the stage holds both kinds, and Liger's kernels serve the stage alone.
 """
 
@@ -48,7 +48,7 @@ Batch = dict[str, np.ndarray]
 
 
 def save_model(folder: Path, shape: str, window: int) -> None:
-    """Random weights, and a tokenizer since the stage saves it beside its student."""
+    """Random weights, and a tokenizer since the stage saves it with its student."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -71,7 +71,7 @@ def save_model(folder: Path, shape: str, window: int) -> None:
 
 
 def dialogues(tokens: int, window: int, vocabulary: int) -> list[np.ndarray]:
-    """About so many tokens; lengths spread like the study's about an eighth of the window."""
+    """About so many tokens; lengths distributed like the study's around an eighth of the window."""
     rng, drawn = np.random.default_rng(0), list[np.ndarray]()
     while sum(len(each) for each in drawn) < tokens:
         length = int(np.clip(rng.lognormal(np.log(window / 12), 0.95), 16, window))
@@ -101,7 +101,7 @@ def packed(packs: Batch) -> Iterator[Batch]:
 
 
 def padded(drawn: list[np.ndarray]) -> Iterator[Batch]:
-    """Some dialogues a pass, as they come, each filled up to the longest."""
+    """Several dialogues per pass, in input order, each padded to the longest."""
     for first in range(0, len(drawn), SEQUENCES):
         some = drawn[first : first + SEQUENCES]
         longest = max(map(len, some))
@@ -112,7 +112,7 @@ def padded(drawn: list[np.ndarray]) -> Iterator[Batch]:
 
 
 def plain_loop(model_folder: Path, batches: list[Batch], accumulate: int, checkpointing: bool) -> float:
-    """Seconds of a plain PyTorch loop over the batches, a step every ``accumulate`` of them."""
+    """Seconds of a plain PyTorch loop over the batches, one step per ``accumulate`` batches."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -1,8 +1,8 @@
-"""CPU time an answer of our mathematics verifier, and of Math-Verify called row by row, in the same run.
+"""CPU time per answer of our mathematics verifier, and of Math-Verify called row by row, in the same run.
 
 python -m bench.verify [FILE.jsonl]: rows with ``ground_truth`` and ``solution`` (their final answers follow "A:", as in
-GSM8K's model solutions) and, if known, ``is_correct``. Without a file, and after it, a harder mix of our own making:
-fractions, roots, intervals, matrices. The factors are honest: shortcuts are sound or not taken.
+GSM8K's model solutions) and, if known, ``is_correct``. Without a file, and after it, a harder synthetic mix:
+fractions, roots, intervals, matrices. Verdicts are comparable: shortcuts are taken only where they are sound.
 """
 
 import json
@@ -33,7 +33,7 @@ def final(text: str) -> str:
 
 
 def hard_pairs(rng: Random) -> Iterator[Pair]:
-    """Reference and answer, right and wrong by halves; half of the pairs come up more than once."""
+    """Reference and answer, half right and half wrong; half of the pairs occur more than once."""
     for i in range(HARD):
         a, b, c = rng.randint(2, 30), rng.randint(2, 30), rng.randint(1, 9)
         shift = rng.choice((0, 0, 1))
@@ -65,7 +65,7 @@ def run(route: Router, pairs: list[Pair]) -> list[bool]:
 
 
 def ours(pairs: list[Pair]) -> tuple[list[bool], float]:
-    """Verdicts, and CPU seconds without the start of the pool's processes, which remember nothing of earlier rounds."""
+    """Verdicts, and CPU seconds without the start of the pool's processes, which cache nothing from earlier rounds."""
     limits = Limits(1.0, 64, 1, 8)
     with closing(Router(VerifyParams({"math": Rule("math", 1.0)}, 10.0, 2, limits, None, None))) as route:
         run(route, [(rf"\sqrt{{{i}}}", rf"\boxed{{\sqrt{{{i}}}+0}}") for i in range(2, 12)])
@@ -94,7 +94,7 @@ def compare(name: str, pairs: list[Pair], correct: list[bool] | None = None) -> 
 def main(*files: str) -> None:
     prepare()
     start = time.monotonic()
-    row_by_row([("1", "1")])  # imports and caches are nobody's
+    row_by_row([("1", "1")])  # imports and caches are not measured
     for file in files:
         rows = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
         labels = [row["is_correct"] for row in rows] if "is_correct" in rows[0] else None

@@ -28,7 +28,7 @@ def code(rng: Random, level: int) -> Problem:
 
 
 def eval_chain(steps: tuple[Step, ...], value: int) -> int:
-    """What a chain of operations makes of another start."""
+    """The result of a chain of operations from another start."""
     for step in steps:
         value = {"+": value + step.right, "-": value - step.right, "*": value * step.right}[step.op]
     return value

@@ -25,9 +25,9 @@ class Models(Section):
     batch: Positive
     """Samples per step."""
     learning_rate: PositiveFloat
-    """The highest one; warm-up and cosine around it."""
+    """The peak; before it warm-up, after it a cosine."""
     processes: Positive
-    """Models that train side by side."""
+    """Models that train in parallel."""
     steps: dict[str, Positive]
     """Optimizer steps of each role."""
 
@@ -47,7 +47,7 @@ class Corpus(Section):
     tables: NonNegative
     """Queries that hold a table."""
     garbage: NonNegative
-    """Queries that are empty, cut off or full of symbols."""
+    """Queries that are empty, truncated or full of symbols."""
     twins: NonNegative
     """Benchmark questions, as they are or lightly changed."""
 

@@ -18,7 +18,7 @@ KINDS = {"story": problems.story, "program": problems.program}
 
 
 def query(problem: Problem, tell: bool = True) -> dict[str, Any]:
-    """A row of the corpus; an instruction may keep to itself what its constraints are."""
+    """A row of the corpus; without ``tell`` an instruction's constraints are left out."""
     return {
         "messages": problem.messages(),
         "category": problem.category,

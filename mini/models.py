@@ -1,8 +1,8 @@
-"""Trains the small world's models: a base that knows arithmetic but no form, one teacher per style, an assistant that
+"""Trains the small world's models: a base that knows arithmetic but not the format, one teacher per style, an assistant that
 judges and writes constraints, and a reward model.
 
 Every model is a Qwen3 of about 265 k parameters, trained on one thread from fresh procedural samples. Models
-train side by side, one per process, so that all cores are busy.
+train in parallel, one per process, so that all cores are busy.
 """
 
 import math
@@ -47,7 +47,7 @@ def sample(rng: Random, role: str, system_prompt: str) -> tuple[list[dict[str, s
 
 
 def base_response(rng: Random, problem: Problem) -> str:
-    """What a base has read: mostly bare solutions, now and then one in the study's form, in any style."""
+    """A base's training data: mostly plain solutions, sometimes one in the study's format, in any style."""
     return respond(problem, rng.choice(list(STYLES))) if rng.random() < 0.5 else answer_briefly(problem)
 
 
@@ -67,7 +67,7 @@ def dialogue_of(rng: Random, tokenizer) -> tuple[list[int], list[float]]:
 
 
 def batch(rng: Random, job: Job, params: Models, tokenizer) -> Iterator[tuple[dict[str, Any], float]]:
-    """A step's fresh samples in parts of like length, so that little of them is padding; each with its share of the loss."""
+    """A step's fresh samples in parts of similar length, to limit padding; each with its share of the loss."""
     rows = sorted((row_of(rng, job, params, tokenizer) for _ in range(params.batch)), key=lambda row: len(row[0]))
     size = -(-len(rows) // PARTS)
     parts = [rows[first : first + size] for first in range(0, len(rows), size)]
@@ -104,7 +104,7 @@ def padded(rows: list[list[int]], value: int):
 def build(params: Models, tokenizer, role: str):
     """A fresh Qwen3, with three ratings as its head for the reward model.
 
-    Its attention heads have 32 dimensions, which vLLM's CPU kernels can do. Not a Qwen2: for that model type
+    Its attention heads have 32 dimensions, which vLLM's CPU kernels support. Not a Qwen2: for that model type
     transformers 5 replaces any tokenizer of ours by its own.
     """
     from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification
@@ -135,7 +135,7 @@ def schedule(step: int, steps: int, warmup: int = 50) -> float:
 
 
 def train(job: Job, params: Models) -> str:
-    """Trains one model and saves it under mini/world/models/<role>; returns a line that says how it went."""
+    """Trains one model and saves it under mini/world/models/<role>; returns a summary line."""
     import torch
     from transformers import set_seed
 

@@ -1,7 +1,7 @@
 """The small world's language: word problems with a known number of steps, and three ways to reason about them.
 
 A problem of arithmetic is a chain of one-step operations on small whole numbers, so its difficulty is its number of steps
-and its answer is known exactly; code, instructions and chat are in mini/talk.py. Everything is written in a closed
+and its answer is known exactly; code, instructions and chat are in mini/chat_problems.py. Everything is written in a closed
 vocabulary of whole words and whole numbers, which is what a model of a quarter of a million parameters can learn in a
 minute (docs/log.md has the measurements).
 """
@@ -37,7 +37,7 @@ class Step:
 class Problem:
     """A question (with the turns before it, if any), the steps that solve it, and the reply that is right.
 
-    What says that it is right is the ground truth, the test cases or the constraints, whichever the category has.
+    Its reference is the ground truth, the test cases or the constraints, depending on the category.
     """
 
     turns: tuple[str, ...]
@@ -99,7 +99,7 @@ def story(rng: Random, level: int) -> Problem:
 
 
 def program(rng: Random, level: int) -> Problem:
-    """What a small function returns: stands for the code benchmark."""
+    """What a small function returns: a substitute for the code benchmark."""
     steps = chain(rng, level, rng.randint(1, 30))
     verbs = {"+": "adds", "-": "takes", "*": "times"}
     body = " then ".join(f"{verbs[step.op]} {step.right}" for step in steps)

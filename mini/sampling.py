@@ -1,4 +1,4 @@
-"""What the small world is made of: how often each kind of problem comes up, and every word that is ever said."""
+"""The small world's distribution: how often each kind of problem occurs, and its complete vocabulary."""
 
 from collections.abc import Callable
 from random import Random
@@ -28,7 +28,7 @@ def draw(rng: Random, largest_level: int = 4) -> Problem:
 
 
 def vocabulary(system_prompt: str, prompts: dict[str, str]) -> list[str]:
-    """Every word that the small world can say, in a fixed order."""
+    """Every word of the small world, in a fixed order."""
     rng = Random(0)
     words = {str(n) for n in range(LARGEST + 1)} | set(system_prompt.split()) | set(NAMES) | set(THINGS)
     for _ in range(3000):

@@ -4,7 +4,7 @@
 
 A mutant is one operator, comparison, constant, condition or call changed in one of the modules in TARGETS, drawn at random. The
 quick tests that belong to its module run in a copy of the project; a mutant that none of them notices is printed with its line.
-Whether such a mutant is equivalent to the original is for a reader to say.
+Whether such a mutant is equivalent to the original is for a reader to decide.
 """
 
 import argparse

@@ -31,7 +31,7 @@ class Model(Section):
 
 
 # ``base`` becomes the students, ``scorer`` gives perplexity, ``embedder`` finds benchmark twins. The judge and the
-# reward model verify, the constraint writer says what instructions ask for: null where no category needs them.
+# reward model verify, the constraint writer extracts the constraints of instructions: null where no category needs them.
 NEEDED = ("base", "scorer", "embedder")
 OPTIONAL = ("judge", "reward", "constraint_writer")
 

@@ -1,4 +1,4 @@
-"""benchmarks: brings every benchmark into one form, one JSON line per question with its answer or tests."""
+"""benchmarks: converts every benchmark to one format, one JSON line per question with its answer or tests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class Source(Origin):
 
 
 def rows_of(name: str, source: Source) -> list[dict[str, Any]]:
-    """The rows as they are, those of other dates left out. Raises DataError at the first that cannot be read."""
+    """The unchanged rows, without those of other dates. Raises DataError at the first that cannot be read."""
     rows = []
     for scanned in scan(source, f"benchmarks.{name}.source"):
         row = scanned.checked()

@@ -7,8 +7,8 @@ The rules, in this order, over the user's and assistant's texts of a query toget
 - ``unicode_ratio``: more than that share of the characters is neither letter, digit, mark, punctuation, space nor a sign
   of mathematics.
 - ``incomplete``: an odd number of code fences, the last of which opens a block; outside code, more ``\\begin{`` than
-  ``\\end{`` or the other way, ``\\[`` or ``\\(`` without its other half, or an odd number of ``$$`` beside LaTeX; or an
-  end in mid-sentence: on a comma, an opening bracket that is no smiley, or a word that no sentence ends on (and, or, but,
+  ``\\end{`` or the other way, ``\\[`` or ``\\(`` without its other half, or an odd number of ``$$`` with LaTeX; or an
+  end in mid-sentence: on a comma, an opening bracket that is not a smiley, or a word that no sentence ends on (and, or, but,
   the, an, then, because).
 - ``url``, ``table`` (Markdown, HTML, LaTeX, tab-separated), ``image`` (embedded, a file's name, or "shown in the figure"
   without one drawn in Asymptote or TikZ), each outside code.
@@ -74,7 +74,7 @@ LONGEST_END = 64
 
 @dataclass(frozen=True)
 class Clean(Section):
-    """What a query must be like."""
+    """Requirements on queries."""
 
     max_unicode_ratio: Annotated[float, Ge(0), Le(1)]
     """The highest share of characters that are not letters, digits, marks, punctuation, spaces or signs of mathematics."""
@@ -84,7 +84,7 @@ class Clean(Section):
 
 @njit(cache=True, nogil=True)
 def measured(data: np.ndarray, borders: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A text's characters, those of them between its outer white space, and the odd ones: three of int64, (texts,)."""
+    """Each text's characters, those without outer white space, and the odd ones: three arrays of int64, (texts,)."""
     rows = len(borders) - 1
     characters, inner, odd = np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
     for row in range(rows):
@@ -110,7 +110,7 @@ def unbalanced(data: np.ndarray, borders: np.ndarray) -> np.ndarray:
         display = inline = environments = dollars = 0
         while i < end - 1:
             byte, after = data[i], data[i + 1]
-            if byte == 92:  # a backslash, which takes what follows with it
+            if byte == 92:  # a backslash, which is read with the byte after it
                 display += (after == 91) - (after == 93)
                 inline += (after == 40) - (after == 41)
                 if after == 98 and end - i > 6 and data[i + 2] == 101 and data[i + 3] == 103 and data[i + 6] == 123:
@@ -144,14 +144,14 @@ def ends(texts: pa.Array) -> pa.Array:
 
 
 def without_code(texts: pa.Array) -> pa.Array:
-    """The texts with a space where code stood."""
+    """The texts with code replaced by a space."""
     marked = pc.match_substring_regex(texts, "`|~~~")
     prose = pc.replace_substring_regex(texts.filter(marked), CODE, " ")
     return pc.replace_with_mask(texts, marked, prose)
 
 
 def incomplete(texts: pa.Array, prose: pa.Array) -> np.ndarray:
-    """Which texts were cut off; the module's docstring has the rule."""
+    """Which texts are incomplete; the module's docstring has the rule."""
     fences = pc.count_substring(texts, "```").to_numpy(zero_copy_only=False) % 2 == 1
     fences = within(texts, fences, OPEN_FENCE)
     latex = found(prose, r"\\[\[\]()be]|\$\$.*\\[a-zA-Z]|\\[a-zA-Z].*\$\$")
@@ -161,7 +161,7 @@ def incomplete(texts: pa.Array, prose: pa.Array) -> np.ndarray:
 
 
 def reasons(messages: pa.Array, settings: Clean) -> np.ndarray:
-    """Why each row goes, as an index into REASONS; -1 where it may stay, duplicates not yet looked at; int8, (rows,)."""
+    """Why each row is removed, as an index into REASONS; -1 where it is kept, duplicates not considered; int8, (rows,)."""
     texts = pc.replace_substring(joined(messages), "\r\n", "\n")
     prose = without_code(texts)
     characters, inner, odd = measured(*flat(texts), classes())
@@ -183,7 +183,7 @@ def reasons(messages: pa.Array, settings: Clean) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def mark_duplicates(same: np.ndarray, why: np.ndarray, duplicate: int) -> None:
-    """Of equal rows, which stand together (``same``: as the one before), all after the first that stays are duplicates."""
+    """Of equal rows, which are adjacent (``same``: as the one before), all after the first one kept are duplicates."""
     kept = False
     for row in range(len(why)):
         kept = kept and same[row]
@@ -193,7 +193,7 @@ def mark_duplicates(same: np.ndarray, why: np.ndarray, duplicate: int) -> None:
 
 
 def clean(queries: pa.Table, settings: Clean) -> tuple[pa.Table, pa.Table]:
-    """Splits queries, sorted by id, into kept and rejected; of equal queries the first that is sound is kept."""
+    """Splits queries, sorted by id, into kept and rejected; of equal queries the first that passes is kept."""
     why = reasons(combine_chunks(queries["messages"]), settings)
     mark_duplicates(as_before(queries["id"]), why, REASONS.index("duplicate"))
     rejected = queries.filter(pa.array(why >= 0))

@@ -1,6 +1,6 @@
 """collect: loads all query sources into one partitioned table; only validates that rows parse.
 
-The table is cut and sorted by query id, equal ids in the order of their sources, so that every later stage can work on a
+It is partitioned and sorted by query id, equal ids in the order of their sources, so that every later stage can work on a
 part at a time. Rows are first spread over buckets on disk: memory holds one bucket, not the corpus.
 """
 
@@ -60,7 +60,7 @@ class Collect(Section):
 
 
 class UnreadableError(ValueError):
-    """A row that is not a query; ``kind`` is what such rows are counted by."""
+    """A row that is not a query; ``kind`` is the name under which such rows are counted."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)

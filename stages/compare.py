@@ -134,7 +134,7 @@ def difficulties(values: Values) -> dict[str, list[np.ndarray]]:
 
 
 def adaptivities(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
-    """How each model's length follows difficulty."""
+    """How each model's length depends on difficulty."""
     tokens = {model: [measures["mean_tokens"] for measures in by.values()] for model, by in values.items()}
     return adaptivity(difficulties(values), tokens, settings.resamples, settings.confidence, seed)
 

@@ -1,7 +1,7 @@
 """constrain: a model writes the constraints of instructions in IFEval's form, where the source has none.
 
-Every proposal is held against the checkers' own signatures. Queries that are left without a constraint could never be
-verified: they leave here, with that reason.
+Every proposal is checked against the checkers' own signatures. Queries that are left without a constraint could never be
+verified: they are rejected here, with that reason.
 """
 
 import json
@@ -39,13 +39,13 @@ class Writer(Section):
     """How the model that writes constraints runs."""
 
     engine: EngineSettings
-    """What generates."""
+    """The engine."""
     sampling: Sampling
-    """How it samples."""
+    """Sampling settings."""
     attempts: Positive
-    """How often it is asked per query, until a checker takes one of its proposals."""
+    """How often it is asked per query, until a checker accepts one of its proposals."""
     max_in_flight: Positive
-    """Requests at the engine at any time."""
+    """Requests in flight at any time."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Constrain(Section):
 
 @cache
 def catalogue() -> str:
-    """Every checker's id and the arguments that it takes, one line each, for the prompt."""
+    """Every checker's id and the arguments that it accepts, one line each, for the prompt."""
     lines = []
     for name, checker in sorted(checkers().items()):
         wanted = ", ".join(signature(checker(name).build_description).parameters)
@@ -67,7 +67,7 @@ def catalogue() -> str:
 
 
 def proposals(text: str) -> list[Constraint]:
-    """The constraints of an answer: its last JSON list, of which those stay that a checker takes."""
+    """The constraints of an answer: from its last JSON list, those that a checker accepts."""
     decoder, start = json.JSONDecoder(), text.rfind("[")
     while start >= 0:
         try:
@@ -89,7 +89,7 @@ def accepted(constraint: Constraint) -> bool:
 
 
 def lacks(query: Query) -> bool:
-    """Whether an instruction comes without constraints that the checkers take."""
+    """Whether an instruction comes without constraints that the checkers accept."""
     if query["category"] != "if":
         return False
     try:
@@ -102,7 +102,7 @@ def lacks(query: Query) -> bool:
 def written(
     engine: LedgerEngine, queries: list[Query], revision: str, writer: Writer, text: str
 ) -> dict[str, list[Constraint]]:
-    """What the model proposed and the checkers take, by query id; those without are asked again."""
+    """What the model proposed and the checkers accept, by query id; those without are asked again."""
     found: dict[str, list[Constraint]] = {}
     for attempt in range(1, writer.attempts + 1):
         asking: dict[str, tuple[Request, list[str]]] = {}
@@ -138,7 +138,7 @@ def instructions(queries: pa.Table) -> list[Query]:
 
 
 def constrained(queries: pa.Table, proposed: dict[str, list[Constraint]]) -> tuple[pa.Table, pa.Table]:
-    """The same for a table; only its instructions are looked at."""
+    """The same for a table; only its instructions are considered."""
     kept, rejected = constrain(instructions(queries), proposed)
     others = queries.filter(pc.field("category") != "if")
     stays = pa.concat_tables([others, pa.Table.from_pylist(kept, QUERY)]).sort_by("id") if kept else others

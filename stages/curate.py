@@ -1,9 +1,9 @@
 """curate: keeps a teacher's verified traces that are well-formed, fluent and not repetitive. Every removed one has its reason.
 
 - ``structure``: turns do not alternate and end with the assistant; not one think part and one answer part, neither empty,
-  with nothing after; or cut.
-- ``special_token``: a text of the dialogue spells a special token of the student's tokenizer, which would take it for one.
-- ``perplexity``: above the teacher's ``max_perplexity``, or no number.
+  with nothing after; or truncated.
+- ``special_token``: a text of the dialogue contains a special token of the student's tokenizer, which would encode it as one.
+- ``perplexity``: above the teacher's ``max_perplexity``, or not a number.
 - ``ngram``: holds a run of ``ngram`` tokens that occurs more than ``max_repeats`` times in the data set's responses.
 - ``repetition``: over ``max_repetition`` of its runs of ``ngram`` tokens occurred earlier in the same response.
 """
@@ -50,7 +50,7 @@ class Curate(Section):
     max_repetition: Annotated[float, Ge(0), Le(1)]
     """The highest share of a response's n-grams that may have occurred earlier in it."""
     memory: Positive
-    """What counting n-grams may take, in MB; the exact counts of candidates may take as much again."""
+    """Memory for counting n-grams, in MB; the exact counts of candidates may take as much again."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def distillation(accounts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float]:
-    """What the traces took of the engine, failed attempts included; ``run`` is the information of distill's run."""
+    """What the traces cost in engine time, failed attempts included; ``run`` is the information of distill's run."""
     seconds = run["engine_seconds"] * run["devices"]
     figures = {"device_seconds": round(seconds, 1), "device_seconds_per_verified_trace": round(seconds / max(verified, 1), 4)}
     if price.device_hour is not None:
@@ -177,7 +177,7 @@ def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float]:
 
 
 def attempts(table: pa.Table) -> pa.Array:
-    """What an attempt is known by, a text per row: its query and its number."""
+    """The key of each attempt, one string per row: its query and its number."""
     return combine_chunks(pc.binary_join_element_wise(table["query_id"], pc.cast(table["attempt"], pa.string()), "-"))
 
 

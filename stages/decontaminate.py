@@ -47,7 +47,7 @@ class Decontaminate(Section):
 
 
 class Benchmarks:
-    """Every benchmark question, findable by its whole text and by its n-grams."""
+    """Every benchmark question, findable by its full text and by its n-grams."""
 
     def __init__(self, items: list[dict[str, str]], settings: Decontaminate):
         self.settings = settings
@@ -64,7 +64,7 @@ class Benchmarks:
         self.index = index_of(grams, np.array(list(self.exact), np.int64))
 
     def size(self, length: int) -> int:
-        """How long an n-gram a question of so many words is looked for by; a very short one is looked for whole."""
+        """The n-gram size used to search for a question of so many words; a very short one is matched as a whole."""
         return self.settings.ngram if length >= self.settings.ngram else min(self.settings.short_ngram, length)
 
     def match(self, text: str) -> Found | None:
@@ -82,7 +82,7 @@ class Benchmarks:
 
 
 def evidence(messages: pa.Array, nearest: pa.Table, benchmarks: Benchmarks) -> dict[int, Found]:
-    """What was found against each row that goes; ``nearest`` holds every row's nearest item and its cosine."""
+    """Method, item and score of each row to remove; ``nearest`` holds every row's nearest item and its cosine."""
     cosines = nearest["cosine"].to_numpy()
     close = cosines > benchmarks.settings.max_cosine
     rows = np.flatnonzero(suspects(messages, benchmarks.index) | close)
@@ -110,7 +110,7 @@ def decontaminate(queries: pa.Table, nearest: pa.Table, benchmarks: Benchmarks) 
 
 
 def report(rejected: pa.Table) -> Counter[tuple[str, str]]:
-    """How many queries each benchmark took away, by method."""
+    """How many queries were removed for each benchmark, by method."""
     items = rejected["benchmark_item"].to_pylist()
     return Counter((item.rsplit("-", 1)[0], method) for item, method in zip(items, rejected["reason"].to_pylist(), strict=True))
 

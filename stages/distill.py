@@ -1,6 +1,6 @@
 """distill: a teacher answers every query, again with a fresh seed, until the answer verifies or the attempts run out.
 
-Generation and verification run side by side: while the engine generates, the verifiers work on what has come, and a fail
+Generation and verification run concurrently: while the engine generates, finished completions are verified, and a fail
 goes back to the engine with its next attempt. Every completion and every verdict goes into the ledger at once; the
 traces are read from the ledger when all queries are settled.
 """

@@ -109,7 +109,7 @@ def rows_of(results: dict[str, Any], lm: EngineLM, verdicts: dict[str, list[Verd
 
 
 def verify_settings(verify: VerifyParams, settings: Evaluate) -> tuple[VerifyParams, dict[str, Rule]]:
-    """How benchmarks are verified: all tests of a program, all of a score, no judge but one that a verifier cannot do without.
+    """How benchmarks are verified: all tests of a program, the full score, a judge only where a verifier requires one.
 
     Raises ConfigError where a benchmark's verifier is unknown, or needs a judge that has no settings.
     """
@@ -123,7 +123,7 @@ def verify_settings(verify: VerifyParams, settings: Evaluate) -> tuple[VerifyPar
 
 
 def conditions(settings: Evaluate, lm: EngineLM, router: Router) -> dict[str, Any]:
-    """Under what the samples were drawn and verified: two scores may be compared where these are the same."""
+    """The conditions under which samples were drawn and verified: scores are comparable where these are equal."""
     asked = hashlib.sha256(json.dumps(sorted(str(request.messages) for request in lm.requests.values())).encode())
     files = {each: [Path(task.task), Path(f"data/benchmarks/{each}.jsonl")] for each, task in settings.benchmarks.items()}
     tasks = {each: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() for each, paths in files.items()}

@@ -1,6 +1,6 @@
-"""pack: packs whole dialogues into training windows with as little padding as possible.
+"""pack: packs complete dialogues into training windows with as little padding as possible.
 
-Windows are filled by first-fit decreasing over the whole data set. ``ids.npy``, ``targets.npy`` and ``positions.npy`` are
+Windows are filled by first-fit decreasing over the entire data set. ``ids.npy``, ``targets.npy`` and ``positions.npy`` are
 (windows, window), mapped into memory and written a dialogue at a time: targets are true on the last response alone,
 positions restart with every dialogue, and what is left of a window is one dialogue of padding without targets.
 """
@@ -59,7 +59,7 @@ def pad_token() -> int:
 
 
 def digest_of(arrays: dict[str, np.ndarray]) -> str:
-    """The hash of all that is trained on. Windows are hashed as they lie in memory, which is how they lie on disk."""
+    """The hash of all that is trained on. Windows are hashed in their memory layout, which is also that on disk."""
     digest = hashlib.sha256()
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

@@ -47,7 +47,7 @@ INFO = {
 def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str) -> dict[str, Any]:
     """One row in the released schema; the last turn's info describes the response, every turn's the query.
 
-    A query's own system prompt follows the pipeline's, as it was asked.
+    A query's own system prompt follows the pipeline's, as in the request.
     """
     about = {
         "source": query["source"],
@@ -132,7 +132,7 @@ All responses passed verification. Companion data sets contain other teachers' r
 
 
 def facts(teacher: str, teachers: list[str], ids: str) -> dict[str, Any]:
-    """What the card says beside the counts: teachers, thresholds and provenance."""
+    """What the card says besides the counts: teachers, thresholds and provenance."""
     lock, about = model_locks.read(model_locks.teacher_role(teacher)), read_json(f"metrics/teachers/{teacher}.json")
     return {
         "teacher": f"{lock.id}, revision {lock.revision}",

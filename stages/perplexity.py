@@ -1,6 +1,6 @@
 """perplexity: perplexity of each verified trace under the scorer, over query and response; filtering happens in curate.
 
-Every score goes into the ledger at once: a killed run goes on where it was, and the scorer is loaded only where one is missing.
+Every score goes into the ledger at once: a killed run resumes where it stopped; the scorer is loaded only where one is missing.
 """
 
 from contextlib import closing
@@ -28,9 +28,9 @@ class Perplexity(Section):
     batch_tokens: Positive
     """Tokens per forward pass, padding included."""
     max_tokens: Positive
-    """Longer texts are cut to so many tokens."""
+    """Longer texts are truncated to so many tokens."""
     dtype: str
-    """What the scorer computes in, ``float32`` or ``bfloat16``."""
+    """The scorer's data type, ``float32`` or ``bfloat16``."""
 
 
 def main(teacher: str) -> None:

@@ -1,6 +1,6 @@
 """report: one page that works offline, with the study's figures and the tables behind them.
 
-The words and tables are in `evaluation.report_tables`, the drawings in `evaluation.figures`. Nothing on the page depends on
+The texts and tables are in `evaluation.report_tables`, the drawings in `evaluation.figures`. Nothing on the page depends on
 the clock: what each stage's run took is in files under .runs/, which the page loads when a reader opens that section.
 """
 
@@ -25,14 +25,14 @@ PER_MODEL = ("evaluate", "students")
 
 @dataclass(frozen=True)
 class Report(Section):
-    """What the page says of itself."""
+    """The page's title and note, and a study to compare with."""
 
     title: str
     """Its title."""
     note: str
     """What the run is, and is not."""
     study: str | None
-    """A file of a study's own figures to set beside these; null for none."""
+    """A file of a study's own figures to show next to these; null for none."""
 
 
 def by_name(kind: str, names: list[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """similarity: the benchmark question nearest to any user turn of a query, by the cosine of sentence embeddings.
 
-Embeddings go into the ledger, some at a time: a killed run goes on where it was, another benchmark costs its own questions
+Embeddings go into the ledger in batches: a killed run resumes where it stopped, another benchmark costs its own questions
 only, and the embedder is loaded only where a text is new.
 """
 
@@ -32,9 +32,9 @@ class Similarity(Section):
     batch: Positive
     """Texts per forward pass."""
     max_tokens: Positive
-    """Longer texts are cut to so many tokens."""
+    """Longer texts are truncated to so many tokens."""
     dtype: str
-    """What the embedder computes in, ``float32`` or ``bfloat16``."""
+    """The embedder's data type, ``float32`` or ``bfloat16``."""
 
 
 def nearest(queries: np.ndarray, items: np.ndarray, block: int = 4096) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """tokenise: tokenizes a teacher's verified traces with the student's tokenizer, once, into memory-mapped shards.
 
-They serve n-grams, lengths and packing. The system prompt is left out, as in the study: it is part of the prompt at
+They are used for n-grams, lengths and packing. The system prompt is left out, as in the study: it is part of the prompt at
 distillation and evaluation, and not trained on.
 """
 

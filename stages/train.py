@@ -1,7 +1,7 @@
 """train: one student per teacher. transformers' Trainer over DeepSpeed, packed windows, loss on the last response only.
 
 It starts ``processes`` ranks per machine, under torchrun on this one or by DeepSpeed's launcher on those of ``hostfile``.
-DVCLive shows the loss in dvclive/ while it trains. A training that was finished before is handed back without a step.
+DVCLive shows the loss in dvclive/ while it trains. A training that was finished before is restored without a step.
 """
 
 import shutil

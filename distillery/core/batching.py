@@ -1,4 +1,4 @@
-"""Batches for a model, rows of like length together, padded on the right, and the devices that copies of it work on."""
+"""Right-padded batches of rows of similar length for a model, and the devices that its copies run on."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def padded(rows: list[list[int]], pad: int, device: Any) -> tuple[Any, Any]:
 
 
 def devices() -> list[str]:
-    """Every GPU, or the processor."""
+    """Every GPU, or else the CPU."""
     import torch
 
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]

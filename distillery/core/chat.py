@@ -1,4 +1,4 @@
-"""Messages of chats: read from the forms that data sets have, and what a query is known by."""
+"""Chat messages: reading the formats that data sets use, and query ids."""
 
 import hashlib
 import json
@@ -7,13 +7,13 @@ import unicodedata
 from typing import Any
 
 UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
-"""What no table can hold: null bytes and lone surrogates."""
+"""Matches what tables cannot store: null bytes and lone surrogates."""
 Messages = list[dict[str, str]]
 SPEAKERS = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 
 
 def canonical(messages: Messages) -> str:
-    """The text that a query is known by: Unicode NFC, runs of white space as one space."""
+    """The normalized text that a query's id is based on: Unicode NFC, runs of white space collapsed to one space."""
     turns = [[m["role"], re.sub(r"\s+", " ", unicodedata.normalize("NFC", m["content"])).strip()] for m in messages]
     return json.dumps(turns, ensure_ascii=True)
 
@@ -24,7 +24,7 @@ def identify(messages: Messages) -> str:
 
 
 def as_messages(value: Any) -> Messages:
-    """A prompt, or a list of turns (role and content, or from and value), as messages. Raises ValueError for all else."""
+    """A prompt, or a list of turns (role and content, or from and value), as messages. Raises ValueError for anything else."""
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
@@ -51,7 +51,7 @@ def asked_and_answered(messages: Messages) -> tuple[Messages, str | None]:
 
 
 def get_path(row: Any, path: str) -> Any:
-    """The value at a dotted path in a row, ``conversations.-1.info.category``; None where the path leads nowhere."""
+    """The value at a dotted path in a row, ``conversations.-1.info.category``; None where the path does not exist."""
     if isinstance(row, dict) and path in row:
         return row[path]
     for step in path.split("."):
@@ -65,7 +65,7 @@ def get_path(row: Any, path: str) -> Any:
 
 
 def end_of_turn(tokenizer: Any) -> str | None:
-    """The token by which the chat template ends a response, where models must stop; often not what ends a base's texts."""
+    """The token with which the chat template ends a response, the stop token; often not the base's end-of-text token."""
     said = "response"
     dialogue = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
     whole = tokenizer.apply_chat_template(dialogue, tokenize=False)

@@ -1,12 +1,12 @@
-"""Hashes of what code does, so that a comment re-runs nothing and a change of the packing kernel re-runs what packs.
+"""Hashes of code without comments: an edited comment re-runs nothing, a changed packing kernel re-runs what packs.
 
 ``python -m distillery.core.codehash`` writes code.yaml: for each stage, a hash over its module and every module of ours that
 it reaches. dvc.yaml names that hash as the stage's parameter. ``--check`` writes nothing and fails where the file is stale.
 
 Code is hashed as its syntax tree without docstrings: comments and layout do not count, annotations do (a settings class is
-made of them). The tree is written down by our own rules, because `ast.dump` differs from one Python version to the next.
+made of them). The tree is serialized by our own rules, because `ast.dump` differs from one Python version to the next.
 
-A module reaches what it imports, anywhere in it, and what it names: a text that is the whole dotted name of one of our
+A module reaches what it imports, anywhere in it, and what it names: a string that is the full dotted name of one of our
 modules counts as an import (a process started with ``-m``), that of a package as an import of everything in the package (the
 folder that is copied into the sandbox).
 """
@@ -51,13 +51,13 @@ def canonical(node: Any) -> Any:
     if not isinstance(node, ast.AST):
         return [type(node).__name__, repr(node)]
     fields = {name: value for name, value in ast.iter_fields(node) if name not in IGNORED_FIELDS}
-    if isinstance(node, ast.JoinedStr):  # some versions of Python end a format specification with an empty text
+    if isinstance(node, ast.JoinedStr):  # some versions of Python end a format specification with an empty string
         fields["values"] = [part for part in node.values if not isinstance(part, ast.Constant) or part.value]
     return [type(node).__name__, *([name, canonical(value)] for name, value in fields.items() if value not in (None, []))]
 
 
 def _is_docstring(node: Any) -> bool:
-    """Whether a statement is a bare text: a docstring, or the words under a settings field."""
+    """Whether a statement is a bare string: a docstring, or the description under a settings field."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -107,7 +107,7 @@ def reached(module: str) -> list[str]:
 
 
 def stage_hashes() -> dict[str, Any]:
-    """The content of code.yaml: a hash by stage, those of the small world under ``mini``."""
+    """The content of code.yaml: a hash per stage, those of the small world under ``mini``."""
     of_module = {name: hash_code(reached(name)) for name in modules() if is_command(name)}
     stages = {name.removeprefix("stages."): value for name, value in of_module.items() if name.startswith("stages.")}
     mini = {name.removeprefix("mini."): value for name, value in of_module.items() if name.startswith("mini.")}

@@ -58,7 +58,7 @@ def parse(kind: Any, value: Any, section: str, path: Path = PARAMS) -> Any:
 
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
-    """The whole file; every section must belong to a stage or be one that stages share."""
+    """The complete file; every section must belong to a stage or be one that stages share."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file; write it with `python -m distillery.core.profiles mini`")
     try:
@@ -97,7 +97,7 @@ def _explain(kind: type, section: str, path: Path, mistake: Any) -> str:
 
 
 def _names(kind: Any, location: tuple) -> set[str]:
-    """The field names of the dataclass that a location inside ``kind`` leads to, or nothing."""
+    """The field names of the dataclass that a location inside ``kind`` refers to; empty if none."""
     for step in location:
         if not is_dataclass(kind):
             return set()

@@ -10,7 +10,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A file or row that is not what it must be."""
+    """A missing or invalid file or row."""
 
 
 class EngineError(UserError):

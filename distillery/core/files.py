@@ -29,7 +29,7 @@ class ScannedRow(NamedTuple):
 
 @contextmanager
 def atomic_dir(folder: str | Path) -> Iterator[Path]:
-    """A new folder to write into, which replaces ``folder`` when the block ends well and disappears when it does not."""
+    """A new folder to write into, which replaces ``folder`` when the block succeeds and is deleted when it fails."""
     folder = Path(folder)
     draft = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(draft, ignore_errors=True)
@@ -84,7 +84,7 @@ def read_json_lines(path: str | Path) -> list[Row]:
 
 
 def scan_json_lines(path: str | Path) -> Iterator[ScannedRow]:
-    """Every row of a file, blank lines left out. Raises DataError where the file is missing."""
+    """Every row of a file, blank lines skipped. Raises DataError where the file is missing."""
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file")

@@ -2,7 +2,7 @@
 
 Each writer appends to a file of its own, ``open-<host>-<pid>-<random>.jsonl``, one line and one write per record, so that a
 killed writer loses only what was in flight. On closing, the file is renamed to an immutable ``part-...``. A truncated last
-line is the mark of a kill and is skipped. Reading continues from where it stopped, so another writer's records appear while
+line is what a kill leaves, and is skipped. Reading continues from where it stopped, so another writer's records appear while
 it works.
 """
 
@@ -45,7 +45,7 @@ class Journal:
         return self.folder / f"{OPEN}{self.own}.jsonl"
 
     def append(self, record: dict[str, Any]) -> RecordLocation:
-        """Adds a record; it is in the operating system's hands when this returns, in one write."""
+        """Appends a record in a single write; the operating system has it when this returns."""
         if self.file is None:
             self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         line = json.dumps(record, ensure_ascii=True).encode() + b"\n"
@@ -56,7 +56,7 @@ class Journal:
         return place
 
     def refresh(self) -> Iterator[tuple[bytes, RecordLocation]]:
-        """The whole lines that are new in any file, each with its place."""
+        """The new complete lines of every file, each with its location."""
         for path in self.files():
             writer = writer_of(path)
             start = self.read_to.get(writer, 0)
@@ -88,7 +88,7 @@ class Journal:
         """A record's line."""
         try:
             return self._fetch(place)
-        except FileNotFoundError:  # sealed between a look at its name and the opening
+        except FileNotFoundError:  # sealed after its name was read and before it was opened
             return self._fetch(place)
 
     def _fetch(self, place: RecordLocation) -> bytes:
@@ -97,7 +97,7 @@ class Journal:
             return file.read(place.size)
 
     def others(self, within: float = 60.0) -> int:
-        """How many other writers seem to be at work: their files are open and changed so many seconds ago at most."""
+        """How many other writers seem active: their files are open and were changed within so many seconds."""
         recent = 0
         for path in self.folder.glob(f"{OPEN}*.jsonl"):
             with suppress(FileNotFoundError):
@@ -137,7 +137,7 @@ def writer_of(path: Path) -> str:
 
 
 def alive(path: Path) -> bool:
-    """Whether the writer of an open file may still be at work: it is of another host, or its process runs here."""
+    """Whether the writer of an open file may still be active: it is on another host, or its process runs on this one."""
     host, pid, _ = writer_of(path).rsplit("-", 2)
     return host != socket.gethostname() or Path("/proc", pid).exists()
 

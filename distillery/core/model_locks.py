@@ -1,4 +1,4 @@
-"""Model locks: which model a role is, down to the hash of its files.
+"""Model locks: which model each role uses, down to the hashes of its files.
 
 Under models/locks, one file per role: ``roles/base.json``, ``teachers/NAME.json``.
 """
@@ -27,7 +27,7 @@ class Lock:
 
     @property
     def hub_revision(self) -> str | None:
-        """The revision to load by; a path has none."""
+        """The revision to load; None for a path."""
         return None if self.local else self.revision
 
 
@@ -40,7 +40,7 @@ def path_of(role: str) -> Path:
 
 
 def read_optional(role: str) -> Lock | None:
-    """The lock of a role that a profile may leave out; None where it does."""
+    """The lock of an optional role; None where the profile omits it."""
     found = read_json(path_of(role))
     return Lock(**found) if found else None
 

@@ -16,7 +16,7 @@ def names() -> list[str]:
 
 
 def merge(below: Any, above: Any) -> Any:
-    """Mappings key by key; of anything else the value above."""
+    """Merges mappings key by key; for anything else the overriding value is used."""
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     return below | {key: merge(below[key], value) if key in below else value for key, value in above.items()}
@@ -25,7 +25,7 @@ def merge(below: Any, above: Any) -> Any:
 def compose(name: str) -> str:
     """The text of params.yaml for a profile."""
     common, profile = (yaml.safe_load(path.read_text()) for path in (CONF / "common.yaml", CONF / "profiles" / f"{name}.yaml"))
-    # Anchors are spelt out, so that every setting stands where it applies and can be changed alone.
+    # Anchors are expanded, so that every setting appears where it applies and can be changed alone.
     yaml.SafeDumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
     body = yaml.safe_dump(merge(common, profile), sort_keys=False, allow_unicode=True, width=120)
     header = f"# Written by `python -m distillery.core.profiles {name}` from conf/. Change it there, or here for an experiment."

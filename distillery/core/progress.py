@@ -12,7 +12,7 @@ class Progress:
     """One line every few seconds: done, rate, time left.
 
     The clock starts at the first update, so that neither the start of an engine nor imports count in the rate. ``total``
-    is None where nobody knows it; ``every`` is in seconds.
+    is None where unknown; ``every`` is in seconds.
     """
 
     def __init__(self, stage: str, unit: str, total: int | None = None, every: float = 5.0):
@@ -21,7 +21,7 @@ class Progress:
         self.started = self.shown = 0.0
 
     def update(self, done: int, note: str = "") -> None:
-        """Says how much is done by now; prints where the last line is a while ago."""
+        """Reports how much is done by now; prints a line if the last one is old enough."""
         now = time.monotonic()
         if self.first is None:
             self.first, self.started, self.shown = done, now, now

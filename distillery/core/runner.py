@@ -65,7 +65,7 @@ def _on_ray(work: Work, parts: int) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _in_folder(work: Work, part: int, folder: Path) -> tuple[int, dict[str, Any], Exception | None]:
-    """One part on another machine. Errors that are no bugs travel as values: Ray would wrap them in its own traceback."""
+    """One part on another machine. Expected errors are returned as values: Ray would wrap them in its own traceback."""
     os.chdir(folder)
     try:
         return part, work(part), None
@@ -74,7 +74,7 @@ def _in_folder(work: Work, part: int, folder: Path) -> tuple[int, dict[str, Any]
 
 
 def _join_cluster() -> None:
-    """Connects to the cluster, once a process. Raises ConfigError or DataError where there is none."""
+    """Connects to the cluster, once per process. Raises ConfigError or DataError where there is none."""
     import ray
 
     if ray.is_initialized():

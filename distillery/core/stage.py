@@ -2,7 +2,7 @@
 
 A stage's metrics are an output that DVC hashes: an exact reproduction gives the same bytes. What differs from run to run
 (clock, host, device, versions of libraries, what came out of the ledger) goes into a file of its own under ``.runs/``,
-which nothing hashes and the report page shows where it is there.
+which nothing hashes and the report page shows where it exists.
 """
 
 import json
@@ -28,7 +28,7 @@ Metrics = dict[str, Any]
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions; a package that is not there is left out."""
+    """Installed versions; packages that are not installed are omitted."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -39,7 +39,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def cpu() -> str:
-    """The processor's name as the system gives it."""
+    """The CPU's name as the system reports it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
@@ -47,7 +47,7 @@ def cpu() -> str:
 
 
 def device() -> str:
-    """The accelerator that torch sees, else the processor."""
+    """The accelerator that torch sees, else the CPU."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu()
@@ -65,14 +65,14 @@ def write_run(info: Metrics, metrics: str | Path) -> None:
 
 
 def read_run(metrics: str | Path) -> Metrics | None:
-    """The run information that was written beside these metrics; None where the stage did not run here."""
+    """The run information that was written with these metrics; None where the stage did not run here."""
     path = run_path(metrics)
     return json.loads(path.read_text().partition("=\n")[2].rstrip(";\n")) if path.exists() else None
 
 
 @contextmanager
 def record_metrics(path: str | Path, *packages: str, device: str | None = None) -> Iterator[tuple[Metrics, Metrics]]:
-    """Yields two dicts to fill, a stage's metrics and its run information; writes both when the block ends well."""
+    """Yields two dicts to fill, a stage's metrics and its run information; writes both when the block succeeds."""
     metrics: Metrics = {}
     run: Metrics = {}
     start = time.monotonic()
@@ -91,7 +91,7 @@ def record_metrics(path: str | Path, *packages: str, device: str | None = None) 
 def run_stage(main: Callable[..., None]) -> None:
     """Runs a stage's ``main`` with the command line's arguments; any error ends as a clear line and exit code 1.
 
-    A `UserError` is shown alone. All else is a bug or the system's failure: its traceback goes to a file that the line names.
+    A `UserError` is shown alone. Anything else is a bug or a system failure: its traceback goes to a file that the line names.
     """
     stage, parameters = Path(sys.argv[0]).stem, signature(main).parameters.values()
     required = [parameter for parameter in parameters if parameter.default is parameter.empty]
@@ -109,7 +109,7 @@ def run_stage(main: Callable[..., None]) -> None:
 
 
 def write_traceback(name: str) -> Path:
-    """Keeps the traceback of the exception at hand; returns its file."""
+    """Saves the traceback of the current exception; returns its file."""
     path = LOGS / f"{name.replace('/', '_')}.log"
     write_text(traceback.format_exc(), path)
     return path

@@ -1,11 +1,11 @@
 """Tables on disk: parquet with fixed schemas and our own part names.
 
-The corpus and all that is made of it is partitioned by query id: part i of N holds the ids whose first 32 bits lie in the
+The corpus and everything derived from it is partitioned by query id: part i of N holds the ids whose first 32 bits lie in the
 i-th of N equal ranges, sorted. So part i of the traces belongs to part i of the queries, a part is processed alone in
-little memory, and duplicates meet in one part.
+little memory, and duplicates are in the same part.
 
-The same rows give the same bytes: rows are sorted by the caller, row groups have a fixed size, and nothing carries a
-clock. A folder appears whole, by a rename, or not at all.
+The same rows give the same bytes: rows are sorted by the caller, row groups have a fixed size, and nothing contains
+a timestamp. A folder appears complete, by a rename, or not at all.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ def part_paths(folder: str | Path) -> list[Path]:
 
 
 def matching_parts(*folders: str | Path) -> list[list[Path]]:
-    """The parts of each folder. Raises DataError where they are not partitioned alike, as tables of one corpus are."""
+    """The parts of each folder. Raises DataError where their partitions differ; tables of one corpus have the same."""
     found = [part_paths(folder) for folder in folders]
     for folder, paths in zip(folders, found, strict=True):
         if len(paths) != len(found[0]):
@@ -45,7 +45,7 @@ def part_name(part: int) -> str:
 
 
 def parts_for(rows: int) -> int:
-    """How many parts a corpus of so many rows is cut into: a power of two, so that borders stay where they are."""
+    """How many parts a corpus of so many rows is split into: a power of two, so that boundaries stay fixed."""
     return 1 << max(-(-rows // ROWS_PER_PART) - 1, 0).bit_length()
 
 
@@ -84,7 +84,7 @@ def write_part(table: pa.Table, path: str | Path) -> None:
 def write_table(rows: Iterable[dict[str, Any]], folder: str | Path, schema: pa.Schema, parts: int = 1) -> None:
     """Writes rows, sorted by their first field where there are ``parts``, each into the part of its id.
 
-    Rows that come one by one are held a row group at a time.
+    Rows from an iterator are buffered, one row group at a time.
     """
     key = schema.names[0]
     with atomic_dir(folder) as target:

@@ -14,7 +14,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def teacher_names() -> list[str]:
-    """The names under ``teachers`` in params.yaml. Raises ConfigError where there is none, or one is unusable."""
+    """The names under ``teachers`` in params.yaml. Raises ConfigError where there is none, or one is invalid."""
     names: list[str] = config.load(list[str], "teachers")
     if not names:
         raise ConfigError("params.yaml: teachers: empty; name at least one, with its settings under `teacher`")
@@ -27,9 +27,9 @@ def teacher_names() -> list[str]:
 
 
 def keep_only(folder: str | Path, names: Iterable[str], suffix: str = "") -> None:
-    """Deletes what teachers that were since removed left in a folder of one entry (``name + suffix``) per teacher.
+    """Deletes the entries of removed teachers from a folder with one entry (``name + suffix``) per teacher.
 
-    A stage that reads all teachers depends on the folder, so an entry more would change what DVC records for it from one
+    A stage that reads all teachers depends on the folder, so an extra entry would change what DVC records for it from one
     clone to the next. Raises DataError where an entry is missing, as after a `dvc pull` of only some outputs.
     """
     folder, wanted = Path(folder), {f"{name}{suffix}" for name in names}

@@ -1,6 +1,6 @@
-"""Text in columns: what a code point is good for, and the messages of many queries as flat bytes.
+"""Text columns: flags of code points, and the messages of many queries as flat bytes.
 
-Kernels read UTF-8 bytes of Arrow arrays as they lie there, so that 1.89 million queries are no Python objects.
+Kernels read the UTF-8 bytes of Arrow arrays in place, so that 1.89 million queries need no Python objects.
 """
 
 import sys
@@ -20,7 +20,7 @@ ROLES = ("user", "assistant", "system")
 
 @cache
 def classes() -> np.ndarray:
-    """Flags of every code point, uint8: SPACE, or ODD where prose, mathematics and code have no use for it."""
+    """Flags of every code point, uint8: SPACE, or ODD where it is unusual in prose, mathematics and code."""
     flags = np.zeros(sys.maxunicode + 1, np.uint8)
     for point in range(sys.maxunicode + 1):
         char = chr(point)
@@ -52,7 +52,7 @@ def combine_chunks(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def as_before(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Which rows hold the same as the row before them; bool, (rows,)."""
+    """Which rows equal the row before them; bool, (rows,)."""
     values = combine_chunks(column)
     same = np.zeros(len(values), bool)
     same[1:] = pc.equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False) if len(values) else False
@@ -68,20 +68,20 @@ def flat(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def contents(messages: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """All contents of a column of messages, end to end, and where each row's begin: int64, (rows + 1,)."""
+    """All contents of a column of messages, concatenated, and where each row's begin: int64, (rows + 1,)."""
     borders = messages.offsets.to_numpy().astype(np.int64)
     said = messages.values.field("content").slice(borders[0], borders[-1] - borders[0])
     return said.fill_null(""), borders - borders[0]
 
 
 def joined(messages: pa.Array) -> pa.Array:
-    """The messages of each row as one text, a line break between them."""
+    """The messages of each row as one text, joined by line breaks."""
     said, borders = contents(messages)
     return pc.binary_join(pa.ListArray.from_arrays(pa.array(borders.astype(np.int32)), said), "\n")
 
 
 def out_of_turn(messages: pa.Array) -> np.ndarray:
-    """Which rows' turns, but for a system prompt, do not alternate from user to user: nobody could answer those; bool."""
+    """Which rows' turns, apart from a system prompt, do not alternate or do not begin and end with the user; bool."""
     borders = messages.offsets.to_numpy().astype(np.int64)
     roles = messages.values.field("role").slice(borders[0], borders[-1] - borders[0])
     known = pc.index_in(roles, pa.array(ROLES, roles.type)).fill_null(len(ROLES))

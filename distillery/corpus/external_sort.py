@@ -31,7 +31,7 @@ class Buckets:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is held."""
+        """Writes the buffered rows."""
         groups: dict[int, list[Query]] = {}
         for query in self.held:
             groups.setdefault(part_of(query["id"], BUCKETS), []).append(query)
@@ -46,7 +46,7 @@ class Buckets:
         return self.folder / f"bucket-{bucket}.arrow"
 
     def parts(self) -> Iterator[pa.Table]:
-        """The parts of the whole, each sorted by id, equal ids in the order in which they came."""
+        """All parts of the corpus in order, each sorted by id; equal ids keep their input order."""
         self.flush()
         self.open.close()
         parts = min(parts_for(self.rows), BUCKETS)

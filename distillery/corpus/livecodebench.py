@@ -1,6 +1,6 @@
 """LiveCodeBench's tests: public ones as JSON, private ones as JSON within a pickle, compressed, in base64.
 
-A pickle is a program. This one is never run: its opcodes are read, and only those are let pass that spell one text.
+A pickle is a program. It is never run: its opcodes are parsed, and only those that build a single string are accepted.
 """
 
 import base64
@@ -19,7 +19,7 @@ AROUND = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP"}
 
 
 def sole_text(pickled: bytes) -> str:
-    """The text that a pickle holds. Raises DataError where it is, or does, anything else."""
+    """The string that a pickle holds. Raises DataError where it holds, or does, anything else."""
     texts: list[str] = []
     try:
         for opcode, value, _ in pickletools.genops(pickled):
@@ -37,7 +37,7 @@ def sole_text(pickled: bytes) -> str:
 
 
 def unpacked(packed: str) -> str:
-    """Private tests as JSON text. Raises DataError where they are not packed as said, or unpack to over 1 GiB."""
+    """Private tests as JSON text. Raises DataError where they are not in this encoding, or unpack to over 1 GiB."""
     try:
         stream = zlib.decompressobj()
         pickled = stream.decompress(base64.b64decode(packed, validate=True), LARGEST)
@@ -49,7 +49,7 @@ def unpacked(packed: str) -> str:
 
 
 def listed(value: Any) -> list[dict[str, Any]]:
-    """One column's tests: a list, its JSON, or that packed. Raises DataError for all else."""
+    """One column's tests: a list, its JSON, or its packed JSON. Raises DataError for anything else."""
     if isinstance(value, str):
         text = value if value.lstrip().startswith("[") else unpacked(value) if value.strip() else "[]"
         try:
@@ -76,5 +76,5 @@ def cases_of(columns: Iterable[Any], metadata: Any) -> str:
 
 
 def _arguments(text: str) -> list[Any]:
-    """A call's arguments, a line of JSON each."""
+    """A call's arguments, one line of JSON per argument."""
     return [json.loads(line) for line in text.split("\n") if line.strip()]

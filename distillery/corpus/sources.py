@@ -46,9 +46,9 @@ class Origin(Section):
 
 
 def pinned(origin: T) -> T:
-    """The origin at the commit that its revision names on the hub now; a path or a commit as it is.
+    """The origin pinned to the commit that its revision now names on the hub; a path or a commit unchanged.
 
-    Raises DataError where the hub does not say.
+    Raises DataError where the hub does not resolve it.
     """
     if is_local(origin.source) or COMMIT.fullmatch(origin.revision or ""):
         return origin
@@ -131,7 +131,7 @@ def scan_parquet(path: Path) -> Iterator[ScannedRow]:
 
 
 def _rows_of(batch: pa.RecordBatch) -> Iterator[tuple[Row, str]]:
-    """Rows with an empty problem; one by one where a value is more than Python can hold (a date in the year 290,000)."""
+    """Rows with an empty problem; one by one where Python cannot represent a value (a date in the year 290,000)."""
     try:
         yield from ((row, "") for row in batch.to_pylist())
     except (ValueError, OverflowError) as error:

@@ -1,10 +1,10 @@
-"""Token n-grams that occur too often in a data set of billions of tokens, counted exactly in a memory that is set.
+"""Token n-grams that occur too often in a data set of billions of tokens, counted exactly within a set memory limit.
 
-Two passes. The first adds every n-gram's hash to a sketch of small counters, which may count too much, never too little.
-The second counts those exactly of which the sketch says that they occur too often. N-grams are known by 64-bit hashes.
+Two passes. The first adds every n-gram's hash to a sketch of small counters, which may overcount but never undercount.
+The second counts exactly those that the sketch reports as too frequent. N-grams are identified by 64-bit hashes.
 
-A sketch is blocks of 64 saturating counters of 8 bits, one cache line; a hash has two counters in one block, of which
-the smaller is believed, and only those that hold the smaller are raised.
+A sketch is blocks of 64 saturating counters of 8 bits, one cache line; a hash has two counters in one block: the
+smaller is its count, and only counters that equal it are incremented (conservative update).
 """
 
 from collections.abc import Callable, Iterable
@@ -16,11 +16,11 @@ BLOCK = 64
 MOST = 254
 MULTIPLIER = -7046029254386353131
 Responses = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Token ids end to end; where each response begins in them, and where it ends: int64, (responses,)."""
+"""Concatenated token ids; where each response begins in them, and where it ends: int64, (responses,)."""
 
 
 class LimitError(ValueError):
-    """More repeats than a counter holds, or more n-grams than the memory that is set."""
+    """More repeats than a counter can hold, or more n-grams than fit in the memory limit."""
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -87,9 +87,9 @@ def _slot(table: np.ndarray, key: int) -> int:
 
 @njit(cache=True, nogil=True)
 def count(ids, begins, ends, n, sketch, most, keys, counts, held, guilty, buffer):
-    """Counts those n-grams exactly that the sketch finds too often, until the table is three quarters full.
+    """Counts exactly the n-grams that the sketch reports as too frequent, until the table is three quarters full.
 
-    Marks in ``guilty`` the responses that hold one. Returns the responses that were gone through and the n-grams held.
+    Marks in ``guilty`` the responses that hold one. Returns the numbers of responses processed and of n-grams held.
     """
     power, blocks = power_of(n), len(sketch) // BLOCK
     for row in range(len(begins)):
@@ -109,7 +109,7 @@ def count(ids, begins, ends, n, sketch, most, keys, counts, held, guilty, buffer
 
 @njit(cache=True, nogil=True)
 def confirm(ids, begins, ends, n, most, keys, counts, guilty, buffer):
-    """Of the responses marked in ``guilty`` only those stay marked that hold an n-gram counted over ``most`` times."""
+    """Unmarks the responses in ``guilty`` that hold no n-gram counted over ``most`` times."""
     power = power_of(n)
     for row in range(len(begins)):
         if guilty[row]:
@@ -140,7 +140,7 @@ def _buffer(responses: Responses) -> np.ndarray:
 def repeated(shards: Callable[[], Iterable[Responses]], n: int, most: int, megabytes: int) -> list[np.ndarray]:
     """For each shard, which responses hold an n-gram that occurs more than ``most`` times over all shards: bool arrays.
 
-    ``shards`` is gone through three times; ``megabytes`` go to the sketch, and as much at most to the exact counts.
+    ``shards`` is iterated three times; ``megabytes`` is the size of the sketch, and the limit for the exact counts.
     Raises LimitError where ``most`` is more than a counter can hold, or the exact counts need more.
     """
     if not 0 < most <= MOST:

@@ -1,4 +1,4 @@
-"""Shards: the token ids of a part's dialogues end to end in one file that is mapped into memory, and a table of lengths.
+"""Shards: the concatenated token ids of a part's dialogues in one memory-mapped file, and a table of lengths.
 
 ``ids-00000.npy`` (uint16, or uint32 where the vocabulary needs it) belongs to ``part-00000.parquet``, one row per dialogue in
 the order of query ids.
@@ -35,9 +35,9 @@ def ids_name(part: int) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """One part: ``ids`` end to end; dialogue i is ``ids[offsets[i]:offsets[i + 1]]``, its first ``prompts[i]`` the prompt.
+    """One part: ``ids`` concatenated; dialogue i is ``ids[offsets[i]:offsets[i + 1]]``, its first ``prompts[i]`` the prompt.
 
-    ``special`` says whether what was said in it spells a special token.
+    ``special`` says whether a message's text contains a special token.
     """
 
     table: pa.Table
@@ -65,7 +65,7 @@ class Shard:
 
 
 def open_shard(folder: str | Path, part: int) -> Shard:
-    """Raises DataError where a file is truncated, or holds other tokens than its table says."""
+    """Raises DataError where a file is truncated, or does not match its table."""
     path = Path(folder) / ids_name(part)
     table = read_part(Path(folder) / part_name(part), DIALOGUES)
     try:
@@ -89,7 +89,7 @@ def count_shards(folder: str | Path) -> int:
 
 
 class ShardWriter:
-    """Writes one part as its dialogues come."""
+    """Writes one part, dialogue by dialogue."""
 
     def __init__(self, folder: Path, part: int, kind: Any):
         self.folder, self.part, self.kind = folder, part, np.dtype(kind)
@@ -115,6 +115,6 @@ class ShardWriter:
         write_part(pa.table(arrays, DIALOGUES), self.folder / part_name(self.part))
 
     def _header(self) -> None:
-        """numpy leaves room in its header for any length, so that it can be written again."""
+        """numpy's header has room for any length, so it can be overwritten in place."""
         about = {"descr": self.kind.str, "fortran_order": False, "shape": (self.tokens,)}
         np.lib.format.write_array_header_1_0(self.file, about)

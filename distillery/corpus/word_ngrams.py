@@ -1,11 +1,11 @@
 """Words as hashes, and finding in many texts the few that share word n-grams with a benchmark.
 
 A word is a run of letters and digits, after compatibility decomposition and case folding and without accents, so that
-`é`, `E` and `e` are one. A Han or kana character is a word of its own; `1,000` and `1{,}000` are the word `1000`. Of
-LaTeX, spellings of one thing are one (`\\dfrac12` and `\\frac{1}{2}`) and what only lays out (`\\left`, `\\quad`,
-`\\text`) is no word.
+`é`, `E` and `e` are equal. A Han or kana character is a word of its own; `1,000` and `1{,}000` are the word `1000`. Of
+LaTeX, equivalent spellings are equal (`\\dfrac12` and `\\frac{1}{2}`) and layout commands (`\\left`, `\\quad`,
+`\\text`) are not words.
 
-Words and n-grams are known by 64-bit hashes; that any two of 10^12 pairs share one has a chance of 5 in 10^8.
+Words and n-grams are identified by 64-bit hashes; the chance of a collision among 10^12 pairs is 5 in 10^8.
 """
 
 import unicodedata
@@ -32,14 +32,14 @@ BITS = 22
 
 
 class Lexicon(NamedTuple):
-    """What the kernels know of characters and LaTeX commands."""
+    """The kernels' tables of characters and LaTeX commands."""
 
     kinds: np.ndarray
     """The kind of every code point below POINTS."""
     starts: np.ndarray
     """Where its folded code points begin in ``folded``."""
     folded: np.ndarray
-    """Folded code points, end to end; a 0 ends a word."""
+    """Folded code points, concatenated; a 0 ends a word."""
     commands: np.ndarray
     """Hashes of the commands that have another spelling or are layout, sorted."""
     becomes: np.ndarray
@@ -49,7 +49,7 @@ class Lexicon(NamedTuple):
 
 
 def fold(char: str) -> str:
-    """A character decomposed and in small letters, until nothing changes; marks and formats fall away."""
+    """A character decomposed and lowercased until nothing changes; marks and format characters are dropped."""
     before = ""
     while char != before:
         before, char = char, unicodedata.normalize("NFKD", char).casefold()
@@ -117,9 +117,9 @@ def lexicon() -> Lexicon:
 
 @njit(cache=True, nogil=True)
 def _thousands(data, first, i, end):
-    """Where a number that began at byte ``first`` goes on after ``,`` or ``{,}`` or ``,\\!`` at ``i``; ``i`` where it does not.
+    """Where a number that began at byte ``first`` continues after ``,``, ``{,}`` or ``,\\!`` at ``i``; ``i`` where it does not.
 
-    A plain comma after an opening bracket, a sign or another comma is none: ``(1,100)`` is a pair.
+    A plain comma after an opening bracket, a sign or another comma does not continue it: ``(1,100)`` is a pair.
     """
     braced = i + 2 < end and data[i] == 123 and data[i + 1] == 44 and data[i + 2] == 125
     narrow = i + 2 < end and data[i] == 44 and data[i + 1] == 92 and data[i + 2] == 33
@@ -226,7 +226,7 @@ def gram_hashes(tokens: np.ndarray, n: int) -> np.ndarray:
 
 
 class Index(NamedTuple):
-    """What is looked for: sorted n-gram hashes of each size and sorted hashes of whole sequences, with a filter of bits."""
+    """The index to search for: sorted n-gram hashes of each size, sorted hashes of whole sequences, and a bit filter."""
 
     sizes: np.ndarray
     grams: np.ndarray

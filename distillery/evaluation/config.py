@@ -16,7 +16,7 @@ class Task(Section):
     samples: Positive
     """Samples per question."""
     verifier: str
-    """What decides whether a sample is right, by its name in `distillery.verification.registry`; all of it must be."""
+    """The verifier, by its name in `distillery.verification.registry`; only samples with the full score pass."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Evaluate(Section):
     """How every model is evaluated."""
 
     engine: EngineSettings
-    """What generates. In a server's ``model``, ``{name}`` stands for the student's name, or for ``base``."""
+    """The engine. In a server's ``model``, ``{name}`` stands for the student's name, or for ``base``."""
     sampling: Sampling
-    """How it samples; the same for all models."""
+    """Sampling settings; the same for all models."""
     benchmarks: dict[str, Task]
     """Every benchmark, by its name under ``benchmarks``."""
     suffix: str
-    """What follows every question of mathematics."""
+    """Text appended to every mathematics question."""
     judge: JudgeSettings | None
     """How the judge runs; null where no benchmark's verifier needs one."""

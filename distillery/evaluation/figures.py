@@ -1,6 +1,6 @@
 """The report's figures: Vega-Lite drawn to SVG, so that the page needs no script and no network, and prints.
 
-A teacher has one colour everywhere, from a palette that colour-blind readers tell apart; ink is the page's own text
+A teacher has one colour everywhere, from a colour-blind-safe palette; ink is the page's own text
 colour, so that figures follow the reader's light or dark mode.
 """
 
@@ -17,7 +17,7 @@ INK = "#010203"
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing and the words that say what it shows."""
+    """A figure and its caption."""
 
     title: str
     text: str

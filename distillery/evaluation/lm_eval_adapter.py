@@ -1,4 +1,4 @@
-"""lm-eval over our engines: its requests become ours, our verdicts its scores."""
+"""Runs lm-eval over our engines: maps its requests to ours, and our verdicts to its scores."""
 
 import json
 import logging
@@ -51,11 +51,11 @@ class EngineLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What lm-eval keeps rendered prompts apart by."""
+        """The name by which lm-eval distinguishes rendered prompts."""
         return self.revision
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Messages travel through lm-eval as JSON: the engine renders them."""
+        """Messages pass through lm-eval as JSON: the engine renders them."""
         return json.dumps([{"role": turn["role"], "content": turn["content"]} for turn in chat_history])
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -84,7 +84,7 @@ def scorer(
 ) -> Callable[..., dict[str, float]]:
     """lm-eval's ``process_results`` for one benchmark: pass@1 as the mean over a question's samples.
 
-    ``verdicts`` takes every sample's verdict, by question. A function, since lm-eval copies whatever else a task holds.
+    ``verdicts`` collects every sample's verdict, by question. A function, since lm-eval copies anything else in a task.
     """
 
     def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
@@ -116,7 +116,7 @@ def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], score
 
 
 def verify_together(router: Router, items: list[Item]) -> list[Verdict]:
-    """Verifies a question's samples side by side; verdicts in the order of the items, whose keys must differ."""
+    """Verifies a question's samples in parallel; verdicts in the order of the items, whose keys must differ."""
     for item in items:
         router.submit(item)
     found: dict[str, Verdict] = {}
@@ -126,8 +126,8 @@ def verify_together(router: Router, items: list[Item]) -> list[Verdict]:
 
 
 def evaluated(lm: EngineLM, tasks: list[dict[str, Any]], system_prompt: str) -> dict[str, Any]:
-    """lm-eval's results of these tasks, samples included; an empty system prompt is none."""
-    logging.getLogger("lm_eval.api.task").setLevel(logging.ERROR)  # its advice is about its own command line
+    """lm-eval's results of these tasks, samples included; an empty system prompt means none."""
+    logging.getLogger("lm_eval.api.task").setLevel(logging.ERROR)  # its warnings concern its own command line
     results: Any = simple_evaluate(
         lm,
         tasks=tasks,

@@ -1,10 +1,10 @@
-"""Statistics over questions: intervals, paired tests, many comparisons, and how length follows difficulty.
+"""Statistics over questions: intervals, paired tests, multiple comparisons, and how length depends on difficulty.
 
 Samples of one question are correlated, so we resample questions and keep each one's samples together (cluster bootstrap:
 Efron and Tibshirani, An Introduction to the Bootstrap, 1993). Percentile intervals are too narrow for few questions; they
 are widened as Hesterberg shows (The American Statistician 69(4), 2015, section 4.2).
 
-p values are of a sign-flip permutation test (Fisher; Good, Permutation Tests, 2000): where two models are equally good, a
+p values are from a sign-flip permutation test (Fisher; Good, Permutation Tests, 2000): where two models are equally good, a
 question's difference is as likely to be d as -d. The bootstrap's own p rejects too often where differences are skewed, as on
 AIME, where most questions are always or never solved: 7.5 % of the time at the level of 5 %, where this test keeps 4.9 %.
 """
@@ -33,7 +33,7 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
 
 
 def tail_of(confidence: float, count: float) -> float:
-    """The percentile, as a share, at which an interval of this confidence over ``count`` values is cut."""
+    """The percentile, as a share, at which an interval of this confidence over ``count`` values ends."""
     if count < 2:
         return (1 - confidence) / 2
     return float(stats.norm.cdf(sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1)))
@@ -50,7 +50,7 @@ def sign_flip_p(strata: list[np.ndarray], resamples: int, seed: int) -> float:
     """The two-sided p of a paired difference, one number per question in each stratum (benchmark): (questions,) each.
 
     The statistic is the mean over strata of their means; under the null hypothesis every question's sign is a coin flip. All
-    sign patterns are gone through where there are no more than ``resamples``, else so many are drawn, and the observed one
+    sign patterns are enumerated where there are no more than ``resamples``, else so many are drawn, and the observed one
     counts among them (Phipson and Smyth, 2010).
     """
     weighted = np.concatenate([values / (len(values) * len(strata)) for values in strata])
@@ -85,8 +85,8 @@ def estimate(values: np.ndarray, resamples: int, confidence: float, seed: int) -
 def estimate_over(strata: list[np.ndarray], resamples: int, confidence: float, seed: int) -> Estimate:
     """The same of the mean over strata (benchmarks) of their means, each stratum's questions drawn on their own.
 
-    Each stratum's draws are widened for its own number of questions; what they come to together counts as so many questions
-    as Satterthwaite's degrees of freedom allow (Biometrics Bulletin 2(6), 1946).
+    Each stratum's draws are widened for its own number of questions; the overall interval counts as so many questions
+    as Satterthwaite's degrees of freedom give (Biometrics Bulletin 2(6), 1946).
     """
     if len(strata) == 1:
         return estimate(strata[0], resamples, confidence, seed)
@@ -118,7 +118,7 @@ def holm(ps: list[float]) -> list[float]:
 
 
 def questions_needed(strata: list[np.ndarray], level: float) -> int | None:
-    """How many such questions would bring this mean difference's p to ``level``, four times out of five; None for zero
+    """How many such questions would bring this mean difference's p to ``level`` with a power of 80 %; None for zero
     and for a single question. Of several strata, as `estimate_over` has them: how many in all, in the same proportions.
     """
     mean = abs(float(np.mean([differences.mean() for differences in strata])))
@@ -151,7 +151,7 @@ def slope_across(difficulty: Blocks, lengths: Blocks) -> np.ndarray:
 
 
 def growth(slope: np.ndarray) -> np.ndarray:
-    """A slope of log length, as the percent that length grows by over ten points."""
+    """A slope of log length, as the growth of length in percent per ten points."""
     return 100 * (np.exp(STEP * slope) - 1)
 
 
@@ -161,10 +161,10 @@ SLOPES: dict[str, Callable[[Blocks, Blocks], np.ndarray]] = {"within": slope_wit
 def adaptivity(
     difficulty: dict[str, Blocks], tokens: dict[str, Blocks], resamples: int, confidence: float, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """By model: by how many percent its answers grow with every ten points by which fewer samples solve a question.
+    """By model: by how many percent its answers grow per ten points of difficulty (the fail rate).
 
     By model, ``difficulty`` is each question's fail rate, from 0 to 1, and ``tokens`` its mean length. The figure comes
-    from the slope of log tokens on difficulty; 0 is a length that takes no notice. None where all questions are equally
+    from the slope of log tokens on difficulty; 0 is a length independent of it. None where all questions are equally
     hard. Models share the draws of questions, so their draws can be compared.
     """
     rng, first = np.random.default_rng(seed), next(iter(tokens.values()))

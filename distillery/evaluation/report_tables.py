@@ -1,4 +1,4 @@
-"""The report's tables and sentences, made of metrics; cells are texts."""
+"""The report's tables and sentences, built from metrics; cells are strings."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +89,7 @@ def study_rows(path: str | None, benchmarks: list[str]) -> list[list[str]]:
 
 
 def adaptivity_rows(adaptivities: Metrics) -> list[list[str]]:
-    """By how many percent each student's responses grow over ten points of difficulty."""
+    """By how many percent each student's responses grow per ten points of difficulty."""
     rows = []
     for model, found in adaptivities.items():
         growth = [found[name] for name in ("within", "across")]
@@ -125,7 +125,7 @@ def removed_rows(stages: Metrics, teachers: Metrics) -> list[list[str]]:
 
 
 def teacher_rows(teachers: Metrics) -> list[list[str]]:
-    """How each teacher's distillation went, and what was kept of it."""
+    """Each teacher's distillation statistics, and how many traces were kept."""
     rows = []
     for teacher, found in teachers.items():
         distilled = found["distill"]
@@ -144,7 +144,7 @@ def teacher_rows(teachers: Metrics) -> list[list[str]]:
 
 
 def cost_rows(teachers: Metrics, runs: Metrics) -> list[list[str]]:
-    """What each teacher's traces took in tokens, failed attempts included; ``runs`` are distill's own metrics."""
+    """What each teacher's traces cost in tokens, failed attempts included; ``runs`` are distill's own metrics."""
     return [
         [
             teacher,

@@ -1,4 +1,4 @@
-"""TODO distillery.generation.cached_engine"""
+"""An engine behind its ledger: completions that were generated before are reused."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,10 +9,10 @@ from distillery.generation.ledger import Entry, Ledger
 
 
 class LedgerEngine:
-    """An engine that asks only for what the ledger does not hold, and starts the real one only when it must.
+    """An engine that generates only what the ledger does not hold, and starts the real engine only when needed.
 
-    ``context`` is the real engine's, in tokens. The real engine's time while it has work is shared out among its
-    completions by their tokens, so that the ledger knows what each has cost.
+    ``context`` is the real engine's, in tokens. The real engine's time while it has work is divided among its
+    completions by their tokens, so that the ledger records what each has cost.
     """
 
     def __init__(self, ledger: Ledger, context: int, start: Callable[[], Engine]):
@@ -43,7 +43,7 @@ class LedgerEngine:
         self.engine.submit(request)
 
     def poll(self) -> list[Completion]:
-        """What the ledger held and what the engine finished. Raises EngineError where the engine died."""
+        """Completions found in the ledger or finished by the engine. Raises EngineError where the engine died."""
         found, self.found = self.found, []
         if not self.attempts or self.engine is None:
             return found
@@ -59,17 +59,17 @@ class LedgerEngine:
         return found + fresh
 
     def met_another(self) -> bool:
-        """Whether a request was met that another writer has answered since this was last asked; first, whether others work."""
+        """Whether a request since the last call had been answered by another writer; at first, whether others are active."""
         met, self.met = self.met, False
         return met
 
     def text(self, request: Request) -> str:
-        """The text that a request was answered with; empty where its prompt left no room."""
+        """The text of a request's completion; empty where its prompt left no room."""
         entry = self.used.get(request.key)
         return self.ledger.completion(request.key, entry).text if entry else ""
 
     def seconds(self, request: Request) -> float:
-        """The engine's time that all completions of a request took, cut ones before included."""
+        """Engine seconds of all completions of a request, earlier truncated ones included."""
         return sum(entry.seconds for entry in self.ledger.entries.get(request.key, ()))
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class LedgerEngine:
 
 
 def complete_all(engine: LedgerEngine, requests: Iterable[Request], most: int) -> Iterator[tuple[Request, Completion]]:
-    """Every request with its completion, in the order in which they come; at most ``most`` are in flight."""
+    """Every request with its completion, as they finish; at most ``most`` are in flight."""
     todo = iter(requests)
     waiting: dict[str, Request] = {}
     while True:

@@ -11,12 +11,12 @@ from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Se
 
 @dataclass(frozen=True)
 class Sampling(Section):
-    """How to sample: the one source of what the ledger's keys, the engines and the evaluation know of it."""
+    """Sampling settings, as used by the ledger's keys, the engines and the evaluation."""
 
     temperature: NonNegativeFloat
-    """0 takes the likeliest token each time."""
+    """0 always takes the most likely token."""
     top_p: Annotated[float, Gt(0), Le(1)]
-    """The share of probability that is sampled from; 1 for all of it."""
+    """The probability mass that is sampled from (nucleus sampling); 1 for all."""
     max_tokens: Positive
     """New tokens per response, at most."""
     top_k: Positive | None = None
@@ -25,17 +25,17 @@ class Sampling(Section):
     """The least probability, relative to the likeliest token's, that is sampled from; null for any."""
 
     def options(self) -> dict[str, float]:
-        """What changes the distribution of texts, by its usual name; what is unset is left out."""
+        """The options that change the distribution of texts, by their usual names; unset ones are omitted."""
         return {name: value for name, value in asdict(self).items() if name != "max_tokens" and value is not None}
 
 
 @dataclass(frozen=True)
 class VllmSettings(Section):
-    """A model that vLLM runs in this process, or with several copies in a process each."""
+    """A model that vLLM runs in this process or, with several copies, in one process per copy."""
 
     kind: Literal["vllm"]
     dtype: str
-    """What the model computes in, ``float32`` or ``bfloat16``."""
+    """The model's data type, ``float32`` or ``bfloat16``."""
     max_model_len: Positive
     """The context, in tokens: prompt and response."""
     max_num_seqs: Positive
@@ -76,7 +76,7 @@ class ServerSettings(Section):
     api_key: str | None
     """The environment variable that holds the key; null where none is needed."""
     devices: Positive
-    """GPUs behind the urls, for the cost."""
+    """GPUs behind the urls, for the cost figures."""
 
 
 def _kind(value: Any) -> str:

@@ -18,7 +18,7 @@ Embed = Callable[[list[str]], np.ndarray]
 
 
 class Embedder:
-    """Unit vectors of texts, by a copy of the model on every device; loaded at the first text."""
+    """Unit vectors of texts, by a copy of the model on every device; loaded when first needed."""
 
     def __init__(self, lock: model_locks.Lock, batch: int, max_tokens: int, dtype: str):
         self.lock, self.batch, self.max_tokens, self.dtype = lock, batch, max_tokens, dtype
@@ -53,7 +53,7 @@ class CachedEmbedder:
         self.embed, self.known, self.embedded = embed, known, 0
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        """Unit vectors of at least one text, (texts, size), as the ledger rounds them."""
+        """Unit vectors of at least one text, (texts, size), in the ledger's precision."""
         keys = list(map(key_of, texts))
         new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in self.known}.items())
         for first in range(0, len(new), AT_ONCE):

@@ -1,7 +1,7 @@
-"""Engines: what turns requests into completions. One interface, so that no stage knows what generates.
+"""Engines turn requests into completions. One interface, so that no stage depends on the backend.
 
-An engine is asked with ``submit`` and answers through ``poll``, in any order, so that a caller can verify what has
-come while the rest is still being generated.
+Requests go in with ``submit``, completions come out of ``poll`` in any order, so that a caller can verify the first
+ones while others are still being generated.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ class Request:
 
     @cached_property
     def key(self) -> str:
-        """The fingerprint of what is asked, 32 hexadecimal digits.
+        """The fingerprint of the request, 32 hexadecimal digits.
 
-        ``max_tokens`` is not part of it: what ended by itself under one limit stays true under a larger one.
+        ``max_tokens`` is not part of it: a completion that ended by itself stays valid under a larger limit.
         """
         options = self.sampling.options()
         asked = [self.messages, self.revision, options.pop("temperature"), options.pop("top_p"), self.attempt]
@@ -35,7 +35,7 @@ class Request:
 
     @property
     def seed(self) -> int:
-        """A seed of the request's own: the same on every machine, another for every query, model and attempt."""
+        """The request's seed: the same on every machine, different for every query, model and attempt."""
         return int(self.key[:15], 16) % 2**31
 
 
@@ -45,9 +45,9 @@ NO_OUTPUT_REASONS = (PROMPT_TOO_LONG, NO_TRACE)
 
 @dataclass(frozen=True)
 class Completion:
-    """What came back, and from which engine, version included.
+    """A completion, and the engine that generated it, version included.
 
-    ``finish_reason`` is ``stop``, ``length`` where ``max_tokens`` or the context cut it, or ``prompt_too_long`` where
+    ``finish_reason`` is ``stop``, ``length`` where ``max_tokens`` or the context truncated it, or ``prompt_too_long`` where
     the prompt left no room and nothing was generated; ``no_trace`` where a released data set holds no answer.
     """
 
@@ -65,7 +65,7 @@ class Engine(Protocol):
     def submit(self, request: Request) -> None: ...
 
     def poll(self) -> list[Completion]:
-        """Works or waits for a moment and returns what is done; an empty list is no sign of the end.
+        """Works or waits for a moment and returns what is done; an empty list does not mean the end.
 
         Raises EngineError where the engine is dead.
         """

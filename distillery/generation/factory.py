@@ -8,7 +8,7 @@ from distillery.generation.engine import Engine
 
 
 def start(lock: Lock, settings: VllmSettings | ServerSettings, in_subprocess: bool = False) -> Engine:
-    """The engine of a model. ``in_subprocess``, a model in a process of its own even where it is only one copy."""
+    """The engine of a model; with ``in_subprocess``, even a single copy runs in a process of its own."""
     if isinstance(settings, ServerSettings):
         from distillery.generation.openai_engine import ServerEngine
 

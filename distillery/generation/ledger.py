@@ -1,7 +1,7 @@
 """The ledger: every completion that was ever generated, and every verdict on it, kept outside the pipeline's outputs.
 
-DVC deletes a stage's outputs before it runs the stage; the ledger stays. A completion is found by the key of what was
-asked; `valid` says whether it still holds under another ``max_tokens`` or context. Only an index is held in memory,
+DVC deletes a stage's outputs before it runs the stage; the ledger stays. A completion is looked up by its request's
+key; `valid` says whether it still holds under another ``max_tokens`` or context. Only an index is held in memory,
 texts are read on demand. Several runs may share a ledger, on a network file system too: link ``.ledger`` to
 a folder that all of them see.
 
@@ -38,7 +38,7 @@ class Entry:
 
 
 def valid(entry: Entry | Completion, sampling: Sampling, context: int) -> bool:
-    """Whether asking again would give the same under ``max_tokens`` and a model's ``context``, both in tokens.
+    """Whether generating again would give the same under ``max_tokens`` and a model's ``context``, both in tokens.
 
     A completion that ended by itself is valid where it fits, a truncated one where it would be truncated at the same place.
     """
@@ -49,7 +49,7 @@ def valid(entry: Entry | Completion, sampling: Sampling, context: int) -> bool:
 
 
 class Ledger:
-    """The completions of one owner (a teacher, a student, a judge), readable at once and added to as they come."""
+    """The completions of one owner (a teacher, a student, a judge), readable at once and appended to as they arrive."""
 
     def __init__(self, owner: str, root: Path = ROOT):
         self.journal = Journal(root / owner)
@@ -60,7 +60,7 @@ class Ledger:
         self.fresh.clear()
 
     def look(self) -> None:
-        """Takes in what other writers added since the last look; ``fresh`` holds the keys of all that came this way.
+        """Reads what other writers added since the last call; ``fresh`` holds the keys of all such completions.
 
         Raises DataError at a line of another version.
         """
@@ -73,14 +73,14 @@ class Ledger:
         self.looked = time.monotonic()
 
     def find(self, key: str, sampling: Sampling, context: int) -> Entry | None:
-        """A stored completion that still holds; of several, the shortest and then the first by its text."""
+        """A stored completion that is still valid; of several, the shortest, then the first by text."""
         held = [entry for entry in self.entries.get(key, ()) if valid(entry, sampling, context)]
         if len(held) < 2:
             return held[0] if held else None
         return min(held, key=lambda entry: (entry.completion_tokens, self.completion(key, entry).text))
 
     def find_again(self, key: str, sampling: Sampling, context: int) -> Entry | None:
-        """The same, with a look at what others added where it is not found and the last look is a while ago."""
+        """The same; if not found, reads first what other writers added, unless that was done just before."""
         entry = self.find(key, sampling, context)
         if entry is None and time.monotonic() - self.looked > LOOK_AGAIN:
             self.look()
@@ -88,13 +88,13 @@ class Ledger:
         return entry
 
     def completion(self, key: str, entry: Entry) -> Completion:
-        """The whole completion, its text read from the ledger."""
+        """The completion with its text, read from the ledger."""
         record = json.loads(self.journal.fetch(entry.place))
         names = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "engine")
         return Completion(key, *(record[name] for name in names))
 
     def add(self, completion: Completion, attempt: int = 1, seconds: float = 0.0) -> Entry:
-        """Keeps a completion; it survives a kill from here on."""
+        """Stores a completion; it survives a kill once this returns."""
         about = {"attempt": attempt, "seconds": round(seconds, 4)}
         fields = {name: value for name, value in vars(completion).items() if name != "text"}
         place = self.journal.append(fields | about | {"text": completion.text})

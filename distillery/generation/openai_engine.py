@@ -1,7 +1,7 @@
 """A model behind OpenAI-compatible servers: vLLM on other machines, or any service that speaks the same.
 
-Requests go to the server with the fewest in flight. A server that fails is left alone for a while, longer each time,
-and its requests go to the others; only when none has answered for ``patience`` seconds is the engine given up.
+Requests go to the server with the fewest in flight. A server that fails is paused, with exponential
+backoff, and its requests go to the others; the engine fails only when none has answered for ``patience`` seconds.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from distillery.generation.config import ServerSettings
 from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-_PROMPT = re.compile(r"\((\d+) in the (?:messages|prompt)")  # how servers that do not cut max_tokens themselves complain
+_PROMPT = re.compile(r"\((\d+) in the (?:messages|prompt)")  # the error of servers that do not lower max_tokens themselves
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
 class Server:
-    """One url, how busy it is, and until when it is left alone."""
+    """One url, its requests in flight, and until when it is paused."""
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
@@ -45,7 +45,7 @@ class Server:
 
 
 class RefusedError(Exception):
-    """A server said no, and would say so again."""
+    """A server refused a request; retrying would not help."""
 
 
 class ServerEngine:
@@ -105,7 +105,7 @@ class ServerEngine:
         self.thread.join(10)
 
     async def _settle(self, request: Request) -> None:
-        """One request until it is answered, or until no server has answered anything for too long."""
+        """Retries one request until it is answered, or until no server has answered anything for too long."""
         async with self.room:
             while True:
                 server = self._pick()
@@ -163,7 +163,7 @@ class ServerEngine:
         return self._completion(request, response.json())
 
     def _completion(self, request: Request, answer: dict[str, Any]) -> Completion:
-        """A server that parsed the thought out of the text gives it apart; it is put back where it was."""
+        """A server that parsed the reasoning out of the text returns it separately; it is put back in place."""
         choice, usage = answer["choices"][0], answer["usage"]
         said = choice["message"]
         text, thought = said.get("content") or "", said.get("reasoning_content") or said.get("reasoning")
@@ -174,7 +174,7 @@ class ServerEngine:
         return Completion(request.key, text, finish, usage["prompt_tokens"], usage["completion_tokens"], self.name)
 
     async def _identify(self, server: Server) -> str:
-        """Which software serves, where it says so (vLLM does)."""
+        """The server's software, where it reports it (vLLM does)."""
         try:
             answer = await self.client.get(f"{server.url.removesuffix('/v1')}/version")
             return f"server vllm {answer.json()['version']}"

@@ -17,7 +17,7 @@ SLICE = 2048
 
 
 def losses_of(model: Any, ids: Any, mask: Any) -> Any:
-    """Loss of each token but the first, (rows, tokens - 1). Logits are made a slice at a time: whole, they fill a GPU."""
+    """Loss of each token but the first, (rows, tokens - 1). Logits are computed in slices: all at once they fill a GPU."""
     import torch
 
     hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0][:, :-1].flatten(0, 1)
@@ -56,7 +56,7 @@ def load_scorer(lock: model_locks.Lock, dtype: str, where: str) -> Any:
 
 
 class Scorer:
-    """Scores rows of token ids by copies of the model, one on every device; ``free`` holds those that are not at work."""
+    """Scores rows of token ids by copies of the model, one on every device; ``free`` holds the idle ones."""
 
     def __init__(self, lock: model_locks.Lock, dtype: str, pad: int):
         self.lock, self.dtype, self.pad = lock, dtype, pad
@@ -71,7 +71,7 @@ class Scorer:
                 self.free.put(load_scorer(self.lock, self.dtype, device))
 
     def score(self, rows: list[list[int]]) -> list[float]:
-        """By the next copy that is free."""
+        """Perplexities of rows, by the next idle copy."""
         model = self.free.get()
         try:
             return perplexities_of(model, rows, self.pad)
@@ -79,7 +79,7 @@ class Scorer:
             self.free.put(model)
 
     def score_all(self, groups: list[list[list[int]]]) -> Generator[list[float], None, None]:
-        """Of each group, in their order."""
+        """Perplexities of each group, in order."""
         if not groups:
             return
         self.load()

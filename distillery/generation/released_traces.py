@@ -38,7 +38,7 @@ def bare(messages: Messages) -> Messages:
 
 
 def by_id(queries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Queries by their ids, and by their ids without a system prompt where that is one query's alone."""
+    """Queries by their ids, and by their ids without a system prompt where these are unique."""
     without = Counter(identify(bare(query["messages"])) for query in queries)
     known = {key: query for query in queries if without[key := identify(bare(query["messages"]))] == 1}
     return known | {query["id"]: query for query in queries}
@@ -63,7 +63,7 @@ def import_traces(
 
 
 class NullEngine:
-    """The engine behind released traces: it answers nothing, since nobody generates what they lack."""
+    """The engine behind released traces: it answers nothing, since missing traces are not generated."""
 
     def __init__(self) -> None:
         self.asked: list[Completion] = []

@@ -1,4 +1,4 @@
-"""Scores that a model gave to texts, kept beside the completions: what was scored once is never scored again."""
+"""Scores that a model gave to texts, kept next to the completions, so that no text is scored twice."""
 
 import hashlib
 import json

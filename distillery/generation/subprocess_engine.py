@@ -1,4 +1,4 @@
-"""Engines in processes of their own: copies of a model side by side, and a judge beside a teacher."""
+"""Engines in processes of their own: parallel copies of a model, and a judge that runs alongside a teacher."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from distillery.generation.engine import Completion, Engine, Request
 
 @dataclass(frozen=True)
 class Failed:
-    """What an engine's process says when it can do no more."""
+    """The last message of an engine process that failed."""
 
     why: str
 
@@ -42,8 +42,8 @@ def _serve(pipe: Connection, start: Callable[[], Engine], devices: str | None) -
 class SubprocessEngine:
     """Copies of an engine, each in a process; a request goes to the copy with the fewest in flight.
 
-    ``start`` makes the engine there, so it must travel between processes. ``devices`` gives each copy its GPUs; None
-    leaves them as they are.
+    ``start`` creates the engine there, so it must be picklable. ``devices`` gives each copy its GPUs; None leaves
+    them unchanged.
     """
 
     def __init__(self, start: Callable[[], Engine], copies: int = 1, devices: int | None = None):

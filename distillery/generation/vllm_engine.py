@@ -98,10 +98,10 @@ class VllmEngine:
             raise EngineError(f"{what}; run again: nothing that came is lost") from error
 
     def close(self) -> None:
-        """Nothing to do: the model goes with the process."""
+        """Nothing to do: the model is freed when the process ends."""
 
     def _complete(self, output: Any) -> Completion:
-        """vLLM's output as ours; a thought that the chat template opened in the prompt gets its tag back."""
+        """vLLM's output as a completion; a think tag that the chat template opened in the prompt is prepended."""
         (said,) = output.outputs
         text = said.text
         if output.request_id in self.opened:

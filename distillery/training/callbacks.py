@@ -30,7 +30,7 @@ def trouble(losses: list[float]) -> str | None:
 
 
 class Watcher(TrainerCallback):
-    """Prints progress, stops a run that diverges, and marks each checkpoint as complete once all of it is on disk."""
+    """Prints progress, stops a run that diverges, and marks each checkpoint as complete once it is fully on disk."""
 
     def __init__(self, teacher: str) -> None:
         self.teacher, self.steps = teacher, 0
@@ -38,7 +38,7 @@ class Watcher(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """From the first step's begin to the last one's end: without start-up, with the checkpoints between."""
+        """From the start of the first step to the end of the last: without start-up, with checkpoints."""
         return self.ended - self.began if self.steps else 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -65,7 +65,7 @@ class Watcher(TrainerCallback):
 
 
 def live(teacher: str, resume: bool) -> Any:
-    """Shows the loss in dvclive/ as it goes, for `dvc plots show` and the editor's extension."""
+    """Logs the loss to dvclive/ during training, for `dvc plots show` and the editor's extension."""
     from dvclive import Live
     from transformers.integrations import DVCLiveCallback
 

@@ -10,16 +10,16 @@ from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Se
 
 @dataclass(frozen=True)
 class Train(Section):
-    """How every student is trained. `distillery.training.store` says which of these settings make another training."""
+    """How every student is trained. `distillery.training.store` says which of these settings change a training's identity."""
 
     processes: Positive
     """Ranks per machine: GPUs, or processes where there is none."""
     deepspeed: str
     """DeepSpeed's configuration file, which chooses the ZeRO stage and offloading."""
     dtype: Literal["float32", "bfloat16"]
-    """What the model computes in; gradients are accumulated in float32 either way."""
+    """The model's data type; gradients are accumulated in float32 either way."""
     learning_rate: PositiveFloat
-    """The highest one, reached after warm-up; a cosine takes it to 0."""
+    """The peak, reached after warm-up; decays to 0 by a cosine."""
     warmup: Annotated[float, Ge(0), Lt(1)]
     """The share of steps during which the learning rate rises."""
     epochs: Positive

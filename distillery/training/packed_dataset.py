@@ -16,8 +16,8 @@ class Windows:
     """The windows of a folder that ``pack`` made, one per row: input_ids, labels and position_ids, each (window,).
 
     There is no attention mask: with restarting positions, its absence is what keeps documents apart. Blank windows without
-    a label bring their number to a ``multiple``: otherwise the last batch would repeat windows, others for each number of
-    ranks.
+    labels pad their number to a ``multiple``: otherwise the last batch would repeat windows, different ones for each
+    number of ranks.
     """
 
     def __init__(self, folder: Path, multiple: int):

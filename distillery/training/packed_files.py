@@ -3,4 +3,4 @@
 ARRAYS = ("ids", "targets", "positions")
 """Each ``<name>.npy``, (windows, window)."""
 DIGEST = "sha256"
-"""The hash of all arrays, left by `pack` so that nobody reads them again to know what a training is trained on."""
+"""The hash of all arrays, written by `pack` so that a training's identity does not need to read them again."""

@@ -34,7 +34,7 @@ def first_fit_decreasing(lengths: np.ndarray, window: int) -> np.ndarray:
 
 @njit(cache=True)
 def lay_out(lengths: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The window and the start within it of every dialogue, dialogues in one window by their order."""
+    """The window and the start within it of every dialogue, dialogues in one window in input order."""
     placed = first_fit_decreasing(lengths, window)
     starts, used = np.empty(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
     for i in range(len(placed)):
@@ -46,7 +46,7 @@ def lay_out(lengths: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(cache=True)
 def pad_windows(ids: np.ndarray, positions: np.ndarray, used: np.ndarray, pad: int) -> None:
-    """Fills each window from where its dialogues end."""
+    """Pads each window after its last dialogue."""
     for row in range(len(used)):
         for column in range(used[row], ids.shape[1]):
             ids[row, column] = pad

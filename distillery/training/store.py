@@ -1,12 +1,12 @@
-"""Trainings kept under what determines their weights, so that none is ever repeated.
+"""Trainings, stored by a hash of what determines their weights, so that none is ever repeated.
 
 A training's folder, ``.checkpoints/<identity>``, is outside the stage's outputs: a killed run resumes from its latest
-complete checkpoint, and a finished one is handed back by hard link whenever the same training is asked for again.
+complete checkpoint, and a finished one is restored by hard link whenever the same training is requested again.
 
 The identity is a hash of the packed data, the base, the seed, the settings that change the weights, and the code in
-IDENTITY_CODE. A change anywhere else (an error message, a log line, how often checkpoints are written) trains nothing again.
+IDENTITY_CODE. A change anywhere else (an error message, a log line, how often checkpoints are written) retrains nothing.
 
-``python -m distillery.training.store`` lists what is kept and what nothing refers to; ``--free`` deletes the latter.
+``python -m distillery.training.store`` lists what is stored and what is unreferenced; ``--free`` deletes the latter.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ WITHOUT_EFFECT = ("processes", "hostfile", "checkpoint_every", "deepspeed")
 
 
 def identity_of(packed: Path, settings: Train, base: Lock, seed: int) -> str:
-    """What a training is known by, 16 hexadecimal digits. Raises DataError where the packed data has no hash."""
+    """A training's identity, 16 hexadecimal digits. Raises DataError where the packed data has no hash."""
     path = packed / DIGEST
     if not path.exists():
         raise DataError(f"{path}: missing; run `dvc repro` to pack the data again")
@@ -54,7 +54,7 @@ def identity_of(packed: Path, settings: Train, base: Lock, seed: int) -> str:
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Holds a training's lock: two runs into the same checkpoints would spoil both. Raises DataError where it is held."""
+    """Holds a training's lock: two runs on the same checkpoints would corrupt both. Raises DataError where it is held."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
@@ -70,7 +70,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def latest_complete(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """The latest complete checkpoint."""
     return max((path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")), key=step_of, default=None)
 
 
@@ -91,7 +91,7 @@ def finish(folder: Path) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the student is there, unharmed. One that is not is deleted, so that it is trained again."""
+    """Whether the student exists and is intact. A damaged one is deleted, so that it is trained again."""
     if not (folder / FINISHED).exists():
         return False
     if (folder / "student").is_dir() and hashes_of(folder / "student") == read_json(folder / FINISHED):
@@ -112,7 +112,7 @@ def hand_back(folder: Path, student: Path) -> None:
 
 
 def referred_to() -> set[str]:
-    """The identities that metrics of trainings name: in the workspace, and in every branch and tag, as DVC has them."""
+    """The identities that trainings' metrics refer to: in the workspace, and in every branch and tag, as DVC has them."""
     found = {read_json(path).get("identity") for path in Path("metrics/train").glob("*.json")}
     command = [sys.executable, "-m", "dvc", "metrics", "show", "--all-branches", "--all-tags", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)

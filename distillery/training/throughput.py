@@ -13,7 +13,7 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090":
 
 
 def flops(parameters: int, layers: int, width: int, positions: np.ndarray) -> float:
-    """The operations of one pass forward and back over windows, given their position ids (windows, window)."""
+    """The operations of one forward and backward pass over windows, given their position ids (windows, window)."""
     tokens, attended = positions.size, float(positions.sum(dtype=np.float64) + positions.size)
     return 6.0 * parameters * tokens + 12.0 * layers * width * attended
 
@@ -36,7 +36,7 @@ def peak_memory() -> float:
 
 
 def throughput(tokens: float, operations: float, seconds: float, ranks: int) -> dict[str, Any]:
-    """What ``ranks`` together did per second; MFU is None where the GPU's peak is unknown."""
+    """Throughput of all ``ranks`` together; MFU is None where the GPU's peak is unknown."""
     seconds, peak = max(seconds, 1e-9), peak_flops()
     return {
         "tokens_per_second": round(tokens / seconds, 1),

@@ -10,7 +10,7 @@ Dialogue = tuple[list[dict[str, str]], str]
 
 @cache
 def load_tokenizer(model: str, revision: str | None) -> Any:
-    """The tokenizer, which neither cuts nor pads, whatever its file says."""
+    """The tokenizer, without truncation or padding, whatever its file says."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
@@ -20,18 +20,18 @@ def load_tokenizer(model: str, revision: str | None) -> Any:
 
 
 def special_tokens(tokenizer: Any) -> list[str]:
-    """As they are spelt: the tokenizer takes such a text for the token, wherever it stands."""
+    """As text: the tokenizer encodes such a text as the token, wherever it occurs."""
     return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def spells(tokens: list[str], dialogue: Dialogue) -> bool:
-    """Whether anything that was said in a dialogue spells one of the tokens."""
+    """Whether any message of a dialogue contains one of the tokens as text."""
     messages, response = dialogue
     return any(token in text for text in (response, *(message["content"] for message in messages)) for token in tokens)
 
 
 def rendered(tokenizer: Any, messages: list[dict[str, str]], response: str) -> tuple[str, str]:
-    """The prompt as the chat template writes it, and the whole dialogue. Raises DataError where it changes the response."""
+    """The prompt as the chat template writes it, and the complete dialogue. Raises DataError where it changes the response."""
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], tokenize=False)
     if not whole.startswith(prompt) or response not in whole[len(prompt) :]:
@@ -40,9 +40,9 @@ def rendered(tokenizer: Any, messages: list[dict[str, str]], response: str) -> t
 
 
 def tokenize(tokenizer: Any, dialogues: list[Dialogue]) -> list[tuple[list[int], int]]:
-    """The token ids of each whole dialogue and how many of them are the prompt.
+    """The token ids of each complete dialogue and how many of them are the prompt.
 
-    Raises DataError where the tokenizer does not read back what it wrote.
+    Raises DataError where encoding the tokenizer's decoded text gives other tokens.
     """
     if not dialogues:
         return []
@@ -60,5 +60,5 @@ def tokenize(tokenizer: Any, dialogues: list[Dialogue]) -> list[tuple[list[int],
 
 
 def boundary(backend: Any, prompt: str, whole: str) -> int:
-    """How many tokens begin within the prompt, where its end falls inside a token."""
+    """How many tokens begin within the prompt, for a prompt that ends inside a token."""
     return sum(start < len(prompt) for start, _ in backend.encode(whole, add_special_tokens=False).offsets)

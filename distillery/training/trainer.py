@@ -45,7 +45,7 @@ def trainer_arguments(settings: Train, output: Path, ranks: int, seed: int) -> A
 
 
 def base_model(settings: Train, base: Lock) -> Any:
-    """The model that every student starts from, without a cache of keys and values, which training has no use for."""
+    """The model that every student starts from, without a KV cache, which training does not need."""
     from transformers import AutoModelForCausalLM
 
     chosen = {"dtype": settings.dtype, "attn_implementation": settings.attention}
@@ -65,7 +65,7 @@ def trainer_of(settings: Train, base: Lock, windows: Windows, chosen: Any, callb
 
 
 def save(trainer: Any, base: Lock, folder: Path) -> None:
-    """Saves the student, with the token that ends a turn as its end. Every rank calls it: ZeRO 3 gathers."""
+    """Saves the student, with the token that ends a turn as its EOS token. Every rank calls it: ZeRO 3 gathers."""
     from transformers import AutoTokenizer
 
     config, tokenizer = trainer.model.config, AutoTokenizer.from_pretrained(base.id, revision=base.hub_revision)

@@ -23,13 +23,13 @@ PACKAGES = ("torch", "transformers", "deepspeed", "accelerate")
 
 
 def results(windows: Windows, settings: Train, steps: int) -> dict[str, Any]:
-    """What was trained on; the same for every run of the same training."""
+    """Steps and data of a training; the same for every run of it."""
     tokens, share = windows.ids.size * settings.epochs, round(float(np.mean(windows.targets)), 4)
     return {"steps": steps, "windows": len(windows.ids), "tokens": tokens, "target_share": share}
 
 
 def speed(model: Any, windows: Windows, settings: Train, trained: float, seconds: float, ranks: int) -> dict[str, Any]:
-    """Throughput and memory of a run that did the share ``trained`` of all steps, an earlier run the rest."""
+    """Throughput and memory of a run that did the share ``trained`` of all steps, earlier runs the rest."""
     size = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
     per_epoch = flops(size, model.config.num_hidden_layers, model.config.hidden_size, windows.positions)
     passes = settings.epochs * trained

@@ -1,8 +1,8 @@
 """python -m distillery.verification FILE.jsonl [OUT.jsonl]: a verdict for every response in a file.
 
-A row has ``category``, ``text`` (or ``response``), and what says what is right: ``ground_truth``, ``test_cases`` or
+A row has ``category``, ``text`` (or ``response``), and its reference: ``ground_truth``, ``test_cases`` or
 ``constraints``, and for chat ``messages``. docs/examples/responses.jsonl has one of each category. Thresholds, limits
-and models are those of params.yaml. Verdicts are written beside the file, one line per row, in the order of the rows.
+and models are those of params.yaml. Verdicts are written next to the file, one line per row, in the order of the rows.
 """
 
 import json
@@ -45,7 +45,7 @@ def item_in(scanned: ScannedRow, key: str) -> Item:
 
 
 def verify_all(route: Router, items: Iterator[Item]) -> Iterator[tuple[int, Verdict]]:
-    """(row, verdict) in any order, with progress; few items are held at a time."""
+    """(row, verdict) in any order, with progress; only a few items are in memory at a time."""
     progress = Progress("verification", "responses")
     waiting = finished = 0
     for item in items:
@@ -77,9 +77,9 @@ def summary(rows: list[tuple[str, Verdict]]) -> Iterator[str]:
 
 
 def open_router(settings: VerifyParams, categories: set[str]) -> Router:
-    """A router for the categories of a file. Without models in models/locks it does without them, and says so.
+    """A router for the categories of a file. Without models in models/locks it runs without them and logs that.
 
-    Raises ConfigError where a category has no rule, or needs a model that is not there.
+    Raises ConfigError where a category has no rule, or needs a model that is missing.
     """
     if strangers := sorted(categories - settings.rules.keys()):
         raise ConfigError(f"params.yaml: verify.rules.{strangers[0]}: missing, and the file has such rows")

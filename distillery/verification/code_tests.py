@@ -1,14 +1,14 @@
-"""Test cases as data sets keep them, read into tests: what is called or run, and what decides.
+"""Parses the test cases of data sets into tests: what is called or run, and how results are checked.
 
 JSON in four forms, the first three with an optional ``language`` (``python``, ``cpp``):
 
 - ``{"inputs": [...], "outputs": [...], "fn_name": null}``: a program, by standard input and output; with ``fn_name``,
   a function (of the module, or of a class ``Solution``) called with each input's arguments. Such functions are written
-  for judges that have the usual names at hand (``List``, ``deque``, ``inf``), so what they mention is imported for them;
+  for graders that import the usual names (``List``, ``deque``, ``inf``), so what they mention is imported for them;
   for whole programs too where ``usual`` is true, as LiveCodeBench has it;
 - ``{"asserts": ["assert f(2) == 4", ...], "setup": ""}``, or ``assert_case`` for ``asserts``;
 - ``{"check": "def check(candidate): ...", "fn_name": "f"}``, one test, or without ``fn_name`` a text whose functions
-  ``test_...`` are the tests; such a text may also stand alone, as KodCode has it;
+  ``test_...`` are the tests; such a text may also be given alone, as in KodCode;
 - ``[{"input": ..., "output": ..., "fn_name": ...}, ...]``, as DeepCoder has it, each test alone, read as the first form.
 """
 
@@ -37,7 +37,7 @@ class TestsError(ValueError):
 
 @dataclass(frozen=True)
 class Call:
-    """A test that one call decides: ``decide`` looks at what it returned, out here."""
+    """A test of one call: ``decide`` checks what it returned, outside the sandbox."""
 
     fn: str
     args: list[Any]
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Script:
-    """A test that must run beside stand-ins for the program's ``names``; ``entry``: what to call in it, and with what."""
+    """A test that needs stand-ins for the program's ``names``; ``entry``: its function to call, and the arguments."""
 
     source: str
     names: list[str]
@@ -76,7 +76,7 @@ class Suite:
 
 @cache
 def usual_names() -> dict[str, str]:
-    """Each name that judges have at hand, and the line that imports it; the first module to have a name gives it."""
+    """Each name that graders import, and the line that imports it; the first module that has a name is used."""
     lines: dict[str, str] = {}
     for module in map(importlib.import_module, USUAL):
         lines.setdefault(module.__name__, f"import {module.__name__}")
@@ -94,7 +94,7 @@ def prelude(program: str) -> str:
 
 
 def suite_of(test_cases: str | None, most: int) -> Suite:
-    """Reads test cases, the first ``most`` of them. Raises TestsError where they are missing or of no known form."""
+    """Reads test cases, the first ``most`` of them. Raises TestsError where they are missing or of an unknown form."""
     cases = cases_in(test_cases or "null")
     language = LANGUAGES.get(str(cases.get("language") or "python").lower())
     if language is None:
@@ -178,7 +178,7 @@ def as_stdin(value: Any) -> str:
 
 
 def as_function_test(name: str, given: Any, expected: Any) -> Call:
-    """A call from a data set: a list of arguments, or a line of JSON an argument."""
+    """A call from a data set: a list of arguments, or one line of JSON per argument."""
     arguments = [json.loads(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else given
     if not isinstance(arguments, list):
         raise TypeError(f"arguments must be a list, not {type(arguments).__name__}")
@@ -229,7 +229,7 @@ def _equal_to(value: Any) -> Callable[[Any], bool]:
 
 
 def _call(node: ast.expr, decide: Callable[[Any], bool]) -> Call:
-    """Raises ValueError where the node is no plain call of a function of the program with literals."""
+    """Raises ValueError where the node is not a plain call of a function of the program with literals."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ValueError
     if any(keyword.arg is None for keyword in node.keywords):
@@ -241,7 +241,7 @@ def _call(node: ast.expr, decide: Callable[[Any], bool]) -> Call:
 def unresolved(source: str) -> set[str]:
     """The names that a test uses and does not define: the program's.
 
-    Builtins are the tests' own unless they are imported from the program: it must not say what ``len`` is.
+    Builtins are the tests' own unless they are imported from the program: it must not redefine ``len``.
     """
     tree = ast.parse(source)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -1,6 +1,6 @@
 """Code by its tests, in the sandbox: the score is the share of the first tests (ten, as in the study) that pass.
 
-`verification.code_tests` says what tests there are. Expected outputs never enter the sandbox that runs the program. An
+`verification.code_tests` lists the kinds of tests. Expected outputs never enter the sandbox that runs the program. An
 assert that compares one call with a literal becomes that call, and its value is compared here. All other tests run in a
 second sandbox, where the program's functions are stand-ins whose calls are answered by the first.
 """
@@ -123,7 +123,7 @@ class Grader:
             return Outcome(False, f"an answer that is no value: {type(error).__name__}")
 
     def _script(self, session: Session, test: Script, names: dict[str, Any], seconds: float) -> Outcome:
-        """Two sandboxes talk: what the tests call is carried to the program, and its answer back."""
+        """Connects two sandboxes: forwards the tests' calls to the program, and its answers back."""
         with self.sandbox.session() as tests:
             tests.load("")
             tests.open_tests(test.source, names, test.entry, seconds)
@@ -148,7 +148,7 @@ class Grader:
 
 
 def hashed(value: Any, inside: bool = False) -> int:
-    """How many huge and complex numbers are in sets and among keys: such can be made to collide, and we hash them here."""
+    """How many huge and complex numbers are in sets and among keys: these can be crafted to collide, and are hashed here."""
     if isinstance(value, list):
         return sum(hashed(each, inside) for each in value)
     if not isinstance(value, dict):
@@ -164,9 +164,9 @@ def decided(passed: bool) -> Outcome:
 
 
 class CodeVerifier:
-    """Verifies programs side by side, ``workers`` at a time. Without a sandbox every verdict is unknown and says why.
+    """Verifies programs in parallel, ``workers`` at a time. Without a sandbox every verdict is inconclusive and says why.
 
-    ``all_count``: a program that fails one test fails, and the rest of its tests is not run.
+    ``all_count``: a program that fails one test fails, and its other tests are not run.
     """
 
     def __init__(self, limits: Limits, workers: int, all_count: bool = False):
@@ -194,7 +194,7 @@ class CodeVerifier:
         try:
             suite = suite_of(item.test_cases, self.most)
             outcomes = Grader(self.sandbox, suite, self.all_count).grade(program_of(item.answer or ""))
-        except (ValueError, SandboxError) as error:  # tests that cannot be read, or not be asked
+        except (ValueError, SandboxError) as error:  # tests that cannot be parsed, or not be run
             return unknown(NAME, str(error), hopeless=True)
         if cannot := next((outcome.why for outcome in outcomes if outcome.passed is None), None):
             return unknown(NAME, f"the tests need what cannot leave the sandbox: {cannot}")

@@ -22,7 +22,7 @@ class Rule(Section):
     verifier: str
     """A name in `distillery.verification.registry`."""
     threshold: Annotated[float, Ge(0), Le(1)]
-    """The score from which on a response passes."""
+    """The lowest score at which a response passes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class VerifyParams(Section):
     timeout: PositiveFloat
     """Seconds per response for mathematics and constraints; what takes longer is inconclusive."""
     processes: Positive
-    """Processes that verify side by side, and sandboxes."""
+    """Processes that verify in parallel, and sandboxes."""
     sandbox: Limits
     """Limits of programs."""
     judge: JudgeSettings | None

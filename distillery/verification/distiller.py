@@ -26,7 +26,7 @@ class Distill(Section):
     max_attempts: Positive
     """Attempts per query that may fail."""
     max_unknown: NonNegative
-    """Attempts per query beside these whose verdict may be inconclusive."""
+    """Further attempts per query whose verdict may be inconclusive."""
     max_in_flight: Positive
     """Requests that are in flight at any time; eight times as many responses may wait for their verdict."""
 
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One settled attempt. Its text stays in the ledger, but for a prompt that left no room, which has none."""
+    """One settled attempt. Its text stays in the ledger; a prompt that left no room has none."""
 
     query_id: str
     attempt: int
@@ -57,8 +57,8 @@ class Trace:
 class Distiller:
     """The loop. ``ask`` makes a query's request for an attempt; every attempt ends up in ``traces``.
 
-    Several runs may share a ledger. Where one meets what another has just answered, it goes on somewhere else among
-    what is left, so that they do not walk side by side and ask the same.
+    Several runs may share a ledger. Where one finds what another has just generated, it continues at a random other
+    query, so that they do not generate the same queries in step.
     """
 
     def __init__(self, settings: Distill, engine: LedgerEngine, verifier: Verifies, ask: Callable[[Query, int], Request]):
@@ -103,7 +103,7 @@ class Distiller:
         self.verifier.submit(item_of(completion.key, task.query, split(completion.text)[1]))
 
     def _unanswered(self, task: Task, request: Request, completion: Completion) -> None:
-        """Settles a query that cannot be asked, or not once more."""
+        """Settles a query that cannot be generated, or not again."""
         why = f"the prompt has {completion.prompt_tokens} tokens, which leaves no room in the model's context"
         if completion.finish_reason == NO_TRACE:
             why = "the released traces do not hold this query"

@@ -1,4 +1,4 @@
-"""Futures that follow one another, so that verifiers can wait for each other without blocking."""
+"""Chained futures, so that verifiers can wait for each other without blocking."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,7 +16,7 @@ def done(value: A) -> "Future[A]":
 
 
 def then(first: "Future[A]", follow: "Callable[[A], B | Future[B]]") -> "Future[B]":
-    """The future of what ``follow`` makes of another's value: a value, or a future of one."""
+    """The future of ``follow`` applied to another's value; it may return a value or a future."""
     out: Future[B] = Future()
 
     def settle(earlier: "Future[A]") -> None:

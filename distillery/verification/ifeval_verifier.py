@@ -20,7 +20,7 @@ Constraint = dict[str, Any]
 
 
 class ConstraintsError(ValueError):
-    """Constraints that no checker takes; the message says which and why."""
+    """Constraints that no checker accepts; the message says which and why."""
 
 
 @cache
@@ -56,7 +56,7 @@ def _parsed(text: str) -> Any:
 
 
 def check_signature(constraint: Any) -> None:
-    """Raises ConstraintsError unless a checker with this id takes these arguments, and all that it would else draw."""
+    """Raises ConstraintsError unless a checker with this id accepts these arguments and needs no random ones."""
     if not isinstance(constraint, dict) or constraint.get("id") not in checkers():
         known = constraint.get("id") if isinstance(constraint, dict) else constraint
         raise ConstraintsError(f"no IFEval checker {known!r}")
@@ -79,7 +79,7 @@ def arguments(constraint: Constraint) -> dict[str, Any]:
 
 
 def holds(constraint: Constraint, answer: str) -> bool:
-    """Whether a response keeps a constraint. An empty response keeps none."""
+    """Whether a response satisfies a constraint. An empty response satisfies none."""
     checker = checkers()[constraint["id"]](constraint["id"])
     checker.build_description(**arguments(constraint))
     return bool(answer.strip()) and bool(checker.check_following(answer))

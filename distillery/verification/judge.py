@@ -1,7 +1,7 @@
 """The judge: a language model that is asked whether, or how far, an answer agrees with the reference.
 
 Its prompts are files, math.txt and science.txt in the folder ``prompts`` of params.yaml. It must end with one line of a
-strict form; an answer without that line is asked for once more, and is then inconclusive. So is everything while
+strict form; an answer without that line is retried once, and is then inconclusive. So is everything while
 the judge is down.
 """
 
@@ -28,14 +28,14 @@ class JudgeSettings(Section):
     """How the judge runs."""
 
     engine: EngineSettings
-    """What generates."""
+    """The engine."""
     sampling: Sampling
-    """How it samples."""
+    """Sampling settings."""
 
 
 @dataclass(frozen=True)
 class JudgeReply:
-    """What the judge answered, in the group of the form that was asked for; None, and why, where it gave none."""
+    """The judge's verdict, matched by the required form; None, and why, where its answer does not match."""
 
     words: str | None
     why: str = ""
@@ -101,7 +101,7 @@ class Judge:
         self.thread, self.revision, self.sampling, self.prompts = thread, revision, sampling, prompts
 
     def ask(self, prompt: str, form: re.Pattern[str], item: Item) -> "Future[JudgeReply]":
-        """What the judge says of an item; the last line of its answer must match ``form`` as a whole."""
+        """The judge's reply on an item; the last line of its answer must fully match ``form``."""
         fields = {"question": item.question, "reference": item.ground_truth or "", "answer": item.answer or ""}
         text = _HOLE.sub(lambda hole: fields[hole[1]], self.prompts[prompt])
         return then(self._ask(text, form, 1), lambda said: said if said.words else self._ask(text, form, 2))

@@ -52,7 +52,7 @@ def boxes(text: str) -> list[str]:
 
 
 def single_expression(text: str) -> str | None:
-    r"""The one expression that a text gives: what all its boxes hold, or all of it where it has none; else None."""
+    r"""The single expression of a text: the content that all its boxes share, or all of it if it has none; else None."""
     found = set(boxes(text))
     if not found:
         return text.strip().strip("*").strip()
@@ -129,14 +129,14 @@ def wrap_latex(text: str) -> str:
 
 
 def prepare() -> None:
-    """Imports Math-Verify, and keeps it from warning that we do without its time-outs."""
+    """Imports Math-Verify, and silences its warning that its time-outs are off."""
     import math_verify
 
     logging.getLogger(math_verify.__name__).setLevel(logging.ERROR)
 
 
 def verify_with_library(gold: str, answer: str) -> Verdict:
-    """Asks Math-Verify, gold first. Runs in a process of the pool: it may take for ever there, or kill it."""
+    """Asks Math-Verify, gold first. Runs in a process of the pool: it may never return, or crash the process."""
     from math_verify import parse, verify
 
     if _WORDS.fullmatch(single_expression(gold) or ""):
@@ -151,7 +151,7 @@ def verify_with_library(gold: str, answer: str) -> Verdict:
 
 
 class MathVerifier:
-    """Asks Math-Verify in the pool; ``judge``, where there is one, decides what that denies or cannot read."""
+    """Asks Math-Verify in the pool; ``judge``, where there is one, decides what that rejects or cannot parse."""
 
     def __init__(self, pool: Pool, judge: Judge | None):
         self.pool, self.judge = pool, judge

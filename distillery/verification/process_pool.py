@@ -1,4 +1,4 @@
-"""Processes that verify and can be killed: what runs here may never end, or bring its process down."""
+"""Processes that verify and can be killed: what runs here may never end, or may crash its process."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def _begin(prepare: tuple[Callable[[], Any], ...]) -> None:
 class Pool:
     """Runs functions that give a verdict, each for ``timeout`` seconds at most; equal calls are made once.
 
-    Each process first calls ``prepare``, so that imports take nobody's time.
+    Each process first calls ``prepare``, so that imports do not count towards the limit.
     """
 
     def __init__(self, processes: int, timeout: float, prepare: tuple[Callable[[], Any], ...] = ()):

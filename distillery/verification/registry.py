@@ -1,7 +1,7 @@
 """Every verifier by its name: how it is opened, and what its verdicts depend on.
 
 A verdict in the ledger is found by its verifier's version. That version is a hash of the code in ``code``, the versions of
-``packages`` and what ``settings`` gives; an error message elsewhere verifies nothing again.
+``packages`` and what ``settings`` gives; a changed error message elsewhere re-verifies nothing.
 """
 
 from collections.abc import Callable
@@ -75,10 +75,10 @@ class Entry:
     settings: Callable[[Resources], list[Any]] = nothing
     judge: Literal["never", "fallback", "always"] = "never"
     prepare: Callable[[], Any] | None = None
-    """Called once in every process of the pool, so that imports take no response's time."""
+    """Called once in every process of the pool, so that imports do not count towards a response's time."""
 
     def version(self, resources: Resources) -> str:
-        """What a verdict depends on beside the query and the answer, as a hash."""
+        """What a verdict depends on besides the query and the answer, as a hash."""
         return digest([hash_code(self.code), [version(package) for package in self.packages], self.settings(resources)])
 
 

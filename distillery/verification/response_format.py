@@ -1,4 +1,4 @@
-"""Where the thought and the answer are in a response."""
+"""Locates the think part and the answer part of a response."""
 
 import re
 
@@ -18,7 +18,7 @@ def split(text: str) -> tuple[str | None, str | None]:
 
 
 def answer_part(text: str) -> str | None:
-    """What is judged in free form: the last answer part, or else the whole text; None for a thought that was cut."""
+    """What is verified in free form: the last answer part, or else the whole text; None for a truncated think part."""
     answers = _ANSWER.findall(text)
     if answers:
         return answers[-1].strip()

@@ -1,7 +1,7 @@
 """Chat by a reward model: coherence, correctness and helpfulness, each from 0 to 4; the score is their sum / 12.
 
 The model is a sequence classifier of transformers, in a process of its own. While it works on a batch the next one
-gathers; a batch is sorted by length and padded in groups.
+is collected; a batch is sorted by length and padded in groups.
 """
 
 import math
@@ -29,7 +29,7 @@ Dialogue = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Outputs(Section):
-    """Which of the model's outputs is which."""
+    """Indices of the model's outputs."""
 
     coherence: NonNegative
     """The index of the output that rates coherence, from 0."""
@@ -44,9 +44,9 @@ class RewardSettings(Section):
     """How the reward model runs."""
 
     outputs: Outputs
-    """Which of its outputs is which."""
+    """Indices of its outputs."""
     dtype: str
-    """What it computes in, ``float32`` or ``bfloat16``."""
+    """Its data type, ``float32`` or ``bfloat16``."""
     batch_tokens: Positive
     """Tokens per forward pass, padding included."""
     max_tokens: Positive
@@ -57,7 +57,7 @@ class RewardSettings(Section):
 
 @cache
 def load(model: str, revision: str | None, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """The model and its tokenizer, once a process, on the accelerator where there is one. Raises EngineError."""
+    """The model and its tokenizer, once per process, on the accelerator where there is one. Raises EngineError."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -96,7 +96,7 @@ def rate(lock: ModelLock, settings: RewardSettings, dialogues: list[Dialogue]) -
 
 
 def verdict_of(ratings: list[float] | None, longest: int) -> Verdict:
-    """The score out of three ratings; each counts within 0 to 4."""
+    """The score from three ratings, each clipped to the range 0 to 4."""
     if ratings is None:
         return unknown(NAME, f"over {longest} tokens", hopeless=True)
     if not all(map(math.isfinite, ratings)):
@@ -107,7 +107,7 @@ def verdict_of(ratings: list[float] | None, longest: int) -> Verdict:
 
 
 class RewardVerifier:
-    """Batches what comes; one batch is in the model's process at a time."""
+    """Batches incoming items; one batch is in the model's process at a time."""
 
     def __init__(self, lock: ModelLock, settings: RewardSettings):
         self.model, self.settings = lock, settings

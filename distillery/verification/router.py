@@ -1,4 +1,4 @@
-"""Sends every item to its kind's verifier, keeps verdicts in the ledger, and applies the kind's threshold to scores."""
+"""Sends every item to its category's verifier, keeps verdicts in the ledger, and applies the category's threshold."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -23,7 +23,7 @@ from distillery.verification.verdict_store import Verdicts, key_of
 
 
 class Router:
-    """The `Verifies` of every kind of item. Verdicts that ``verdicts`` holds are not reached again.
+    """The `Verifies` of every kind of item. Verdicts that ``verdicts`` holds are reused.
 
     ``rules`` are by the items' category, those of the settings unless others are given. ``prompts`` is the folder of the
     judge's prompts, ``ledger`` the one that keeps what it answers. Without ``second_opinion`` no judge is asked to confirm
@@ -67,7 +67,7 @@ class Router:
 
     @property
     def notices(self) -> list[str]:
-        """What a user should know of how things are verified here: a line on the sandbox, where there is code."""
+        """What a user should know about verification here: a line on the sandbox, where there is code."""
         return [verifier.notice for verifier in self.verifiers.values() if isinstance(verifier, CodeVerifier)]
 
     def submit(self, item: Item) -> None:
@@ -86,7 +86,7 @@ class Router:
     def poll(self, wait: float = 0.0) -> list[tuple[str, Verdict]]:
         """What is ready; with ``wait``, blocks up to so many seconds for the first.
 
-        Raises EngineError where a verifier's model cannot be loaded: without it a whole category would be inconclusive.
+        Raises EngineError where a verifier's model cannot be loaded: without it an entire category would be inconclusive.
         """
         found: list[tuple[str, Verdict]] = []
         try:
@@ -125,7 +125,7 @@ class Router:
 
 
 def open_judge(settings: JudgeSettings, lock: Lock, prompts: str, root: Path) -> Judge:
-    """The judge, its engine not started before it is asked for something that its ledger does not hold."""
+    """The judge; its engine starts only when asked for something that its ledger does not hold."""
     texts = {name: prompt(prompts, name) for name in ("math", "science")}
     engine = LedgerEngine(
         Ledger("judge", root), settings.engine.max_model_len, partial(start, lock, settings.engine, in_subprocess=True)

@@ -18,7 +18,7 @@ LONGEST_REASON = 200
 
 @dataclass(frozen=True)
 class Item:
-    """What a verifier needs: the query, as far as it says what is right, and the response's answer part."""
+    """What a verifier needs: the query with its reference, and the response's answer part."""
 
     key: str
     category: str
@@ -30,12 +30,12 @@ class Item:
 
     @property
     def question(self) -> str:
-        """The last thing that the user said."""
+        """The last user message."""
         return next((turn["content"] for turn in reversed(self.messages) if turn["role"] == "user"), "")
 
 
 def item_of(key: str, query: dict[str, Any], answer: str | None) -> Item:
-    """An item out of a query's row (fields of QUERY; those that are missing count as empty)."""
+    """An item from a query's row (fields of QUERY; those that are missing count as empty)."""
     fields = {name: query.get(name) for name in ("ground_truth", "test_cases", "constraints")}
     return Item(key, query["category"], answer, tuple(query.get("messages") or ()), **fields)
 
@@ -57,7 +57,7 @@ class Verdict:
     seconds: float = 0.0
 
     def at(self, threshold: float, seconds: float = 0.0) -> "Verdict":
-        """The same with its score held against a threshold, and the seconds that it took, unless it knows them."""
+        """The same with its score compared to a threshold, and the seconds that it took, unless already set."""
         verdict = self.verdict if self.score is None else PASS if self.score >= threshold else FAIL
         took = self.seconds or seconds
         return Verdict(self.score, verdict, self.reason, self.verifier, self.hopeless, self.certain, took)
@@ -74,7 +74,7 @@ def unknown(verifier: str, reason: str, hopeless: bool = False) -> Verdict:
 
 
 def one_line(text: str) -> str:
-    """What a program or an answer said, fit for a table: one line, no lone surrogates, not long."""
+    """A program's output or an answer, made fit for a table: one line, no lone surrogates, shortened."""
     return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST_REASON]
 
 

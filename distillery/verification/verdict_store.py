@@ -1,7 +1,7 @@
 """Verdicts kept in the ledger: verifying 1.89 million programs again would take days.
 
-A verdict is found by what it depends on: the verifier's version, the query as far as it says what is right, and the
-answer. The score is kept and the threshold is not, so changing a threshold verifies nothing again. Inconclusive verdicts
+A verdict is looked up by what it depends on: the verifier's version, the query with its reference, and the
+answer. The score is kept and the threshold is not, so changing a threshold re-verifies nothing. Inconclusive verdicts
 are kept for the record and never reused.
 """
 
@@ -24,7 +24,7 @@ def key_of(version: str, item: Item) -> str:
 
 
 class Verdicts:
-    """The verdicts of one owner; ``item.key`` is recorded, so that the ledger can say what became of a completion."""
+    """The verdicts of one owner; ``item.key`` is recorded, so that the ledger can report the verdict on a completion."""
 
     def __init__(self, owner: str, root: Path):
         self.journal = Journal(root / owner / "verdicts")
@@ -40,7 +40,7 @@ class Verdicts:
         return self.known.get(key)
 
     def add(self, key: str, item: Item, verdict: Verdict) -> None:
-        """Keeps a verdict, and that it was reached on this completion, once."""
+        """Stores a verdict, and the completion that it was reached on, once."""
         if key in self.known and self.recorded.get(item.key) == key:
             return
         if verdict.score is not None:

@@ -32,7 +32,7 @@ def test_an_error_in_a_part_keeps_its_kind_and_words(error, kind):
 
 
 def test_parts_are_worked_on_side_by_side(monkeypatch):
-    """Two parts wait for each other, which ends only where both are at work."""
+    """Two parts wait for each other, which ends only where both run at once."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     both = threading.Barrier(2, timeout=60)
 

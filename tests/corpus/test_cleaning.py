@@ -16,13 +16,13 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
 
 
 def why(*texts):
-    """The reason for each text, None where it stays."""
+    """The reason for each text, None where it is kept."""
     messages = pa.array([[{"role": "user", "content": text}] for text in texts], QUERY.field("messages").type)
     return [REASONS[code] if code >= 0 else None for code in reasons(messages, SETTINGS)]
 
 
 def cleaned(rows):
-    """Kept and rejected rows, as `clean` splits them when they come sorted."""
+    """Kept and rejected rows, as `clean` splits sorted rows."""
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), QUERY)
     return tuple(part.to_pylist() for part in clean(table, SETTINGS))
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def world(inside):
-    """The test's folder is the world that DVC watches."""
+    """The test's folder is the `world` that DVC tracks."""
     (inside / "params.yaml").write_text(f"world: {inside}\n")
 
 
@@ -249,7 +249,7 @@ def test_buckets_give_sorted_parts_with_equal_ids_in_their_order(tmp_path, monke
 
 
 def test_a_source_that_gives_nothing_is_named(inside):
-    """A misspelt column would else leave a whole source out."""
+    """A misspelt column would otherwise drop an entire source."""
     write(inside, {"messages": "what is 1 ?", "origin": "a"})
     about: dict = {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}
     sources = {"s": about, "t": about | {"where": {"orign": "a"}}}

@@ -1,4 +1,4 @@
-"""LiveCodeBench's encoding: tests come out, and nothing in a pickle ever runs."""
+"""LiveCodeBench's encoding: tests are decoded, and nothing in a pickle ever runs."""
 
 import base64
 import json

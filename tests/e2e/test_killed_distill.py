@@ -1,4 +1,4 @@
-"""Distillations killed with kill -9 at random moments: the traces come out the same, and nothing is paid for twice."""
+"""Distillations killed with kill -9 at random moments: the traces are the same, and nothing is generated twice."""
 
 import random
 import subprocess
@@ -25,7 +25,7 @@ def start(ledger: Path, out: Path) -> "subprocess.Popen[bytes]":
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """kill -9 for the process alone: what it started must go by itself."""
+    """kill -9 for the process alone: its children must exit by themselves."""
     below = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
@@ -42,7 +42,7 @@ def traces(out: Path) -> dict[str, bytes]:
 
 
 def events(*outs: Path) -> list[tuple[float, str, str]]:
-    """(when, asked or answered, key), in the order of time; a line that a kill tore is left out."""
+    """(when, asked or answered, key), in the order of time; truncated lines are skipped."""
     lines = [line.split() for out in outs if (out / "engine.log").exists() for line in (out / "engine.log").open()]
     return sorted((float(line[0]), line[1], line[2]) for line in lines if len(line) == 3 and len(line[2]) == 32)
 
@@ -56,7 +56,7 @@ def answered(*outs: Path) -> int:
 
 
 def asked_though_answered(kept: set[str], *outs: Path, after: float = 1.0) -> list[str]:
-    """Keys that were asked more than a moment after the completion that the ledger holds had come."""
+    """Keys that were requested well after the completion in the ledger was stored."""
     first: dict[str, float] = {}
     late = []
     for when, what, key in events(*outs):
@@ -115,7 +115,7 @@ def test_two_writers_that_are_killed_in_turn_share_the_work(undisturbed, tmp_pat
     assert traces(outs[0]) == traces(outs[1]) == whole
     together = asked(*outs)
     assert together.keys() == once.keys()
-    # Answered, and lost to the kill before it was kept: at most one batch per kill.
+    # Completed, but lost in the kill before it was stored: at most one batch per kill.
     assert len(asked_though_answered(set(once), *outs)) <= KILLS // 2 * BATCH
     assert sum(together.values()) < 1.5 * len(once), "the rest of what is asked twice was in flight with both"
     assert min(sum(asked(out).values()) for out in outs) > len(once) / 10, "both worked"

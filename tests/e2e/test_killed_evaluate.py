@@ -1,4 +1,4 @@
-"""An evaluation killed with kill -9 at random moments: the samples come out the same, and nothing is paid for twice."""
+"""An evaluation killed with kill -9 at random moments: the samples are the same, and nothing is generated twice."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def start(folder: Path, source: Path) -> "subprocess.Popen[bytes]":
 
 
 def samples(folder: Path) -> list[dict]:
-    """Every sample that came out."""
+    """Every sample of the result."""
     return read_table(folder / f"data/samples/{NAME}", SAMPLES).to_pylist()
 
 

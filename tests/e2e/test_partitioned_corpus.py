@@ -1,4 +1,4 @@
-"""The stages that carry the corpus: cut into parts, on this machine and on a Ray cluster, always the same bytes."""
+"""The corpus stages: partitioned, on this machine and on a Ray cluster, always the same bytes."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ HOSTS = ("127.0.0.2", "127.0.0.3")
 
 
 def run(stage: str, folder: Path, ok: bool = True, **variables: str) -> str:
-    """Runs a stage in a folder; what it printed."""
+    """Runs a stage in a folder; its output."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-m", *f"stages.{stage}".split()]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)

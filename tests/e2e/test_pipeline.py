@@ -1,6 +1,6 @@
-"""The whole study on a world smaller still, with the real engines: run, killed, run again, shared, compared.
+"""The whole study on an even smaller world, with the real engines: run, killed, run again, shared, compared.
 
-The tests build on one another in the order in which they stand: they are one person's day with the project.
+The tests build on one another in file order, as in one user's session with the project.
 """
 
 import json
@@ -206,7 +206,7 @@ def test_shared_through_a_remote_nothing_is_computed_again(project, tmp_path):
 
 
 def test_a_reproduction_elsewhere_gives_the_same_bytes(project, tmp_path):
-    """Another folder with an empty ledger and no results: the small world alone is pulled, all else is computed again."""
+    """Another folder with an empty ledger and no results: the small world alone is pulled, everything else is recomputed."""
     second = tmp_path / "deeper" / "elsewhere"
     second.parent.mkdir()
     git(tmp_path, "clone", "-q", str(project), str(second))

@@ -1,4 +1,4 @@
-"""The report in a headless browser: nothing asked of the network, no error, every figure drawn, a phone's width."""
+"""The report in a headless browser: no network requests, no error, every figure drawn, a phone's width."""
 
 import re
 import shutil

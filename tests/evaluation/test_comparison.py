@@ -50,7 +50,7 @@ def test_a_small_difference_is_not_significant_and_says_what_would_be_needed():
 
 
 def test_what_is_not_significant_needs_more_questions_than_there_were():
-    """Each at the level that Holm's next step asks for: by their own p, two of the five would pass for told."""
+    """Each at the level that Holm's next step asks for: by their own p, two of the five would count as significant."""
     drawn = np.random.default_rng(8).normal(size=40)
     drawn = (drawn - drawn.mean()) / drawn.std(ddof=1)
     ones = {f"{t}": {"pass@1": 10 * (drawn + t / np.sqrt(40)), "mean_tokens": drawn} for t in (5.0, 2.3, 2.2, 1.0, 0.5, 0.2)}

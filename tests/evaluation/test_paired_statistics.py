@@ -209,7 +209,7 @@ def excludes_zero(estimate):
 
 
 def test_a_model_that_sometimes_loops_is_not_called_adaptive():
-    """A cut sample fails and is long: by its own fails its lengths would follow difficulty in most runs."""
+    """A truncated sample fails and is long: by its own fails its lengths would depend on difficulty in most runs."""
     rng, alarms, own = np.random.default_rng(6), 0, 0
     settings = Compare(resamples=300, confidence=0.95)
     for run in range(100):

@@ -20,7 +20,7 @@ TEXTS = ["one", "two", "three", "two"]
 
 
 class Counting:
-    """One vector per text, made of its hash; it keeps what it was asked, and raises at the text that is to stop it."""
+    """One vector per text, made of its hash; it records the texts, and raises at the text that is to stop it."""
 
     def __init__(self, fatal=None):
         self.asked, self.fatal = [], fatal

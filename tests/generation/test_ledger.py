@@ -222,7 +222,7 @@ def _full():
 
 
 def test_options_that_are_unset_leave_the_key_as_it_was_before_they_existed():
-    """The key of a completion that was kept by the first version."""
+    """The key of a completion that was stored by the first version."""
     asked = [[{"role": "user", "content": "hi"}], "r", 0.6, 0.95, 1]
     assert ask().key == hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
     assert (

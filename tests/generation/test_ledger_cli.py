@@ -11,7 +11,7 @@ from distillery.verification.verdict_store import Verdicts, key_of
 
 
 def fill(root) -> None:
-    """Two writers: a pass, a fail, an unknown that became a pass, and one that nobody verified."""
+    """Two writers: a pass, a fail, an inconclusive verdict that became a pass, and one completion without a verdict."""
     for writer in range(2):
         ledger, verdicts = Ledger("t", root), Verdicts("t", root)
         for i in range(2):

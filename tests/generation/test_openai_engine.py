@@ -20,7 +20,7 @@ Answer = tuple[int, Any]
 
 
 class Stub:
-    """An OpenAI-compatible server whose answer to each request ``behave`` decides; None hangs up without a word."""
+    """An OpenAI-compatible server whose answer to each request ``behave`` decides; None closes the connection without one."""
 
     def __init__(self, behave: Callable[[dict], Answer | None], port: int = 0):
         self.seen: list[dict] = []

@@ -42,7 +42,7 @@ def test_a_scorer_that_bends_its_logits_is_refused(lock, monkeypatch):
 
 
 class Counting(Scorer):
-    """Keeps what it was asked, and dies at the row that is to kill it."""
+    """Records the rows, and raises at the row that is to stop it."""
 
     def __init__(self, lock, fatal=None):
         super().__init__(lock, "float32", 0)

@@ -110,7 +110,7 @@ def test_they_are_a_source_of_queries(folder):
 
 
 def distilled(folder, queries, ledger):
-    """(counts, trace rows) of a run in which the released traces stand for the teacher."""
+    """(counts, trace rows) of a run in which the released traces replace the teacher."""
     ask = partial(ask_for, LOCK, SAMPLING, "be brief")
     engine = LedgerEngine(Ledger("t", ledger), 4096, NullEngine)
     counts = import_traces(engine.ledger, Origin(folder, None, "train"), queries, ask, "key")

@@ -35,7 +35,7 @@ SAMPLING = Sampling(1.0, 1.0, 100)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """An untrained model of the small world's shape: it says anything, at length, and hardly ever what verifies."""
+    """An untrained model of the small world's shape: its responses are random and long, and hardly ever verify."""
     from mini.config import Models
     from mini.judge_data import prompts
     from mini.models import build

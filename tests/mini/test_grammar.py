@@ -47,7 +47,7 @@ def item(key: str, problem: problems.Problem, answer: str | None) -> Item:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_response_is_in_the_studys_form_and_verifies_and_a_wrong_one_does_not(route, style):
-    """Every category but those of the reward model; science in words stands the same."""
+    """Every category but those of the reward model; of science only plain numbers are verified."""
     problems = [
         problem for problem in (draw(Random(seed)) for seed in range(80)) if problem.category not in ("multiturn", "other")
     ]

@@ -1,6 +1,6 @@
 """What a change invalidates, asked of DVC itself, over a pipeline whose outputs are all in place.
 
-The copy's outputs are empty files that DVC is told to take as they are (`dvc commit`), so these tests take seconds and
+The copy's outputs are empty files that DVC records as up to date (`dvc commit`), so these tests take seconds and
 still ask the real dvc.yaml and the real DVC.
 """
 
@@ -90,7 +90,7 @@ def fill(folder: Path) -> list[Path]:
 
 
 def after(change, folder: Path, downstream: bool = False) -> set[str]:
-    """With params.yaml changed: the stages that must run, or with ``downstream`` all that could come to run after them."""
+    """With params.yaml changed: the stages that must run, or with ``downstream`` all that may run as a consequence."""
     path = folder / "params.yaml"
     before = path.read_text()
     settings = yaml.safe_load(before)
@@ -227,7 +227,7 @@ TEACHER_SETS = {
 
 @pytest.mark.parametrize("what", TEACHER_SETS)
 def test_a_teacher_is_an_edit_of_params_alone_and_the_others_stay(pipeline, what):
-    """Beside the new teachers' chains only what reads all teachers runs, and `assets`, which checks their names."""
+    """Besides the new teachers' chains only what reads all teachers runs, and `assets`, which checks their names."""
     change, new = TEACHER_SETS[what]
     at_once = after(change, pipeline)
     assert at_once - {"headline"} <= each(OF_TEACHER, new) | {"assets"} | (JOINT - {"headline"})

@@ -152,7 +152,7 @@ def test_gpu_results_are_cached_and_only_their_metrics_are_in_git():
 
 
 PLUMBING = {f"distillery.verification.{name}" for name in ("process_pool", "verdict", "futures")}
-"""How verdicts travel, not how they are reached."""
+"""How verdicts are passed on, not how they are reached."""
 
 
 @pytest.mark.parametrize("name", VERIFIERS)

@@ -27,14 +27,14 @@ SETTINGS = Distill(max_attempts=4, max_unknown=1, max_in_flight=16)
 
 
 def script(request: Request) -> str:
-    """Right on the first, second or third attempt, or never, as the question's number has it."""
+    """Right on the first, second or third attempt, or never, depending on the question's number."""
     number = int(request.messages[-1]["content"].split()[2])
     right = request.attempt > number % 5
     return f"<think> so </think> <answer> \\boxed{{ {number + (0 if right else 1)} }} </answer>"
 
 
 class SlowEngine(ScriptedEngine):
-    """Takes a while for each batch, and writes down what it was asked and has answered, and when."""
+    """Takes a while for each batch, and logs its requests and completions, with times."""
 
     def __init__(self, asked: Path):
         super().__init__(script, BATCH)

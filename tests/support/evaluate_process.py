@@ -22,9 +22,9 @@ BATCH = 4
 
 
 def prepare(folder: Path, sources: dict[str, dict[str, Any]], samples: int, tokens: int) -> None:
-    """Settings for `benchmarks` and `evaluate` in a folder: the project's own, but for what is asked.
+    """Settings for `benchmarks` and `evaluate` in a folder: the project's own, except for the questions.
 
-    All sources lie in one folder.
+    All sources are in one folder.
     """
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, source in sources.items():
@@ -49,7 +49,7 @@ def sometimes(request: Request) -> str:
 
 
 class SlowEngine(ScriptedEngine):
-    """Takes a while for each batch, and writes down what it was asked."""
+    """Takes a while for each batch, and logs its requests."""
 
     def __init__(self, script: Callable[[Request], str]):
         super().__init__(script, BATCH)

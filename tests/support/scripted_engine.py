@@ -7,7 +7,7 @@ from distillery.generation.engine import Completion, Request
 
 
 class ScriptedEngine:
-    """Answers each request with ``script(request)``, ``batch`` requests per poll, and remembers what it was asked."""
+    """Answers each request with ``script(request)``, ``batch`` requests per poll, and records its requests."""
 
     def __init__(self, script: Callable[[Request], str], batch: int = 8):
         self.script, self.batch = script, batch

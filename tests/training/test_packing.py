@@ -16,7 +16,7 @@ LENGTHS = st.lists(st.integers(1, 32), max_size=60)
 
 
 def brute_force(lengths, window):
-    """First-fit decreasing as one reads it in a book."""
+    """Textbook first-fit decreasing."""
     free: list[int] = []
     placed = [0] * len(lengths)
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):

@@ -1,4 +1,4 @@
-"""Trainings kept by identity: what is part of it, handing back, damage, and what may be freed."""
+"""Trainings stored by identity: what is part of it, restoring, damage, and what may be freed."""
 
 import json
 from dataclasses import replace

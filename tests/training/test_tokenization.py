@@ -42,7 +42,7 @@ def test_a_text_that_spells_a_special_token_is_seen_wherever_it_stands(tokenizer
 
 
 class Merging:
-    """Stands for a tokenizer whose tokens are pairs of characters, so that a prompt may end inside one."""
+    """A substitute for a tokenizer whose tokens are pairs of characters, so that a prompt may end inside one."""
 
     def encode(self, text, add_special_tokens):
         return type("Encoding", (), {"offsets": [(i, i + 2) for i in range(0, len(text), 2)]})

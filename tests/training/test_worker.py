@@ -1,4 +1,4 @@
-"""Training for real, by its own command on the CPU: ranks, accumulation, kills and a loss that is no number."""
+"""Training for real, by its own command on the CPU: ranks, accumulation, kills and a NaN loss."""
 
 import csv
 import json
@@ -86,7 +86,7 @@ def start(folder: Path) -> subprocess.Popen:
 
 
 def finished(folder: Path, ok: bool = True) -> str:
-    """Runs training to its end; what it said."""
+    """Runs training to its end; its output."""
     code = start(folder).wait(300)
     said = (folder / "log").read_text()
     assert (code == 0) == ok, said
@@ -94,7 +94,7 @@ def finished(folder: Path, ok: bool = True) -> str:
 
 
 def checkpointed(folder: Path, step: int) -> bool:
-    """Whether a whole checkpoint of this step or a later one is on disk."""
+    """Whether a complete checkpoint of this step or a later one is on disk."""
     whole = (folder / ".checkpoints").glob("*/checkpoint-*/complete")
     return any(int(path.parent.name.split("-")[1]) >= step for path in whole)
 
@@ -143,7 +143,7 @@ def test_ranks_and_accumulation_change_nothing(base, undisturbed, tmp_path, chan
 
 @pytest.mark.slow
 def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, monkeypatch):
-    """One machine of the host file, this one; `ssh`, by which the launcher asks whether it is there, says yes."""
+    """One machine of the host file, this one; `ssh`, with which the launcher checks that it is reachable, succeeds."""
     hosts, ssh = tmp_path / "hosts", tmp_path / "bin/ssh"
     hosts.write_text("localhost slots=2\n")
     ssh.parent.mkdir()
@@ -163,7 +163,7 @@ def test_the_kind_of_zero_changes_nothing(base, undisturbed, tmp_path, name):
 
 @pytest.mark.slow
 def test_bfloat16_learns_as_float32_does_killed_or_not(base, undisturbed, tmp_path):
-    """As on a GPU: weights in bfloat16, gradients added up and weights kept beside in float32."""
+    """As on a GPU: weights in bfloat16, gradients accumulated and master weights kept in float32."""
     folder = prepare(tmp_path, base, dtype="bfloat16", deepspeed=str(ROOT / "conf/deepspeed/zero1.json"))
     process = start(folder)
     while process.poll() is None and not checkpointed(folder, 4):

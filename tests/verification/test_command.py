@@ -1,4 +1,4 @@
-"""python -m distillery.verification, as people call it, in a folder with settings that need no model."""
+"""python -m distillery.verification, as users run it, in a folder with settings that need no model."""
 
 import json
 from pathlib import Path

@@ -27,7 +27,7 @@ LOCK = model_locks.Lock("teacher-t", "path", "revision", True, {})
 
 
 class Equal:
-    """Verifies at once: the answer is the ground truth, or nobody can tell where it says `shrug`."""
+    """Verifies at once: the answer is the ground truth, or inconclusive where it says `shrug`."""
 
     def __init__(self):
         self.ready = []
@@ -198,7 +198,7 @@ def test_a_dead_engine_is_one_error_and_the_ledger_keeps_what_came(tmp_path):
 
 @given(st.lists(st.sampled_from([PASS, FAIL, UNKNOWN]), min_size=8, max_size=8), st.integers(1, 4), st.integers(0, 3))
 def test_how_often_a_query_is_asked(verdicts, max_attempts, max_unknown):
-    """Until it passes, has failed max_attempts times, or could not be told once more than max_unknown times."""
+    """Until it passes, has failed max_attempts times, or was inconclusive once more than max_unknown times."""
     answers = {PASS: "5", FAIL: "4", UNKNOWN: "shrug"}
     with TemporaryDirectory() as folder:
         script = lambda request: respond(answers[verdicts[request.attempt - 1]])  # noqa: E731

@@ -13,7 +13,7 @@ LONG = "The weather in the mountains changes quickly, and people who walk there 
 GERMAN = (
     "Das Wetter in den Bergen ändert sich schnell, und wer dort wandert, sollte warme Kleidung und etwas Essen dabei haben."
 )
-# (checker, arguments, a response that keeps it, one that does not)
+# (checker, arguments, a response that satisfies it, one that does not)
 GOLDEN = [
     ("keywords:existence", {"keywords": ["sun", "moon"]}, "The sun and the moon.", "The sun."),
     ("keywords:frequency", {"keyword": "sun", "frequency": 2, "relation": "at least"}, "sun, Sun", "sun"),

@@ -1,4 +1,4 @@
-"""The judge, over a scripted engine: its strict form, its second chance, its death, and what it may decide."""
+"""The judge, over a scripted engine: its strict form, its retry, its failure, and what it may decide."""
 
 import re
 

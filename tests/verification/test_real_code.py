@@ -65,7 +65,7 @@ def mutants(source: str) -> list[str]:
 
 
 def test_spoilt_solutions_of_mbpp_fail(route):
-    """Of each program's mutants at least one is seen by its tests, and is not passed."""
+    """At least one of each program's mutants is caught by its tests and does not pass."""
     rows, items = mbpp(), []
     for row in rows:
         spoilt = mutants(row["code"])

@@ -37,7 +37,7 @@ def test_groups_hold_every_dialogue_once_within_their_size():
 
 
 class Fixed:
-    """Stands for tokenizer and model: one token per word, and the outputs 1, 4 and 3 for whatever it reads."""
+    """A substitute for tokenizer and model: one token per word, and the outputs 1, 4 and 3 for whatever it reads."""
 
     pad_token_id, device = 0, "cpu"
     config = type("Config", (), {})()

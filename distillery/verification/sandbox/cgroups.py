@@ -1,4 +1,4 @@
-"""Control groups: what holds the memory and the processes of a whole sandbox, where the system lets us make them."""
+"""Control groups: limit the memory and the processes of a whole sandbox, where the system lets us create them."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def own(controller: str) -> Path:
 
 
 class Cgroup:
-    """One group that holds the sandbox ``number``: ``memory`` in bytes and a number of ``processes``. Versions 1 and 2.
+    """The group of the sandbox ``number``, limited to ``memory`` bytes and so many ``processes``. Versions 1 and 2.
 
     Raises CgroupError where it cannot be made.
     """
@@ -52,7 +52,7 @@ class Cgroup:
         self._make(ROOT / "pids" / own("pids") / name, {"pids.max": processes})
 
     def _two(self, name: str, memory: int, processes: int) -> None:
-        """Beside our own group, since a group that holds processes can have no limited children."""
+        """Next to our own group, since a group that holds processes cannot have limited children."""
         parent = (ROOT / own("")).parent
         (parent / "cgroup.subtree_control").write_text("+memory +pids")
         self._make(parent / name, {"memory.max": memory, "pids.max": processes})
@@ -60,7 +60,7 @@ class Cgroup:
             (self.folders[0] / "memory.swap.max").write_text("0")
 
     def entrances(self) -> list[str]:
-        """The files that a process writes its number to, to come in."""
+        """The files that a process writes its PID to, to join the group."""
         return [str(folder / "cgroup.procs") for folder in self.folders]
 
     def remove(self) -> None:
@@ -86,7 +86,7 @@ def _remove(folder: Path, seconds: float = 2.0) -> None:
 
 
 def sweep() -> None:
-    """Removes the groups of runs that were killed. A group's name holds the number of the process that made it."""
+    """Removes the groups of runs that were killed. A group's name contains the PID of the process that created it."""
     with suppress(OSError):
         places = [ROOT / own("").parent] if (ROOT / "cgroup.controllers").exists() else []
         places += [ROOT / name / own(name) for name in ("memory", "pids")] if not places else []

@@ -93,7 +93,7 @@ def find_compiler() -> str | None:
 
 
 def _read_only(paths: tuple[str, ...]) -> Iterator[str]:
-    """Bubblewrap's arguments that mount those of the paths read-only that exist here."""
+    """Bubblewrap's arguments that mount the paths that exist here, read-only."""
     for path in paths:
         if Path(path).exists():
             yield from ("--ro-bind", path, path)
@@ -128,7 +128,7 @@ class Sandbox:
 
     @property
     def description(self) -> str:
-        """One line: what runs programs, and what holds their limits."""
+        """One line: what runs programs, and what enforces their limits."""
         limits = f"{self.limits.memory} MiB, {self.limits.processes} processes, {self.limits.seconds:g} s per test"
         if self.cgroups:
             return f"bubblewrap with {self.cgroups}: {limits}"
@@ -158,7 +158,7 @@ class Sandbox:
                 cgroup.remove()
 
     def _prepare_compiler(self) -> None:
-        """Compiles the standard library's one great header beforehand, once a run: a second saved on each program."""
+        """Precompiles the standard library's all-in-one header, once per run: saves a second per program."""
         with self.lock:
             if self.compiler is None:
                 raise SandboxError("no C++ compiler under /usr; install your system's package `g++`")
@@ -217,7 +217,7 @@ class Session:
             raise SandboxError(f"no sandbox could be started: {said or 'no answer'}; is `unshare --user` allowed here?")
 
     def load(self, source: str, prelude: str = "") -> Answer:
-        """Takes the program, and imports to run before it; C++ is compiled, and what is not ok said."""
+        """Loads the program, and imports to run before it; C++ is compiled. The answer says whether it is ok."""
         limits = self._limits(self.limits.seconds)
         if self.compile:
             limits = self._limits(COMPILE_SECONDS) | {"memory": COMPILE_MEMORY * MEBIBYTE}
@@ -299,5 +299,5 @@ class Session:
 
 
 def printable(text: str, most: int = 200) -> str:
-    """What a program said, fit for one line of a table."""
+    """A program's output, shortened to one line for a table."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[-most:]

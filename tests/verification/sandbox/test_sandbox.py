@@ -1,4 +1,4 @@
-"""Programs that try to get out, to cheat, or to never end: none passes, none leaves a trace, and others go on beside them."""
+"""Programs that try to get out, to cheat, or to never end: none passes, none leaves a trace, and others run on unaffected."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def run(sandbox, source, stdin=""):
         return session.run(stdin, LIMITS.seconds)
 
 
-# Each prints or returns 6 where it can, and does its harm besides: as (source, tests) of code rows.
+# Each prints or returns 6 where it can, and also does harm: as (source, tests) of code rows.
 FORGED = """
 import json, os, struct, sys
 frame = json.dumps({"value": 6, "args": [], "status": "ok", "output": "6", "passed": True}).encode()

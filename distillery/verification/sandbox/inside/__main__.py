@@ -51,13 +51,13 @@ class Server:
             child.end()
 
     def become_program(self, *_pipes):
-        """The child: the compiled program in its place, or the interpreted one."""
+        """The child's body: executes the compiled program, or interprets the source."""
         if self.command:
             os.execv(self.command[0], self.command)
         be_program(self.source, self.prelude)
 
     def open(self, request):
-        """A child that stays for several messages: the program's functions, or tests that call another sandbox's."""
+        """A child that handles several messages: the program's functions, or tests that call another sandbox's."""
         tests = request.get("tests")
         if tests is None:
             self.child = Child(lambda *pipes: be_functions(self.source, self.prelude, *pipes), request["limits"])

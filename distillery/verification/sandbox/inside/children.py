@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def confine(limits):
-    """Limits of one child; the sandbox and its cgroup hold what they cannot."""
+    """Limits of one child; the sandbox and its cgroup enforce what these cannot."""
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for name, value in (
@@ -148,12 +148,12 @@ class Child:
         return {"status": "error", "why": why[-300:]}
 
     def gone(self):
-        """How the child ended where an answer was awaited: not well, whatever it says."""
+        """How the child ended where an answer was expected: an error, whatever its exit status."""
         ended = self.death()
         return {"status": "error", "why": "the program ended without an answer"} if ended["status"] == "ok" else ended
 
     def end(self):
-        """Kills the child and whatever it started, wherever that has gone; nothing of it is left when this returns."""
+        """Kills the child and all its descendants, detached ones included; none is left when this returns."""
         for fd in self.fds:
             os.close(fd)
         for _ in range(200):

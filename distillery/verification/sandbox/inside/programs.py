@@ -1,4 +1,4 @@
-"""What a child is that runs what a model wrote: a whole program, or functions that answer calls."""
+"""The child that runs a model's code: a whole program, or functions that answer calls."""
 
 import atexit
 import builtins
@@ -43,7 +43,7 @@ def finish():
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.__stdout__):
-        with contextlib.suppress(AttributeError, ValueError):  # a stream that the program took away, or closed
+        with contextlib.suppress(AttributeError, ValueError):  # a stream that the program removed or closed
             stream.flush()  # type: ignore[union-attr]
 
 
@@ -84,5 +84,5 @@ def be_functions(source, prelude, reader, writer):
 
 
 def describe(value, handles):
-    """What a name of the program stands for, so that tests can have it too."""
+    """What a name of the program refers to, so that tests can use it too."""
     return {} if callable(value) else {"value": encode(value, handles)}

@@ -1,4 +1,4 @@
-"""What a child is that runs tests: the program under test is in another sandbox, and stand-ins here call it there."""
+"""The child that runs tests: the program under test is in another sandbox, and stand-ins here forward calls to it."""
 
 import builtins
 import json
@@ -15,9 +15,9 @@ class Unsupported(BaseException):
 
 
 class Handle:
-    """Stands for an object that only the program has: its attributes, methods and items are asked for there.
+    """A proxy for an object that only the program has: attributes, methods and items are requested there.
 
-    An object of the program's must not say what it equals, so only the same object is equal, and all else unsupported.
+    The program's objects must not decide what they equal: only the same object is equal, all else is unsupported.
     """
 
     def __init__(self, number, ask):
@@ -71,7 +71,7 @@ class Elsewhere:
         return Handle(number, self.ask)
 
     def stand_in(self, name, about):
-        """What a name of the program is here, by what the program's side said of it."""
+        """The stand-in for a name of the program, by the program side's description of it."""
         if "module" in about:
             return __import__(about["module"])
         if "value" in about:
@@ -91,7 +91,7 @@ def encoded(value):
 
 
 def replace(mine, theirs):
-    """Makes a list, dictionary or set of ours what the other side made of its copy."""
+    """Updates our list, dictionary or set to what the other side made of its copy."""
     if type(mine) is not type(theirs):
         return
     if isinstance(mine, list):
@@ -102,9 +102,9 @@ def replace(mine, theirs):
 
 
 def be_tests(source, names, entry, reader, writer):
-    """Runs tests and says how they ended.
+    """Runs tests and reports how they ended.
 
-    ``names`` are those of the program, each with what `describe` said of it there. ``entry`` names a function of the
+    ``names`` are those of the program, each with `describe`'s description of it. ``entry`` names a function of the
     tests to call and, after it, what to hand over.
     """
     program = Elsewhere(reader, writer)

@@ -1,4 +1,4 @@
-"""Values and frames that travel in and out of a sandbox: plain JSON, with tags where JSON has no such type."""
+"""Values and frames that are sent in and out of a sandbox: plain JSON, with tags where JSON has no such type."""
 
 import builtins
 import json
@@ -12,7 +12,7 @@ BUILTIN_TYPES = {each: name for name, each in vars(builtins).items() if isinstan
 
 
 def encode(value: Any, handles: list[Any], depth: int = 0) -> Any:
-    """A Python value as JSON; what has no form there stays here, and travels as the number of its handle."""
+    """A Python value as JSON; what JSON cannot represent stays here, and is sent as a handle number."""
     if depth > DEEPEST:
         raise ValueError("a value nested too deeply")
     deeper = (handles, depth + 1)
