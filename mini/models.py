@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from distillery.core import cpu_kernels
 from distillery.core.processes import die_with_parent
 from mini.config import Models, load
 from mini.judge_data import assist, prompts, rated, talked
@@ -143,7 +144,8 @@ def train(job: Job, params: Models) -> str:
     set_seed(params.seed)
     tokenizer = tokenizer_of(params.system_prompt, prompts())
     model = build(params, tokenizer, job.role)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, betas=(0.9, 0.98))
+    # Fused: torch's own square root. The other implementations call MKL's, which differs between CPUs.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, betas=(0.9, 0.98), fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, job.steps))
     rng, start = Random(f"{params.seed}/{job.role}"), time.monotonic()
     for step in range(job.steps):
@@ -165,6 +167,7 @@ def train(job: Job, params: Models) -> str:
 
 
 def main() -> None:
+    cpu_kernels.pin()
     params = load(Models, "models")
     jobs = [Job(role, steps) for role, steps in params.steps.items()]
     with ProcessPoolExecutor(params.processes, get_context("spawn"), initializer=die_with_parent) as pool:

@@ -16,6 +16,7 @@ ON_CPU = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "OMP_NUM_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # compiled code depends on the CPU, and compiling takes longer than it saves
 }
 
 
@@ -29,6 +30,14 @@ def installed() -> tuple[str, str]:
     raise ModuleNotFoundError("vLLM is not installed; run `make setup`")
 
 
+def prefer_avx2() -> None:
+    """Lets vLLM take its AVX2 kernels on CPUs that have more, so that it computes the same on all (`cpu_kernels`)."""
+    import torch
+
+    for name in ("_is_avx512_supported", "_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        setattr(torch.cpu, name, lambda: False)
+
+
 class VllmEngine:
     """One model, loaded once. Requests beyond ``max_num_seqs`` wait inside vLLM. Raises EngineError where it cannot load."""
 
@@ -36,6 +45,8 @@ class VllmEngine:
         package, number = installed()
         for key, value in (QUIET | (ON_CPU if package == "vllm-cpu" else {})).items():
             os.environ.setdefault(key, value)
+        if package == "vllm-cpu":
+            prefer_avx2()
         from transformers import AutoTokenizer
         from vllm import EngineArgs, LLMEngine
 

@@ -32,7 +32,7 @@ def run_ranks(teacher: str, settings: Train, output: Path) -> None:
     """Starts the ranks and waits for them. Raises DataError where they fail."""
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if on_cpu():
-        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // settings.processes))}
+        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}  # a sum over several threads depends on their number
     done = subprocess.run([*launcher(settings), WORKER, teacher], env=environment, preexec_fn=die_with_parent)
     if done.returncode:
         raise DataError(f"training of {teacher} ended with exit code {done.returncode}; its checkpoints are kept in {output}")

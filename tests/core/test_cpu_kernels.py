@@ -1,0 +1,57 @@
+"""Results must not depend on the CPU: the expected hashes were the same on AMD Zen 5 and emulated Zen 3 and Intel Haswell."""
+
+import os
+import subprocess
+import sys
+
+from distillery.core.cpu_kernels import ENVIRONMENT
+
+WEIGHTS = "aaa8b82cc25a4282a4d7cb66c6736747"
+PROGRAM = """
+import hashlib
+import torch
+from distillery.core import cpu_kernels
+
+cpu_kernels.pin()
+generator = torch.Generator().manual_seed(0)
+
+
+def draw(*shape):
+    return torch.randint(-1000, 1000, shape, generator=generator).float() / 997
+
+
+def train(threads):
+    torch.set_num_threads(threads)
+    generator.manual_seed(0)
+    layers = torch.nn.Linear(64, 96), torch.nn.Linear(96, 50)
+    parameters = [each for layer in layers for each in layer.parameters()]
+    with torch.no_grad():
+        for each in parameters:
+            each.copy_(draw(*each.shape))
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, fused=True)
+    for _ in range(3):
+        states = torch.nn.functional.silu(layers[0](draw(2, 4, 40, 64)))
+        states = torch.nn.functional.scaled_dot_product_attention(states, states, states, is_causal=True)
+        logits = layers[1](states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + 1e-6)).reshape(-1, 50)
+        torch.nn.functional.cross_entropy(logits, torch.arange(320) % 50).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return hashlib.md5(b"".join(each.detach().numpy().tobytes() for each in parameters)).hexdigest()
+
+
+print(train(1), train(2), torch.backends.cpu.get_cpu_capability())
+"""
+
+
+def run(**environment: str) -> list[str]:
+    clean = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=clean | environment, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_a_training_gives_the_same_weights_on_every_cpu():
+    assert run() == [WEIGHTS, WEIGHTS, "AVX2"]
+
+
+def test_variables_that_are_set_are_left_alone():
+    assert run(ATEN_CPU_CAPABILITY="default")[2] == "DEFAULT"
