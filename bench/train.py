@@ -40,6 +40,7 @@ TRAIN = {
     "global_batch": WINDOWS_A_STEP,
     "micro_batch": 1,
     "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
     "checkpoint_every": 10**6,
     "attention": "sdpa",
     "hostfile": None,

@@ -15,7 +15,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from distillery.core import cpu_kernels
 from distillery.core.processes import die_with_parent
 from mini.config import Models, load
 from mini.judge_data import assist, prompts, rated, talked
@@ -167,7 +166,6 @@ def train(job: Job, params: Models) -> str:
 
 
 def main() -> None:
-    cpu_kernels.pin()
     params = load(Models, "models")
     jobs = [Job(role, steps) for role, steps in params.steps.items()]
     with ProcessPoolExecutor(params.processes, get_context("spawn"), initializer=die_with_parent) as pool:

@@ -83,8 +83,8 @@ def hash_code(names: Iterable[str]) -> str:
 
 @cache
 def reached_directly(module: str) -> frozenset[str]:
-    """What a module imports or names, and the packages that these are in."""
-    found: set[str] = set()
+    """What a module imports or names, and the packages that these and it are in."""
+    found = {module}
     for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}

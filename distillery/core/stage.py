@@ -19,7 +19,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from distillery.core import cpu_kernels
 from distillery.core.errors import UserError
 from distillery.core.files import write_json, write_text
 
@@ -94,7 +93,6 @@ def run_stage(main: Callable[..., None]) -> None:
 
     A `UserError` is shown alone. Anything else is a bug or a system failure: its traceback goes to a file that the line names.
     """
-    cpu_kernels.pin()
     stage, parameters = Path(sys.argv[0]).stem, signature(main).parameters.values()
     required = [parameter for parameter in parameters if parameter.default is parameter.empty]
     if not len(required) <= len(sys.argv) - 1 <= len(parameters):

@@ -30,6 +30,8 @@ class Train(Section):
     """Windows per forward pass of one rank; 1 with flash attention."""
     weight_decay: NonNegativeFloat
     """AdamW's weight decay."""
+    max_grad_norm: NonNegativeFloat
+    """The norm that gradients are clipped to; 0: no clipping, and the same weights on every CPU (`core.cpu_kernels`)."""
     gradient_checkpointing: bool
     """Whether activations are computed again in the backward pass, which takes a third more time and much less memory."""
     checkpoint_every: Positive

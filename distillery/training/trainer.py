@@ -24,6 +24,7 @@ def trainer_arguments(settings: Train, output: Path, ranks: int, seed: int) -> A
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,
         bf16=settings.dtype == "bfloat16",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from distillery.core import config, cpu_kernels
+from distillery.core import config
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import ScannedRow, scan_json_lines, write_json_lines
 from distillery.core.progress import Progress
@@ -95,7 +95,6 @@ def open_router(settings: VerifyParams, categories: set[str]) -> Router:
 
 
 def main(*arguments: str) -> None:
-    cpu_kernels.pin()
     if not 1 <= len(arguments) <= 2 or arguments[0].startswith("-"):
         sys.exit("usage: python -m distillery.verification FILE.jsonl [OUT.jsonl]")
     source = Path(arguments[0])

@@ -8,11 +8,11 @@ from distillery.core.cpu_kernels import ENVIRONMENT
 
 WEIGHTS = "aaa8b82cc25a4282a4d7cb66c6736747"
 PROGRAM = """
+import stages  # pins the kernels
+
 import hashlib
 import torch
-from distillery.core import cpu_kernels
 
-cpu_kernels.pin()
 generator = torch.Generator().manual_seed(0)
 
 
@@ -43,9 +43,9 @@ print(train(1), train(2), torch.backends.cpu.get_cpu_capability())
 """
 
 
-def run(**environment: str) -> list[str]:
+def run(program: str = PROGRAM, **environment: str) -> list[str]:
     clean = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=clean | environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], env=clean | environment, capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
@@ -55,3 +55,8 @@ def test_a_training_gives_the_same_weights_on_every_cpu():
 
 def test_variables_that_are_set_are_left_alone():
     assert run(ATEN_CPU_CAPABILITY="default")[2] == "DEFAULT"
+
+
+def test_numpy_has_no_kernels_that_some_cpus_lack():
+    program = "import stages; from numpy._core._multiarray_umath import __cpu_features__ as f; print(f['AVX512F'])"
+    assert run(program) == ["False"]

@@ -34,6 +34,7 @@ SETTINGS = {
     "global_batch": 4,
     "micro_batch": 1,
     "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
     "gradient_checkpointing": False,
     "checkpoint_every": 2,
     "attention": "sdpa",
