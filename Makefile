@@ -1,4 +1,4 @@
-# The project's front door. `make help` lists what it can do.
+# Main commands; `make help` lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -38,11 +38,11 @@ summary: $(READY)  ## show the results of the last run
 	@python -m distillery.evaluation.summary
 
 .PHONY: compare
-compare: $(READY)  ## two teachers side by side: make compare A=adaptive B=verbose
+compare: $(READY)  ## compare two teachers: make compare A=adaptive B=verbose
 	@scripts/compare.sh $(A) $(B)
 
 .PHONY: gc
-gc: $(READY)  ## list finished and stopped trainings that nothing refers to; FREE=1 deletes them
+gc: $(READY)  ## list stored trainings; FREE=1 deletes unreferenced ones
 	@python -m distillery.training.store $(if $(FREE),--free)
 
 .PHONY: lint
@@ -53,17 +53,17 @@ lint: $(DEV)  ## ruff, mypy, and whether code.yaml is up to date
 	python -m distillery.core.codehash --check
 
 .PHONY: check
-check: lint  ## what lint checks and the tests that take seconds: about a minute
+check: lint  ## lint and the fast tests: about a minute
 	pytest -n 2 --no-loadscope-reorder -m "not slow"
 
 .PHONY: test
-test: $(DEV)  ## every test, the slow ones and a small end-to-end run included
+test: $(DEV)  ## all tests, including slow ones and a small end-to-end run
 	pytest -n 2 --no-loadscope-reorder
 
 SCALE ?= 0.1
 
 .PHONY: bench
-bench: $(READY) $(VENV)/.ready-bench  ## the corpus stages beside their peers: make bench SCALE=1 for the study's size
+bench: $(READY) $(VENV)/.ready-bench  ## benchmark the corpus stages against baselines; SCALE=1 is the study's size
 	python -m bench $(SCALE)
 
 $(VENV)/.ready-bench: $(READY)

@@ -1,6 +1,6 @@
-"""clean and decontaminate, exact and by n-grams, against the same rules with `datasets` map and filter in two processes.
+"""Benchmarks clean and decontaminate (exact and n-gram) against the same rules in `datasets` with two processes.
 
-python -m bench.cleaning SCALE: on SCALE times 1.89 million queries, and for the growth on a tenth and three tenths of these.
+python -m bench.cleaning SCALE: on SCALE times 1.89 million queries, and on 10 % and 30 % of them to show scaling.
 """
 
 import sys
@@ -21,7 +21,7 @@ def prepare(rows: int, folder: Path) -> None:
 
 
 def ours(folder: Path) -> Cost:
-    """Both stages, without the file of similarities between them."""
+    """Both stages; writing the similarity file is not counted."""
     first = run("stages.clean", folder=folder)
     run("bench.synthetic_corpus", "similarities", folder=folder)
     second = run("stages.decontaminate", folder=folder)

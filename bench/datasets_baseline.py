@@ -1,6 +1,6 @@
-"""The rules of clean and decontaminate row by row in Python, through `datasets`: the baseline for ours.
+"""Baseline: the rules of clean and decontaminate, row by row in Python with `datasets`.
 
-Run in a folder with params.yaml, data/raw and data/benchmarks; writes the ids that it keeps to peer.txt.
+Run in a folder with params.yaml, data/raw and data/benchmarks; writes the kept ids to peer.txt.
 """
 
 import re
@@ -35,7 +35,7 @@ def unbalanced(prose: str) -> bool:
     return bool(latex) and odd_marks
 
 
-def goes(text: str, roles: list[str]) -> bool:
+def is_rejected(text: str, roles: list[str]) -> bool:
     turns = [role for role in roles if role != "system"]
     if len(turns) % 2 == 0 or any(role != ROLES[i % 2] for i, role in enumerate(turns)) or len(text.strip()) < 4:
         return True
@@ -83,7 +83,7 @@ def main() -> None:
 
     def judge(row: dict[str, Any]) -> dict[str, bool]:
         text = "\n".join(turn["content"] for turn in row["messages"]).replace("\r\n", "\n")
-        if goes(text, [turn["role"] for turn in row["messages"]]):
+        if is_rejected(text, [turn["role"] for turn in row["messages"]]):
             return {"sound": False, "twin": False}
         tokens = words(text)
         return {"sound": True, "twin": tokens in exact or any(not grams(tokens, n).isdisjoint(k) for n, k in known.items())}

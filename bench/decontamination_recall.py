@@ -1,8 +1,8 @@
 """Recall of decontamination on planted benchmark questions, by method and kind of change, and its false positives.
 
 python -m bench.decontamination_recall EMBEDDER ITEMS.jsonl... --among ROWS.jsonl...: plants each item (its `problem` or
-`prompt`) among 100,000 rows, unchanged and changed in four ways; the rows are those of the files, filled up with synthetic
-ones.
+`prompt`) among 100,000 rows, unchanged and changed in four ways; rows come from the files, and the rest
+is synthetic.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SYNONYMS = {
 
 
 def spelt(rng: Random, text: str) -> str:
-    """Other white space, and LaTeX and large numbers spelt differently."""
+    """Different whitespace, LaTeX notation and thousands separators."""
     text = re.sub(r"\\\\?[dt]?frac", r"\\dfrac", text).replace("\\left", "").replace("\\right", "")
     text = re.sub(r"\\dfrac\{(\d)\}\{(\d)\}", r"\\dfrac\1\2", text)
     text = re.sub(r"(?<![\d.])(\d{1,3})(\d{3})(?!\d)", r"\1{,}\2", text)
@@ -53,7 +53,7 @@ def spelt(rng: Random, text: str) -> str:
 
 
 def renamed(rng: Random, text: str) -> str:
-    """Other numbers of as many digits, and other names for words in capitals within a sentence."""
+    """Other numbers of the same length; capitalised mid-sentence words become other names."""
     text = re.sub(r"\d+", lambda found: str(rng.randrange(10 ** (len(found[0]) - 1), 10 ** len(found[0]))), text)
     return re.sub(r"(?<=[a-z,] )[A-Z][a-z]+", lambda _: rng.choice(NAMES), text)
 
@@ -64,7 +64,7 @@ def halved(rng: Random, text: str) -> str:
 
 
 def reworded(rng: Random, text: str) -> str:
-    """Other words for what questions often say, and the last sentence first."""
+    """Synonyms for common phrases, and the last sentence moved first."""
     for word, other in SYNONYMS.items():
         text = re.sub(rf"\b{word}\b", other, text)
     sentences = re.split(r"(?<=[.?]) ", text)
@@ -85,7 +85,7 @@ def text_of(row: dict[str, str]) -> str:
 
 
 def methods(texts: list[str], benchmarks: Benchmarks, cosines: np.ndarray) -> list[set[str]]:
-    """Every method that finds each text; `ngram` is also applied to what `exact` finds."""
+    """The methods that detect each text; an `exact` match also counts as `ngram`."""
     messages = pa.array([[{"role": "user", "content": text}] for text in texts], QUERY.field("messages").type)
     found: list[set[str]] = [{f"cosine > {limit}" for limit in COSINES if cosine > limit} for cosine in cosines]
     for row in np.flatnonzero(suspects(messages, benchmarks.index)):
@@ -110,7 +110,7 @@ def main() -> None:
     rng, writer = Random(0), synthetic_corpus.Writer(0)
     planted = [(kind, change(rng, question)) for kind, change in KINDS.items() for question in questions]
     others = [("real", text_of(row)) for path in asked.among for row in read_json_lines(path)]
-    made = [("made", writer.question("math")) for _ in range(asked.rows - len(planted) - len(others))]
+    made = [("synthetic", writer.question("math")) for _ in range(asked.rows - len(planted) - len(others))]
     rows = planted + others + made
     model = SentenceTransformer(asked.embedder)
     embed = partial(model.encode, batch_size=128, normalize_embeddings=True, show_progress_bar=False)

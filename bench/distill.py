@@ -1,7 +1,7 @@
-"""The overhead of the loop: vLLM's generation alone on the same prompts, against distillation with ledger and verifiers.
+"""Overhead of the distillation loop: ledger and verifiers included, against vLLM generation alone on the same prompts.
 
-python -m bench.distill TEACHER, after `dvc repro`: the first attempt at every query of mathematics by that teacher, with one
-engine in one process; both in alternating pairs, since a machine's speed drifts.
+python -m bench.distill TEACHER, after `dvc repro`: that teacher's first attempt at every mathematics query, with one engine
+in one process; runs alternate in pairs, since machine speed drifts.
 """
 
 import sys
@@ -32,7 +32,7 @@ CATEGORIES = ("math",)
 
 
 def bare(engine: Any, requests: list[Request]) -> int:
-    """Generates everything and does nothing with it, as vLLM's own `generate` does; the number of tokens."""
+    """Generates only, like vLLM's own `generate`; returns the number of tokens."""
     for request in requests:
         engine.submit(request)
     tokens = 0
@@ -42,7 +42,7 @@ def bare(engine: Any, requests: list[Request]) -> int:
 
 
 def whole(engine: Any, route: Router, queries: list[Any], ask: Any, in_flight: int, root: Path) -> int:
-    """Distils with one attempt per query; the number of tokens that were generated."""
+    """Distils with one attempt per query; returns the number of generated tokens."""
     ledgered = LedgerEngine(Ledger("t", root), 10**6, lambda: engine)
     distiller = Distiller(Distill(1, 0, in_flight), ledgered, route, ask)
     for _ in distiller.run(queries):
@@ -80,7 +80,7 @@ def main(teacher: str) -> None:
     rate = ", ".join(f"{name} {rate:.0f} tokens/s" for name, rate in rates_by_name.items())
     print(f"{len(requests)} requests, {tokens} tokens, {ROUNDS} pairs; {rate}")
     slower = [f"{100 * (ratio - 1):+.1f} %" for ratio in (min(ratios), median(ratios), max(ratios))]
-    print(f"the whole loop takes longer by {slower[1]} (median of pairs; from {slower[0]} to {slower[2]})")
+    print(f"overhead of the full loop: {slower[1]} (median of pairs; {slower[0]} to {slower[2]})")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The stages between three teachers' traces and training: curate (three times), parallel, analyse, pack.
+"""The stages between three teachers' traces and training: curate (per teacher), parallel, analyse.
 
 python -m bench.joint_stages SCALE: on SCALE times 1.89 million queries, for three teachers. Traces are short (25 words and 30
-tokens) since the disk would not hold 19 billion tokens: what is measured is the cost per row, and memory.
+tokens) since the disk would not hold 19 billion tokens; measured are cost per row and memory.
 """
 
 import sys
@@ -16,7 +16,7 @@ TEACHERS, TOKENS = ("a", "b", "c"), 60
 
 
 def prepare(rows: int, folder: Path) -> None:
-    """All inputs of curate, and the locks of models that nothing here loads."""
+    """Writes curate's inputs, and locks of models that are never loaded."""
     synthetic_corpus.settings(folder)
     run("bench.synthetic_corpus", str(rows), folder=folder)
     run("stages.clean", folder=folder)

@@ -1,4 +1,4 @@
-"""Measures what a command costs, and formats the table of results."""
+"""Measures the cost of a command and formats the results table."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall and processor seconds of a command with its children, and the most memory that one process held, in MB."""
+    """Wall and CPU seconds of a command with its children, and the peak memory of its process in MB."""
 
     wall: float
     cpu: float
@@ -21,7 +21,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: our figure and a baseline's for the same work in the same run, and how many times better."""
+    """One table row: our figure, the baseline's for the same work in the same run, and their ratio."""
 
     what: str
     ours: str
@@ -30,7 +30,7 @@ class Line:
 
 
 def run(*arguments: str, folder: Path) -> Cost:
-    """Runs ``python -m ...`` in a folder to its end. Raises CalledProcessError where it fails."""
+    """Runs ``python -m ...`` in a folder. Raises CalledProcessError on failure."""
     command = [sys.executable, "-m", *arguments]
     quiet = {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     environment = os.environ | quiet | {"PYTHONPATH": str(ROOT)}
@@ -48,7 +48,7 @@ def run(*arguments: str, folder: Path) -> Cost:
 
 
 def peak_memory(pid: int | str) -> float:
-    """The most memory that a process has held since it began or `forget_peak`, in MB (a child's rusage counts its parent's)."""
+    """Peak memory of a process since its start or `forget_peak`, in MB (a child's rusage includes its parent's)."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -57,13 +57,13 @@ def peak_memory(pid: int | str) -> float:
 
 
 def forget_peak() -> float:
-    """Forgets this process's peak; what it holds now, in MB."""
+    """Resets this process's peak; returns current use in MB."""
     Path("/proc/self/clear_refs").write_text("5")
     return peak_memory("self")
 
 
 def table(lines: list[Line]) -> str:
-    """The lines as text, columns aligned."""
+    """Formats the lines as aligned columns."""
     head = Line("what", "ours", "peer", "ratio")
     cells = [list(vars(line).values()) for line in (head, *lines)]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]

@@ -1,4 +1,4 @@
-"""Counting token n-grams over a data set, against Python's Counter on a slice, and whether both find the same.
+"""Token n-gram counting on a data set, against Python's Counter on a slice; checks that results agree.
 
 python -m bench.ngram_counting SCALE: on SCALE times 200 million tokens, one core, a sketch of 256 MB.
 """
@@ -18,7 +18,7 @@ SLICE = 1_000_000
 
 
 def plain(ids: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> list[bool]:
-    """Which responses hold an n-gram too often, by a dictionary of tuples."""
+    """Which responses contain a too frequent n-gram, using a Counter."""
     responses = [ids[a:b].tolist() for a, b in zip(begins, ends, strict=True)]
     counts = Counter(tuple(r[i : i + N]) for r in responses for i in range(len(r) - N + 1))
     return [any(counts[tuple(r[i : i + N])] > MOST for i in range(len(r) - N + 1)) for r in responses]
@@ -48,9 +48,9 @@ def measure(scale: float) -> list[Line]:
     begun = time.process_time()
     expected = plain(*part)
     theirs = time.process_time() - begun
-    same = "the same found" if guilty_few.tolist() == expected else "NOT the same found"
+    same = "results agree" if guilty_few.tolist() == expected else "results DIFFER"
     rate, peer = len(ids) / ours / 1e6, SLICE / theirs / 1e6
-    figures = f"{rate:.1f} M tokens/s per core, {memory:.0f} MB besides the tokens, {guilty.sum()} of {len(lengths)} responses"
+    figures = f"{rate:.1f} M tokens/s per core, {memory:.0f} MB excluding tokens, {guilty.sum()} of {len(lengths)} responses"
     about = f"Counter on {SLICE / 1e6:g} M tokens: {peer:.2f} M tokens/s; {same}"
     return [Line(f"n-grams counted, {len(ids) / 1e6:.0f} M tokens", figures, about, f"{rate / peer:.0f} x")]
 

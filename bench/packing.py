@@ -1,6 +1,6 @@
 """Planning windows against TRL's best-fit decreasing, and tokenising against `tokenizers` alone.
 
-python -m bench.packing SCALE: 1.89 million lengths times SCALE into windows of 32,768; TRL's 1.16 on 40 thousand of them.
+python -m bench.packing SCALE: 1.89 million lengths times SCALE into windows of 32,768; TRL 1.16 on 40 thousand of them.
 """
 
 import sys
@@ -48,7 +48,7 @@ def planning(scale: float) -> list[Line]:
 
 
 def trl(lengths: np.ndarray) -> tuple[int, float]:
-    """How many windows TRL's packing makes of sequences of these lengths, and its seconds."""
+    """The number of windows that TRL packs these lengths into, and its seconds."""
     from datasets import Dataset, disable_progress_bars
     from trl.data_utils import pack_dataset
 
@@ -91,8 +91,8 @@ def tokenising() -> list[Line]:
         made.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         alone.append(time.process_time() - begun)
     a, b = sorted(ours)[ROUNDS // 2], sorted(alone)[ROUNDS // 2]
-    figures = f"{tokens / a / 1e6:.2f} M tokens a CPU-s, templates and checks included"
-    about = f"tokenizers' encode_batch alone: {tokens / b / 1e6:.2f} M tokens a CPU-s"
+    figures = f"{tokens / a / 1e6:.2f} M tokens per CPU-s, with templates and checks"
+    about = f"tokenizers' encode_batch alone: {tokens / b / 1e6:.2f} M tokens per CPU-s"
     return [Line(f"tokenize, {tokens / 1e6:.1f} M tokens", figures, about, f"{100 * (a / b - 1):+.0f} % CPU")]
 
 

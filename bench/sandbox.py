@@ -1,6 +1,6 @@
 """Solutions per second, ten tests each: our sandbox against one plain subprocess per test, in the same run.
 
-python -m bench.sandbox. Two at a time, on as many cores. The plain subprocess isolates nothing; it is what many graders do.
+python -m bench.sandbox. Two workers on two cores. The plain subprocess isolates nothing, as in many graders.
 """
 
 import json
@@ -56,7 +56,7 @@ def main() -> None:
     print(verifier.notice)
     with ThreadPoolExecutor(WORKERS) as threads:
         beside = rate(lambda: list(threads.map(plain, range(SOLUTIONS))))
-    print(f"plain subprocess a test: {beside:.1f} solutions/s")
+    print(f"plain subprocess per test: {beside:.1f} solutions/s")
     for name, (source, tests) in CASES.items():
         ours = rate(partial(in_sandbox, verifier, source, tests))
         print(f"sandbox, {name}: {ours:.1f} solutions/s, {ours / beside:.1f} times")

@@ -1,4 +1,4 @@
-"""A corpus like the study's at any size: lengths, languages, duplicates, dirt and planted benchmark twins, all synthetic.
+"""Synthetic corpus of any size with the study's lengths, languages, duplicates, defects and planted benchmark copies.
 
 `queries` writes data/raw, partitioned and sorted as by `collect`, and data/benchmarks; `traces` the inputs of
 `curate`: traces, tokens and perplexities of a teacher. The same seed gives the same bytes.
@@ -58,7 +58,7 @@ class Writer:
 
 
 def dirt(writer: Writer, text: str) -> str:
-    """The text with something that cleaning must find."""
+    """The text with a defect that cleaning must find."""
     kinds = (
         f"see https://example.org/{writer.rng.randrange(999)} : {text}",
         f"| a | b |\n|---|---|\n| 1 | 2 |\n{text}",
@@ -71,7 +71,7 @@ def dirt(writer: Writer, text: str) -> str:
 
 
 def twin(rng: Random, question: str) -> str:
-    """A benchmark question in other spacing and case, or inside another text."""
+    """A benchmark question with other spacing and case, or inside other text."""
     spaced = "  ".join(question.upper().split(" "))
     return rng.choice((question, spaced, f"Solve this. {question} Explain each step."))
 
@@ -126,7 +126,7 @@ def queries(count: int, seed: int = 0) -> None:
 
 
 def similarities() -> None:
-    """Writes data/similarity for data/clean, every query far from every question: the embedder is not under test."""
+    """Writes data/similarity for data/clean, with all cosines zero: the embedder is not under test."""
     with atomic_dir("data/similarity") as folder:
         for part, path in enumerate(part_paths("data/clean")):
             ids = read_part(path, QUERY)["id"]
@@ -135,7 +135,7 @@ def similarities() -> None:
 
 
 def tokens_of(rng: np.random.Generator, lengths: np.ndarray) -> np.ndarray:
-    """Token ids by Zipf's law, concatenated; one response in 500 opens with the same run of 30."""
+    """Zipf-distributed token ids, concatenated; one response in 500 contains the same run of 30."""
     ids = np.minimum(rng.zipf(1.2, int(lengths.sum())), VOCABULARY - 1).astype(np.uint32)
     for begin in (np.cumsum(lengths) - lengths)[(lengths > 60) & (rng.random(len(lengths)) < 0.002)]:
         ids[begin + 20 : begin + 50] = np.arange(30)

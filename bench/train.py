@@ -1,9 +1,9 @@
-"""Tokens per second in training: packed against padded batches, and the stage against a plain PyTorch loop, in one run.
+"""Training throughput: packed against padded batches, and the stage against a plain PyTorch loop, in one run.
 
-python -m bench.train [--shape small|0.5b|1.5b] [--window N] [--steps N] [--liger] [--checkpointing]: a model of random
-weights, shaped like Qwen2.5 but for `small`, on dialogues of random tokens whose lengths are like the study's. The variants
-alternate, since a machine's speed drifts. Start-up and saving are excluded. On a GPU the loop holds its weights in
-float32 under autocast, the stage holds both kinds, and Liger's kernels serve the stage alone.
+python -m bench.train [--shape small|0.5b|1.5b] [--window N] [--steps N] [--liger] [--checkpointing]: a model with
+random weights (Qwen2.5's shapes, except `small`) on random tokens in dialogues of the study's lengths. The variants
+alternate, since machine speed drifts. Start-up and saving are excluded. On a GPU the loop keeps float32 weights
+under autocast, the stage keeps bfloat16 and float32 weights, and only the stage uses Liger's kernels.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from distillery.core.stage import read_run
 from distillery.training.packed_files import DIGEST
 from distillery.training.packing import lay_out
 
-ROUNDS, WINDOWS_A_STEP, SEQUENCES = 3, 4, 4
+ROUNDS, WINDOWS_PER_STEP, SEQUENCES = 3, 4, 4
 SHAPES = {  # vocabulary, width, layers, heads, width of the MLP
     "small": (4096, 256, 4, 4, 768),
     "0.5b": (151_936, 896, 24, 14, 4864),
@@ -37,7 +37,7 @@ TRAIN = {
     "learning_rate": 1e-4,
     "warmup": 0.05,
     "epochs": 1,
-    "global_batch": WINDOWS_A_STEP,
+    "global_batch": WINDOWS_PER_STEP,
     "micro_batch": 1,
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
@@ -49,7 +49,7 @@ Batch = dict[str, np.ndarray]
 
 
 def save_model(folder: Path, shape: str, window: int) -> None:
-    """Random weights, and a tokenizer since the stage saves it with its student."""
+    """Saves random weights, and a tokenizer, which the stage needs."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -72,7 +72,7 @@ def save_model(folder: Path, shape: str, window: int) -> None:
 
 
 def dialogues(tokens: int, window: int, vocabulary: int) -> list[np.ndarray]:
-    """About so many tokens; lengths distributed like the study's around an eighth of the window."""
+    """About ``tokens`` random tokens; lengths as in the study, around an eighth of the window."""
     rng, drawn = np.random.default_rng(0), list[np.ndarray]()
     while sum(len(each) for each in drawn) < tokens:
         length = int(np.clip(rng.lognormal(np.log(window / 12), 0.95), 16, window))
@@ -137,7 +137,7 @@ def plain_loop(model_folder: Path, batches: list[Batch], accumulate: int, checkp
 
 
 def stage(folder: Path) -> dict[str, Any]:
-    """The run information of the train stage, made to train again."""
+    """Retrains with the train stage; returns its run information."""
     shutil.rmtree(folder / ".checkpoints", ignore_errors=True)
     run("stages.train", "t", folder=folder)
     with contextlib.chdir(folder):
@@ -145,7 +145,7 @@ def stage(folder: Path) -> dict[str, Any]:
 
 
 def prepare(folder: Path, base: Path, packs: Batch, changes: dict[str, Any]) -> None:
-    """A folder that the train stage runs in."""
+    """Writes the inputs of the train stage."""
     (folder / "data/packed/t").mkdir(parents=True)
     for name, array in packs.items():
         np.save(folder / f"data/packed/t/{name}.npy", array)
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--liger", action="store_true")
     parser.add_argument("--checkpointing", action="store_true")
     asked = parser.parse_args()
-    drawn = dialogues(asked.steps * WINDOWS_A_STEP * asked.window, asked.window, SHAPES[asked.shape][0])
+    drawn = dialogues(asked.steps * WINDOWS_PER_STEP * asked.window, asked.window, SHAPES[asked.shape][0])
     packs, tokens = windows(drawn, asked.window), sum(map(len, drawn))
     dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     changes = {"dtype": dtype, "liger": asked.liger, "gradient_checkpointing": asked.checkpointing}
@@ -178,7 +178,7 @@ def main() -> None:
         prepare(folder, base, packs, changes)
         for _ in range(ROUNDS):
             ours.append(stage(folder))
-            alone.append(tokens / plain_loop(base, list(packed(packs)), WINDOWS_A_STEP, asked.checkpointing))
+            alone.append(tokens / plain_loop(base, list(packed(packs)), WINDOWS_PER_STEP, asked.checkpointing))
             sequences = list(padded(drawn))
             passes = -(-len(sequences) // asked.steps)
             padding.append(tokens / plain_loop(base, sequences, passes, asked.checkpointing))

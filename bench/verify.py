@@ -1,7 +1,7 @@
 """CPU time per answer of our mathematics verifier, and of Math-Verify called row by row, in the same run.
 
 python -m bench.verify [FILE.jsonl]: rows with ``ground_truth`` and ``solution`` (their final answers follow "A:", as in
-GSM8K's model solutions) and, if known, ``is_correct``. Without a file, and after it, a harder synthetic mix:
+GSM8K's model solutions) and, if known, ``is_correct``. A harder synthetic mix always follows:
 fractions, roots, intervals, matrices. Verdicts are comparable: shortcuts are taken only where they are sound.
 """
 
@@ -50,7 +50,7 @@ def hard_pairs(rng: Random) -> Iterator[Pair]:
 
 
 def cpu() -> float:
-    """CPU seconds of this process and of all that live below it, the pool's processes among them."""
+    """CPU seconds of this process and its live descendants, including the pool's processes."""
     below = psutil.Process().children(recursive=True)
     return time.process_time() + sum(sum(process.cpu_times()[:2]) for process in below)
 
@@ -65,7 +65,7 @@ def run(route: Router, pairs: list[Pair]) -> list[bool]:
 
 
 def ours(pairs: list[Pair]) -> tuple[list[bool], float]:
-    """Verdicts, and CPU seconds without the start of the pool's processes, which cache nothing from earlier rounds."""
+    """Verdicts, and CPU seconds excluding the start of the pool, which is new and has nothing cached."""
     limits = Limits(1.0, 64, 1, 8)
     with closing(Router(VerifyParams({"math": Rule("math", 1.0)}, 10.0, 2, limits, None, None))) as route:
         run(route, [(rf"\sqrt{{{i}}}", rf"\boxed{{\sqrt{{{i}}}+0}}") for i in range(2, 12)])
@@ -86,9 +86,9 @@ def compare(name: str, pairs: list[Pair], correct: list[bool] | None = None) -> 
     theirs = row_by_row(pairs)
     a, b = 1e6 * fast / len(pairs), 1e6 * (cpu() - before) / len(pairs)
     differ = sum(x != y for x, y in zip(mine, theirs, strict=True))
-    print(f"{name}: {len(pairs)} pairs, ours {a:.0f} CPU-µs an item, row by row {b:.0f}, {b / a:.1f} times; {differ} differ")
+    print(f"{name}: {len(pairs)} pairs, ours {a:.0f} CPU-µs per item, row by row {b:.0f}, {b / a:.1f} times; {differ} differ")
     if correct:
-        print(f"{name}: {sum(x == y for x, y in zip(mine, correct, strict=True))} of {len(pairs)} verdicts as labelled")
+        print(f"{name}: {sum(x == y for x, y in zip(mine, correct, strict=True))} of {len(pairs)} verdicts match labels")
 
 
 def main(*files: str) -> None:
@@ -100,7 +100,7 @@ def main(*files: str) -> None:
         labels = [row["is_correct"] for row in rows] if "is_correct" in rows[0] else None
         compare(Path(file).stem, [(final(row["ground_truth"]), final(row["solution"])) for row in rows], labels)
     compare("harder mix", list(hard_pairs(Random(0))))
-    print(f"{time.monotonic() - start:.0f} s in all")
+    print(f"{time.monotonic() - start:.0f} s in total")
 
 
 if __name__ == "__main__":

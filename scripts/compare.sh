@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Two teachers side by side, as DVC experiments: compare.sh A B
+# Compares two teachers as DVC experiments: compare.sh A B
 #
-# Each experiment runs only `headline`, in a folder of its own (--temp), so the workspace stays as it is. The same by hand:
+# Each experiment runs only `headline`, in a temporary folder (--temp), so the workspace is unchanged. By hand:
 #   dvc exp run --temp -n A -S headline.teacher=A headline     (likewise B)
 #   dvc metrics diff A B --all ; dvc plots diff A B ; dvc exp show
 set -euo pipefail
@@ -12,12 +12,12 @@ import sys
 from distillery.core.teachers import teacher_names
 teachers = teacher_names()
 if sys.argv[1] not in teachers:
-    sys.exit(f"compare: {sys.argv[1]!r} is none of the teachers {', '.join(teachers)}")
+    sys.exit(f"compare: {sys.argv[1]!r} is not a teacher; there are {', '.join(teachers)}")
 CHECK
-    dvc exp remove --quiet "$teacher" 2>/dev/null || true  # an earlier comparison's
+    dvc exp remove --quiet "$teacher" 2>/dev/null || true  # of an earlier comparison
     dvc exp run --quiet --temp --name "$teacher" --set-param "headline.teacher=$teacher" headline
 done
 dvc metrics diff "$a" "$b" --all --targets metrics/student.json
 dvc plots diff "$a" "$b" --targets data/headline/lengths.csv data/headline/loss.csv --out .dvc/tmp/compare
 echo "more: open the plots above, or dvc exp show --drop '.*' --keep 'Experiment|.*student.json.*pass.*'"
-echo "forget both: dvc exp remove $a $b"
+echo "delete both: dvc exp remove $a $b"

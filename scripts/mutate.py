@@ -1,10 +1,10 @@
-"""Mutation testing: small changes in the code that decides results, each of which some test must notice.
+"""Mutation testing: small changes to result-critical code, each of which some test must detect.
 
     python scripts/mutate.py [--count 60] [--seed 0] [--workers 2]
 
 A mutant is one operator, comparison, constant, condition or call changed in one of the modules in TARGETS, drawn at random. The
-quick tests that belong to its module run in a copy of the project; a mutant that none of them notices is printed with its line.
-Whether such a mutant is equivalent to the original is for a reader to decide.
+fast tests of its module run in a copy of the project; each result is printed with the mutant's line.
+Whether a surviving mutant is equivalent to the original must be judged by hand.
 """
 
 import argparse
@@ -28,8 +28,13 @@ TARGETS: dict[str, list[str]] = {
     f"{LIB}/generation/cached_engine.py": ["generation/test_ledger.py", "verification/test_distiller.py"],
     f"{LIB}/core/journal.py": ["generation/test_ledger.py", "generation/test_ledger_cli.py"],
     f"{LIB}/verification/math_verifier.py": ["verification/test_math_verifier.py"],
+    f"{LIB}/verification/math_compare.py": ["verification/test_math_verifier.py"],
+    f"{LIB}/verification/math_text.py": ["verification/test_math_verifier.py"],
     f"{LIB}/verification/science_verifier.py": ["verification/test_judge.py", "verification/test_math_verifier.py"],
     f"{LIB}/verification/code_verifier.py": ["verification/test_code_verifier.py", "verification/test_real_code.py"],
+    f"{LIB}/verification/code_blocks.py": ["verification/test_code_verifier.py"],
+    f"{LIB}/verification/output_comparison.py": ["verification/test_code_verifier.py"],
+    f"{LIB}/verification/program_check.py": ["verification/test_code_verifier.py"],
     f"{LIB}/verification/code_tests.py": ["verification/test_code_verifier.py", "verification/test_real_code.py"],
     f"{LIB}/verification/ifeval_verifier.py": ["verification/test_ifeval_verifier.py"],
     f"{LIB}/verification/reward_verifier.py": ["verification/test_reward_verifier.py"],
@@ -73,7 +78,7 @@ CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One changed node: where it is, its text before and after."""
+    """One changed node: its position and its text before and after."""
 
     path: str
     line: int
@@ -84,7 +89,7 @@ class Mutant:
 
 
 def changes(node: ast.AST) -> list[ast.AST]:
-    """The node changed, each way by itself."""
+    """The mutations of a node, one at a time."""
     if isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
         return [ast.BinOp(node.left, SWAPS[type(node.op)](), node.right)]
     if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
@@ -103,7 +108,7 @@ def changes(node: ast.AST) -> list[ast.AST]:
 
 
 def mutants_of(path: str) -> list[Mutant]:
-    """Every mutant of a module; docstrings, annotations and settings classes are left alone."""
+    """Every mutant of a module; docstrings, annotations and settings classes are skipped."""
     source = (ROOT / path).read_text()
     offsets = [0]
     for line in source.encode().splitlines(keepends=True):
@@ -125,7 +130,7 @@ def mutants_of(path: str) -> list[Mutant]:
     return found
 
 
-def is_noticed(mutant: Mutant, copy: Path) -> bool:
+def is_killed(mutant: Mutant, copy: Path) -> bool:
     """Whether a test fails with the mutant in place."""
     path = copy / mutant.path
     source = path.read_bytes()
@@ -141,7 +146,7 @@ def is_noticed(mutant: Mutant, copy: Path) -> bool:
 
 
 def copies(count: int, folder: Path) -> "SimpleQueue[Path]":
-    """Copies of the project's own files to work in."""
+    """Copies of the project's files, one per worker."""
     names = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -157,13 +162,13 @@ def copies(count: int, folder: Path) -> "SimpleQueue[Path]":
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=60, help="mutants to draw")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--workers", type=int, default=2, help="mutants tested side by side")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--workers", type=int, default=2, help="mutants tested in parallel")
     options = parser.parse_args()
     by_path = {path: mutants_of(path) for path in TARGETS}
     rng = random.Random(options.seed)
     drawn: list[Mutant] = []
-    while len(drawn) < options.count:  # a module first, so that long ones do not crowd out short ones
+    while len(drawn) < options.count:  # draw a module first, so that long ones do not dominate
         mutant = rng.choice(by_path[rng.choice([path for path, found in by_path.items() if found])])
         drawn += [mutant] if mutant not in drawn else []
     survivors = []
@@ -173,14 +178,14 @@ def main() -> None:
         def test(mutant: Mutant) -> bool:
             copy = ready.get()
             try:
-                return is_noticed(mutant, copy)
+                return is_killed(mutant, copy)
             finally:
                 ready.put(copy)
 
-        for number, (mutant, noticed) in enumerate(zip(drawn, threads.map(test, drawn), strict=True), 1):
+        for number, (mutant, killed) in enumerate(zip(drawn, threads.map(test, drawn), strict=True), 1):
             what = f"{mutant.path}:{mutant.line}: {' '.join(mutant.before.split())}  ->  {mutant.after}"
-            print(f"{number}/{len(drawn)} {'noticed ' if noticed else 'SURVIVED'} {what}", flush=True)
-            survivors += [] if noticed else [what]
+            print(f"{number}/{len(drawn)} {'killed  ' if killed else 'SURVIVED'} {what}", flush=True)
+            survivors += [] if killed else [what]
     print(f"{len(survivors)} of {len(drawn)} survived (seed {options.seed})")
 
 

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Installs the full lock into a virtual environment: setup.sh ACCELERATOR PYTHON VENV
+# Installs the pinned packages into a virtual environment: setup.sh ACCELERATOR PYTHON VENV
 #
-# Two packages need care (docs/log.md has the measurements):
+# Two packages need special handling (docs/log.md has the measurements):
 #   torch      the CPU build is not on the main index; pip's configured links are tried first, then PyTorch's own index.
-#   deepspeed  its shared-memory operator is compiled here, once; left to the first run it takes minutes and a
-#              killed compile leaves a lock on which every later run waits for ever. Pip's cache may hold a build
-#              without the operator, so it is passed over.
+#   deepspeed  its shared-memory operator is compiled here, once; otherwise the first run spends minutes on it, and a
+#              killed compile leaves a lock that blocks every later run. Pip's cache may hold a build without
+#              the operator, so it is not used.
 #
-# And two things that are no package of Python's own:
+# And two dependencies are not Python packages:
 #   punkt      NLTK's English sentence splitter, which IFEval's checkers need; llama-index-core carries it in its wheel.
-#   bubblewrap the sandbox for code; the system's package, or where that may not be installed, unpacked into the environment.
+#   bubblewrap the sandbox for code; the system package or, if that cannot be installed, a copy in the environment.
 set -euo pipefail
 accelerator=$1 python=$2 venv=$3
 lock=requirements/$accelerator.txt
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "setup: $python is $("$python" -V 2>&1), needed is Python 3.11 or newer: make setup PYTHON=/path/to/python3.11" >&2
+    echo "setup: $python is $("$python" -V 2>&1); Python 3.11 or newer is required: make setup PYTHON=/path/to/python3.11" >&2
     exit 1
 }
-# The builds for CPU and GPU have the same versions, so that pip would keep one for the other: start from an empty environment.
+# CPU and GPU builds share version numbers, so pip would not replace one with the other: start from an empty environment.
 other=$([ "$accelerator" = cpu ] && echo gpu || echo cpu)
 [ ! -e "$venv/.begun-$other" ] || "$python" -m venv --clear "$venv"
 [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
@@ -34,12 +34,12 @@ has_deepspeed() {
 everything_else() {
     echo "setup: installing $(grep -c == "$lock") pinned packages from $lock"
     grep -v '^deepspeed==' "$lock" | "${pip[@]}" --no-compile -r /dev/stdin
-    "$venv/bin/python" -m compileall -q "$venv/lib" >/dev/null || true  # some packages carry templates that are no Python
+    "$venv/bin/python" -m compileall -q "$venv/lib" >/dev/null || true  # some packages contain non-Python templates
 }
 if [ "$accelerator" = cpu ]; then
     "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch"
     compiling=
-    trap '[ -z "$compiling" ] || kill -- "-$compiling" 2>/dev/null || true' EXIT  # whatever ends this ends the compiler
+    trap '[ -z "$compiling" ] || kill -- "-$compiling" 2>/dev/null || true' EXIT  # stop the compiler on any exit
     trap 'exit 130' INT TERM
     if ! has_deepspeed; then
         echo "setup: compiling $deepspeed with its CPU communication operator while the rest is installed (about three minutes)"
@@ -68,12 +68,13 @@ for name in (wheel := zipfile.ZipFile(sys.argv[1])).namelist():
     rm -r "$wheel"
 fi
 
-# Quiet attempts, the most regular first; without bubblewrap everything runs but code, whose verdicts say why.
+# Tries the system package first, quietly; without bubblewrap code is not verified, and its verdicts say why.
 system_bubblewrap() {
     [ "$(id -u)" = 0 ] || return 1
-    if command -v apt-get; then apt-get install -y bubblewrap || { apt-get update && apt-get install -y bubblewrap; }
-    elif command -v dnf; then dnf install -y bubblewrap
-    elif command -v apk; then apk add bubblewrap
+    if command -v apt-get; then
+        apt-get install -y bubblewrap libseccomp2 || { apt-get update && apt-get install -y bubblewrap libseccomp2; }
+    elif command -v dnf; then dnf install -y bubblewrap libseccomp
+    elif command -v apk; then apk add bubblewrap libseccomp
     else return 1; fi
 }
 own_bubblewrap() {
@@ -83,5 +84,5 @@ own_bubblewrap() {
 }
 if ! command -v bwrap >/dev/null && [ ! -x "$venv/bubblewrap/usr/bin/bwrap" ]; then
     system_bubblewrap >/dev/null 2>&1 || own_bubblewrap >/dev/null 2>&1 ||
-        echo "setup: bubblewrap could not be installed; code cannot be verified until your system's package \`bubblewrap\` is there" >&2
+        echo "setup: bubblewrap could not be installed; code cannot be verified until your system's \`bubblewrap\` is installed" >&2
 fi

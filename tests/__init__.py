@@ -1,4 +1,4 @@
-"""No test reaches the network; set before any library is imported."""
+"""Disables network access before any library is imported."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Shared fixtures."""
 
 import pytest
 from hypothesis import settings
@@ -20,7 +20,7 @@ def route():
 
 @pytest.fixture
 def inside(tmp_path, monkeypatch):
-    """A folder of the test's own as the working directory."""
+    """A temporary folder as the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -30,7 +30,7 @@ WHOLE_STUDY = ("test_pipeline.py", "test_user_errors.py", "test_report_page.py")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """For several workers: a file's tests stay together, and so do the files that share one run of the whole study."""
+    """Keeps the tests of a file on one worker, and likewise the files that share one run of the full study."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
@@ -42,5 +42,5 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """The whole study first, since it takes longest."""
+    """The full study first, since it takes longest."""
     items.sort(key=lambda item: item.path.name not in WHOLE_STUDY)

@@ -1,8 +1,8 @@
 """Metrics of a model's samples: pass@1, pass@k, majority@k, lengths, by benchmark and difficulty.
 
 pass@k is the unbiased estimate of Chen et al. (arXiv 2107.03374): the probability that at least one of k samples drawn
-without replacement passes. majority@k asks whether the most frequent answer to a question passes; of equally frequent answers
-the first counts, and programs have none.
+without replacement passes. majority@k asks whether the most frequent answer to a question passes; equally frequent answers
+count by their share, and programs have none.
 """
 
 from collections import Counter, defaultdict
@@ -35,12 +35,14 @@ def pass_at(k: int, samples: list[Sample]) -> float:
 
 
 def majority(samples: list[Sample]) -> float:
-    """Whether the most frequent answer of a question's samples passes."""
-    answers = Counter(sample["answer"] for sample in samples if sample["answer"] is not None)
-    if not answers:
-        return 0.0
-    ((winner, _),) = answers.most_common(1)
-    return float(any(sample["verdict"] == PASS for sample in samples if sample["answer"] == winner))
+    """The chance that the most frequent answer of a question's samples passes, where one of several is drawn.
+
+    All that pass are one answer, however they are spelt: each has the reference's value.
+    """
+    answers = Counter(PASS if s["verdict"] == PASS else f"other: {s['answer']}" for s in samples if s["answer"] is not None)
+    most = max(answers.values(), default=0)
+    winners = [answer for answer, count in answers.items() if count == most]
+    return float(PASS in winners) / len(winners) if winners else 0.0
 
 
 def pass_at_1(samples: list[Sample]) -> float:

@@ -19,12 +19,16 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
-LANGUAGES = {"py": "python", "python": "python", "python3": "python", "cpp": "cpp", "c++": "cpp", "cc": "cpp"}
+from distillery.verification.code_blocks import LANGUAGES
+from distillery.verification.output_comparison import Same, same_as_livecodebench, same_output
+
 DEEPEST = 50_000
+LONG = 4300
 USUAL = (
     *("collections", "heapq", "bisect", "itertools", "functools", "math", "operator", "string", "re"),
     *("datetime", "random", "statistics", "copy", "io", "json", "sys", "typing"),
@@ -35,23 +39,35 @@ class TestsError(ValueError):
     """Test cases that cannot be run; the message says why."""
 
 
+class BrokenTestsError(TestsError):
+    """Tests in pytest's form that are no Python: under pytest every program fails them."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """A test of one call: ``decide`` checks what it returned, outside the sandbox."""
+    """A test of one call: ``decide`` checks what it returned, outside the sandbox.
+
+    ``script`` is the same test as a program, for values that cannot leave the sandbox.
+    """
 
     fn: str
     args: list[Any]
     kwargs: dict[str, Any]
     decide: Callable[[Any], bool]
+    script: "Script | None" = None
 
 
 @dataclass(frozen=True)
 class Script:
-    """A test that needs stand-ins for the program's ``names``; ``entry``: its function to call, and the arguments."""
+    """A test that is a program and uses the solution's ``names``.
+
+    ``entry``: its function to call, and the arguments. ``pytest``: all tests that pytest finds in the text.
+    """
 
     source: str
     names: list[str]
     entry: tuple[str, ...] = ()
+    pytest: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,11 +83,19 @@ Test = Call | Script | Stdin
 
 @dataclass(frozen=True)
 class Suite:
-    """``usual``: whether the program finds the usual names imported."""
+    """Tests of one query.
+
+    ``usual``: whether the program finds the usual names imported. ``same`` compares outputs. ``names``: what a program must
+    define. ``seconds`` and ``memory`` (MiB) are the row's own limits.
+    """
 
     language: str
     tests: list[Test]
     usual: bool = False
+    same: Same = same_output
+    names: frozenset[str] = frozenset()
+    seconds: float | None = None
+    memory: int | None = None
 
 
 @cache
@@ -101,27 +125,41 @@ def suite_of(test_cases: str | None, most: int) -> Suite:
         raise TestsError(f"no sandbox for the language {cases['language']!r}")
     try:
         tests = _tests_of(cases)
+    except BrokenTestsError:
+        raise
     except (TypeError, ValueError, SyntaxError, KeyError, AttributeError, RecursionError, MemoryError) as error:
         raise TestsError(f"test cases cannot be read: {type(error).__name__}: {error}") from None
     if not tests:
         raise TestsError("the query has no test cases")
     if language == "cpp" and not all(isinstance(test, Stdin) for test in tests):
         raise TestsError("C++ is tested by standard input and output only")
-    called = cases.get("fn_name") and not cases.get("check")
-    return Suite(language, tests[:most], language == "python" and bool(called or cases.get("usual")))
+    usual = language == "python" and any(cases.get(name) for name in ("fn_name", "usual", "functional"))
+    same = same_as_livecodebench if cases.get("usual") else same_output
+    names = {
+        name for test in tests if not isinstance(test, Stdin) for name in ([test.fn] if isinstance(test, Call) else test.names)
+    }
+    limits = {name: _number(cases.get(key)) for name, key in (("seconds", "time_limit"), ("memory", "memory_limit"))}
+    memory = int(limits["memory"]) if limits["memory"] else None
+    return Suite(language, tests[:most], usual, same, frozenset(names), limits["seconds"], memory)
+
+
+def _number(value: Any) -> float | None:
+    """A positive number, or None for anything else."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
 
 
 def cases_in(text: str) -> dict[str, Any]:
     """Test cases as an object in one of the first three forms. Raises TestsError where they are in none."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        if not re.search(r"^def test_", text, re.MULTILINE):
+        if not re.search(r"^[ \t]*def test", text, re.MULTILINE):
             raise TestsError(f"test cases are not JSON: {error}") from None
         return {"check": text}
     if isinstance(found, list) and found and all(isinstance(test, dict) for test in found):
         name = next((test["fn_name"] for test in found if test.get("fn_name")), None)
         found = {"inputs": [t.get("input") for t in found], "outputs": [t.get("output") for t in found], "fn_name": name}
+        found["wrapped"] = True
     if not isinstance(found, dict):
         raise TestsError("the query has no test cases")
     return found
@@ -133,13 +171,18 @@ def _tests_of(cases: dict[str, Any]) -> list[Test]:
         raise TypeError(f"fn_name must be a text, not {name!r}")
     if source := cases.get("check"):
         return as_scripts(source, name)
+    if source := cases.get("functional"):
+        return [as_assertion(f"{prelude(source)}\n{source}")]
     if asserts := _list(cases, "asserts") or _list(cases, "assert_case"):
         setup = cases.get("setup") or ""
-        return [as_call(each) or as_assertion(f"{setup}\n{each}") for each in asserts]
+        return [as_call(each, f"{setup}\n{each}") or as_assertion(f"{setup}\n{each}") for each in asserts]
     pairs = list(zip(_list(cases, "inputs"), _list(cases, "outputs"), strict=True))
     if not name:
         return [Stdin(as_stdin(given), as_stdin(expected)) for given, expected in pairs]
-    return [as_function_test(name, given, expected) for given, expected in pairs]
+    values = [_json(expected) for _, expected in pairs]
+    ones = [isinstance(value, list) and len(value) == 1 for value in values]
+    wrapped = bool(cases.get("wrapped")) or (all(ones) and (len(ones) > 1 or isinstance(values[0][0], list)))
+    return [as_function_test(name, given, expected, wrapped) for given, expected in pairs]
 
 
 def _list(cases: dict[str, Any], name: str) -> list[Any]:
@@ -150,23 +193,29 @@ def _list(cases: dict[str, Any], name: str) -> list[Any]:
 
 
 def as_scripts(source: str, name: str) -> list[Test]:
-    """A text's tests: its function ``check`` for the function ``name``, or without a name its functions ``test_...``."""
-    check_runnable(source)
+    """A text's tests: its function ``check`` for the function ``name``; without a name those that pytest would find.
+
+    Functions without arguments are called as they are, which is much faster than pytest.
+    """
     if name:
-        return [Script(source, sorted(unresolved(source) | {name}), ("check", name))]
-    body = ast.parse(source).body
-    if classes := [node.name for node in body if isinstance(node, ast.ClassDef) and node.name.startswith("Test")]:
-        raise ValueError(f"the test class {classes[0]} would not be run")
+        return [Script(f"{prelude(source)}\n{source}", sorted(unresolved(source) | {name}), ("check", name))]
+    try:
+        names, body = sorted(unresolved(source)), ast.parse(source).body
+    except SyntaxError as error:
+        raise BrokenTestsError(f"the tests are no Python, so that nothing passes them: {error}") from None
     functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
-    for node in functions:
-        if len(_arguments(node.args)) > len(node.args.defaults):
-            raise ValueError(f"{node.name} takes arguments")
-    return [Script(source, sorted(unresolved(source)), (node.name,)) for node in functions]
+    classes = any((isinstance(node, ast.ClassDef) and node.name.startswith("Test")) or _bases(node) for node in body)
+    if classes or "pytest" in source or not functions or any(_arguments(node.args) for node in functions):
+        return [Script(source, names, pytest=True)]
+    return [Script(source, names, (node.name,)) for node in functions]
+
+
+def _bases(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ClassDef) and bool(node.bases)
 
 
 def as_assertion(source: str) -> Script:
     """A test of a few lines. Raises ValueError where nothing in them is asserted."""
-    check_runnable(source)
     if not any(isinstance(node, ast.Assert | ast.Raise) for node in ast.walk(ast.parse(source))):
         raise ValueError(f"nothing is asserted in {source.strip()[:50]!r}")
     return Script(source, sorted(unresolved(source)))
@@ -177,13 +226,24 @@ def as_stdin(value: Any) -> str:
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def as_function_test(name: str, given: Any, expected: Any) -> Call:
-    """A call from a data set: a list of arguments, or one line of JSON per argument."""
+def as_function_test(name: str, given: Any, expected: Any, wrapped: bool) -> Call:
+    """A call from a data set: a list of arguments, a dictionary of named ones, or one line of JSON per argument.
+
+    ``wrapped``: the expected value may be in a list of one, as APPS and DeepCoder have it.
+    """
     arguments = [json.loads(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else given
+    named: dict[str, Any] = {}
+    if isinstance(arguments, dict):
+        named, arguments = arguments, []
     if not isinstance(arguments, list):
         raise TypeError(f"arguments must be a list, not {type(arguments).__name__}")
     value = _json(expected)
-    return Call(name, arguments, {}, lambda got: same(got, value) or (isinstance(value, list) and same([got], value)))
+    return Call(name, arguments, named, lambda got: same(got, value) or (wrapped and same([got], value)))
+
+
+def _integer(digits: str) -> int:
+    """An integer of JSON, which may be longer than Python reads by itself."""
+    return int(digits) if len(digits) < LONG else int(Decimal(digits))
 
 
 def _json(value: Any) -> Any:
@@ -195,6 +255,10 @@ def _json(value: Any) -> Any:
 
 def same(got: Any, expected: Any) -> bool:
     """Equality as data sets mean it: JSON has no tuples, and its decimals are rounded."""
+    if isinstance(got, float) and isinstance(expected, float) and got != got:
+        return expected != expected
+    if isinstance(got, set | frozenset) and isinstance(expected, list):
+        return len(got) == len(expected) and all(any(same(each, value) for value in expected) for each in got)
     if isinstance(got, int | float) and isinstance(expected, int | float):
         decimal = isinstance(got, float) or isinstance(expected, float)
         return got == expected or (decimal and abs(got - expected) <= 1e-9 * max(1.0, abs(expected)))
@@ -206,8 +270,16 @@ def same(got: Any, expected: Any) -> bool:
     return type(got) is type(expected) and got == expected
 
 
-def as_call(source: str) -> Call | None:
-    """The one call that an assert compares with a literal, or None where it is anything else."""
+def as_call(source: str, script: str = "") -> Call | None:
+    """The one call that an assert compares with a literal, or None where it is anything else.
+
+    ``script``: the whole test, for values that cannot leave the sandbox.
+    """
+    call = _as_call(source)
+    return replace(call, script=as_assertion(script)) if call and script else call
+
+
+def _as_call(source: str) -> Call | None:
     body = ast.parse(source.strip()).body
     if len(body) != 1 or not isinstance(body[0], ast.Assert):
         return None
@@ -216,7 +288,8 @@ def as_call(source: str) -> Call | None:
         if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq | ast.Is):
             for side, other in ((test.left, test.comparators[0]), (test.comparators[0], test.left)):
                 if isinstance(side, ast.Call):
-                    return _call(side, _equal_to(ast.literal_eval(other)))
+                    value = ast.literal_eval(other)
+                    return _call(side, _identical_to(value) if isinstance(test.ops[0], ast.Is) else _equal_to(value))
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             return _call(test.operand, lambda got: not got)
         return _call(test, bool)
@@ -226,6 +299,10 @@ def as_call(source: str) -> Call | None:
 
 def _equal_to(value: Any) -> Callable[[Any], bool]:
     return lambda got: bool(got == value)
+
+
+def _identical_to(value: Any) -> Callable[[Any], bool]:
+    return lambda got: type(got) is type(value) and bool(got == value)
 
 
 def _call(node: ast.expr, decide: Callable[[Any], bool]) -> Call:
@@ -256,15 +333,6 @@ def unresolved(source: str) -> set[str]:
     }
     own = {name for ours, name, _ in brought if ours}
     return (used - stored - defined - taken - {alias for _, _, alias in brought} - set(dir(builtins))) | own
-
-
-def check_runnable(source: str) -> None:
-    """Raises ValueError where a test imports more than the standard library and names ``from solution``, the program's."""
-    nodes = list(ast.walk(ast.parse(source)))
-    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    named |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)} - {"solution"}
-    if foreign := sorted({name.split(".")[0] for name in named} - set(sys.stdlib_module_names)):
-        raise ValueError(f"they import {foreign[0]}, which the sandbox does not have")
 
 
 def modules_in(source: str) -> set[str]:

@@ -1,27 +1,35 @@
 """Code by its tests, in the sandbox: the score is the share of the first tests (ten, as in the study) that pass.
 
-`verification.code_tests` lists the kinds of tests. Expected outputs never enter the sandbox that runs the program. An
-assert that compares one call with a literal becomes that call, and its value is compared here. All other tests run in a
-second sandbox, where the program's functions are stand-ins whose calls are answered by the first.
+`verification.code_tests` lists the kinds of tests. Expected outputs never enter the sandbox that runs the program where a
+test is an input or a call: what comes back is compared here. Tests that are programs themselves run in one process with
+the program where `verification.program_check` finds nothing in it that could tamper with them. Otherwise they run in a
+second sandbox, where the program's functions are stand-ins whose calls are answered by the first; what fails there and
+passes in one process is inconclusive.
 """
 
+import json
 import re
-import time
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 from distillery.core.errors import SandboxError
-from distillery.verification.code_tests import LANGUAGES, Call, Script, Stdin, Suite, Test, modules_in, prelude, suite_of
+from distillery.core.schemas import FAIL
+from distillery.verification.code_blocks import parses, program_of
+from distillery.verification.code_tests import BrokenTestsError, Call, Script, Stdin, Suite, modules_in, prelude, suite_of
+from distillery.verification.program_check import suspicion
 from distillery.verification.sandbox.inside.values import decode, encode
-from distillery.verification.sandbox.sandbox import Answer, Limits, Sandbox, Session
-from distillery.verification.verdict import Item, Verdict, scored, unknown
+from distillery.verification.sandbox.limits import Answer, Limits
+from distillery.verification.sandbox.sandbox import Sandbox
+from distillery.verification.sandbox.session import Session, message_of
+from distillery.verification.verdict import Item, Verdict, one_line, scored, unknown
 
 NAME = "code"
 TOTAL, TEN = 3, 10
 MOST_HASHED = 1000
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 
 @dataclass(frozen=True)
@@ -32,119 +40,171 @@ class Outcome:
     why: str = ""
 
 
-def program_of(answer: str) -> str:
-    """The program in a response: its last fenced block, or else all of it."""
-    blocks = [body for tag, body in _FENCE.findall(answer) if tag.lower() in LANGUAGES or not tag]
-    return blocks[-1] if blocks else answer
-
-
-def same_output(said: str, expected: str) -> bool:
-    """Whether two outputs agree line by line, apart from white space at the ends; decimals may differ by rounding."""
-    ours, theirs = (text.strip().splitlines() for text in (said, expected))
-    return len(ours) == len(theirs) and all(map(_same_line, ours, theirs))
-
-
-def _same_line(said: str, expected: str) -> bool:
-    if said.strip() == expected.strip():
-        return True
-    ours, theirs = said.split(), expected.split()
-    return len(ours) == len(theirs) and all(map(_same_token, ours, theirs))
-
-
-def _same_token(said: str, expected: str) -> bool:
-    if said == expected:
-        return True
-    if "." not in expected or len(said) > 50 or len(expected) > 50:
-        return False
-    try:
-        a, b = float(said), float(expected)
-    except ValueError:
-        return False
-    return abs(a - b) <= max(1e-6, 1e-9 * abs(b))
-
-
 class Grader:
-    """Runs one program against a suite; every test gets ``seconds``, every ten together three times that.
+    """Runs one program against a suite; every test gets its CPU seconds, every ten together three times that.
 
     Where ``all_count``, no test is run after the first that fails.
     """
 
     def __init__(self, sandbox: Sandbox, suite: Suite, all_count: bool):
         self.sandbox, self.suite, self.all_count = sandbox, suite, all_count
-        self.seconds = sandbox.limits.seconds
-        self.total = TOTAL * self.seconds * ceil(len(suite.tests) / TEN)
-        self.deadline = 0.0
+        self.limits = replace(
+            sandbox.limits,
+            seconds=suite.seconds or sandbox.limits.seconds,
+            memory=suite.memory or sandbox.limits.memory,
+        )
+        self.left = self.total = TOTAL * self.limits.seconds * ceil(len(suite.tests) / TEN)
 
     def grade(self, program: str) -> list[Outcome]:
         """One outcome per test. Raises SandboxError where the sandbox is unavailable."""
-        with self.sandbox.session(self.suite.language) as session:
-            loaded = session.load(program, prelude(program) if self.suite.usual else "")
+        first = prelude(program) if self.suite.usual else ""
+        with self.sandbox.session(self.limits) as session:
+            loaded = self.sandbox.load(session, program, first, self.suite.language)
             if loaded.status != "ok":
-                return [Outcome(False, f"does not compile: {loaded.why}")] * len(self.suite.tests)
-            self.deadline = time.monotonic() + self.total
+                return [_not_compiled(loaded, program)] * len(self.suite.tests)
+            if scripts := [test for test in self.suite.tests if isinstance(test, Script)]:
+                found = self._together(session, program, scripts)
+                if scripts[0].pytest:
+                    return found
+                together = iter(found)
             outcomes: list[Outcome] = []
             for test in self.suite.tests:
                 skip = self.all_count and bool(outcomes) and not outcomes[-1].passed
-                outcomes.append(outcomes[-1] if skip else self._test(session, test))
+                if isinstance(test, Script):
+                    outcomes.append(next(together))
+                else:
+                    outcomes.append(outcomes[-1] if skip else self._test(session, program, test))
             return outcomes
 
-    def _test(self, session: Session, test: Test) -> Outcome:
-        seconds = min(self.seconds, self.deadline - time.monotonic())
-        if seconds <= 0:
-            return Outcome(False, f"all tests together took over {self.total:g} s")
+    def _test(self, session: Session, program: str, test: Stdin | Call) -> Outcome:
+        if self.left <= 0:
+            return Outcome(False, f"all tests together took over {self.total:g} CPU s")
+        seconds = min(self.limits.seconds, self.left)
         if isinstance(test, Stdin):
             answer = session.run(test.input, seconds)
-            return self._ended(answer) or decided(same_output(answer.output, test.output))
-        opened = session.open(test.names if isinstance(test, Script) else [], seconds)
+            return self._ended(answer) or decided(self.suite.same(answer.text, test.output))
+        opened = session.open([], seconds)
         try:
-            if failed := self._ended(opened):
-                return failed
-            if isinstance(test, Call):
-                return self._call(session, test, seconds)
-            said = opened.frame if isinstance(opened.frame, dict) else {}
-            names = {name: said.get(name, {}) for name in test.names}
-            return self._script(session, test, names | {name: {"module": name} for name in modules_in(test.source)}, seconds)
+            outcome = self._ended(opened) or self._call(session, test, seconds)
         finally:
             session.close()
+        if not outcome.passed and test.script and (outcome.passed is None or not suspicion(program, test.script.source)):
+            return self._together(session, program, [test.script])[0]
+        return outcome
 
     def _call(self, session: Session, test: Call, seconds: float) -> Outcome:
         message = {"fn": test.fn, "args": encode(test.args, []), "kwargs": {k: encode(v, []) for k, v in test.kwargs.items()}}
-        answer = session.tell(message, seconds)
+        answer = session.tell(json.dumps(message), seconds)
         if failed := self._ended(answer):
             return failed
-        frame = answer.frame if isinstance(answer.frame, dict) else {}
-        if "value" not in frame:
-            return Outcome(False, f"{frame.get('error')}: {frame.get('message')}")
+        handles: list[Any] = []
         try:
+            frame = message_of(answer)
+            if "value" not in frame:
+                return Outcome(False, f"{frame.get('error')}: {frame.get('message')}")
             if hashed(frame["value"]) > MOST_HASHED:
                 return Outcome(False, "an answer with too many huge numbers in sets")
-            return decided(test.decide(decode(frame["value"], lambda _: object())))
+            value = decode(frame["value"], lambda number: handles.append(number) or object())  # type: ignore[func-returns-value]
+            if handles and test.script:
+                return Outcome(None, "an object of the program's own class")
+            return decided(test.decide(value))
         except Exception as error:
             return Outcome(False, f"an answer that is no value: {type(error).__name__}")
 
-    def _script(self, session: Session, test: Script, names: dict[str, Any], seconds: float) -> Outcome:
-        """Connects two sandboxes: forwards the tests' calls to the program, and its answers back."""
+    def _together(self, session: Session, program: str, scripts: list[Script]) -> list[Outcome]:
+        """Tests that are programs, in one process with the program; passes that it could have forged need a second look."""
+        texts = scripts[0].source if scripts[0].pytest else [_together(each) for each in scripts]
+        seconds = self.total if len(scripts) > 1 else self.limits.seconds
+        session.open_together(texts, self.sandbox.limits.tests, seconds)
+        try:
+            answer = session.tell('"go"', seconds)
+        finally:
+            session.close()
+        if failed := self._ended(answer):
+            return [failed] * len(scripts)
+        try:
+            outcomes = [_outcome(passed is True, str(why)) for passed, why in message_of(answer)["outcomes"]]
+        except (ValueError, TypeError, KeyError):
+            return [Outcome(False, "an answer that is no value")] * len(scripts)
+        found = suspicion(program, "\n".join(each.source for each in scripts)) if parses(program) else "no Python"
+        if found is None:
+            return outcomes
+        if scripts[0].pytest or len(outcomes) != len(scripts):
+            return [each if not each.passed else Outcome(None, f"the program uses {found}") for each in outcomes]
+        return [
+            self._apart(session, each, found) if outcome.passed else outcome
+            for each, outcome in zip(scripts, outcomes, strict=True)
+        ]
+
+    def _apart(self, session: Session, test: Script, found: str) -> Outcome:
+        """A pass in one process is confirmed with the tests in a sandbox of their own, or inconclusive."""
+        seconds = self.limits.seconds
+        opened = session.open(test.names, seconds)
+        try:
+            said = message_of(opened) if opened.status == "ok" else {}
+            names = {name: said.get(name, {}) for name in test.names} | {
+                name: {"module": name} for name in modules_in(test.source)
+            }
+            if self._script(session, test, names, seconds):
+                return Outcome(True)
+            return Outcome(None, f"the program uses {found}")
+        except (ValueError, AttributeError):
+            return Outcome(None, f"the program uses {found}")
+        finally:
+            session.close()
+
+    def _script(self, session: Session, test: Script, names: dict[str, Any], seconds: float) -> bool:
+        """Connects two sandboxes: forwards the tests' calls to the program, and its answers back; whether the tests pass."""
         with self.sandbox.session() as tests:
             tests.load("")
             tests.open_tests(test.source, names, test.entry, seconds)
-            message: Any = "go"
+            message = '"go"'
             while True:
                 asked = tests.tell(message, seconds)
-                if failed := self._ended(asked):
-                    return failed
-                if "unsupported" in asked.frame:
-                    return Outcome(None, asked.frame["unsupported"])
-                if "passed" in asked.frame:
-                    return Outcome(asked.frame["passed"], asked.frame.get("error", ""))
-                answer = session.tell(asked.frame, seconds)
-                if failed := self._ended(answer):
-                    return failed
-                message = answer.frame
+                if asked.status != "ok" or "passed" in (frame := message_of(asked)):
+                    return asked.status == "ok" and frame["passed"] is True
+                answer = session.tell(json.dumps(frame), seconds)
+                if answer.status != "ok":
+                    return False
+                message = answer.text
 
     def _ended(self, answer: Answer) -> Outcome | None:
         """Why a test failed where the program gave no answer, or None. A child that ends has not answered."""
-        whys = {"timeout": f"took over {self.seconds:g} s", "flood": "output limit exceeded"}
-        return None if answer.status == "ok" else Outcome(False, answer.why or whys.get(answer.status, answer.status))
+        self.left -= answer.cpu
+        if answer.status == "ok":
+            return None
+        limits = self.limits
+        memory = f"memory limit ({limits.memory} MiB) exceeded"
+        whys = {
+            "timeout": f"CPU time limit ({limits.seconds:g} s) exceeded",
+            "flood": f"output limit ({limits.output} MiB) exceeded",
+            "memory": memory,
+            "stalled": "it waited, or was given no CPU, for several times its time limit",
+        }
+        why = memory if answer.why == "signal 9" else answer.why or whys.get(answer.status, answer.status)
+        return Outcome(None, why) if answer.status == "stalled" else _outcome(False, why)
+
+
+def _together(script: Script) -> list[Any]:
+    """A script as `sandbox.inside.together` takes it: modules of its own, and only other names, are the solution's."""
+    modules = modules_in(script.source)
+    return [script.source, script.entry, sorted(set(script.names) - modules), sorted(modules)]
+
+
+def _not_compiled(answer: Answer, program: str) -> Outcome:
+    """Why a program does not compile; inconclusive where the system's compiler lacks what it includes."""
+    missing = re.search(r"fatal error: ([\w/.+-]+): No such file", answer.why)
+    if missing and re.search(rf"#include\s*<{re.escape(missing[1])}>", program):
+        return Outcome(None, f"the compiler here has no <{missing[1]}>")
+    return Outcome(None if answer.status == "stalled" else False, f"does not compile: {answer.why or answer.status}")
+
+
+def _outcome(passed: bool, why: str) -> Outcome:
+    """A test's outcome; inconclusive where a package is missing."""
+    missing = None if passed else _MISSING.search(why)
+    if missing and missing[1].split(".")[0] not in {*sys.stdlib_module_names, "solution"}:
+        return Outcome(None, f"the sandbox has no package {missing[1]}; add it to verify.sandbox.packages")
+    return Outcome(passed, why)
 
 
 def hashed(value: Any, inside: bool = False) -> int:
@@ -193,11 +253,16 @@ class CodeVerifier:
             return unknown(NAME, self.notice, hopeless=True)
         try:
             suite = suite_of(item.test_cases, self.most)
-            outcomes = Grader(self.sandbox, suite, self.all_count).grade(program_of(item.answer or ""))
+            program = program_of(item.answer or "", suite.language, suite.names)
+            outcomes = Grader(self.sandbox, suite, self.all_count).grade(program)
+        except BrokenTestsError as error:
+            return Verdict(0.0, FAIL, one_line(str(error)), NAME, hopeless=True)
         except (ValueError, SandboxError) as error:  # tests that cannot be parsed, or not be run
             return unknown(NAME, str(error), hopeless=True)
-        if cannot := next((outcome.why for outcome in outcomes if outcome.passed is None), None):
-            return unknown(NAME, f"the tests need what cannot leave the sandbox: {cannot}")
+        decided_anyway = self.all_count and any(outcome.passed is False for outcome in outcomes)
+        cannot = next((outcome.why for outcome in outcomes if outcome.passed is None), None)
+        if cannot and not decided_anyway:
+            return unknown(NAME, f"inconclusive: {cannot}")
         passed = sum(bool(outcome.passed) for outcome in outcomes)
         why = next((f"; {outcome.why}" for outcome in outcomes if not outcome.passed), "")
         return scored(NAME, passed / len(outcomes), f"{passed} of {len(outcomes)} tests passed{why}")

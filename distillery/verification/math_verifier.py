@@ -11,110 +11,50 @@ differ, which leave nothing to judge.
 import logging
 import re
 from concurrent.futures import Future
-from fractions import Fraction
+from typing import Any
 
 from distillery.core.schemas import PASS
 from distillery.verification.futures import done, then
 from distillery.verification.judge import Judge, JudgeReply
+from distillery.verification.math_compare import compare, is_words
+from distillery.verification.math_text import final_expression, normalize, number_of, plain
 from distillery.verification.process_pool import LATE, Pool
 from distillery.verification.verdict import Item, Verdict, scored, unknown
 
 NAME = "math"
 YES_OR_NO = re.compile(r"Verdict: ?(yes|no)\.?", re.IGNORECASE)
 LONGEST = 20_000
-_INTEGER = re.compile(r"[+-]?\d{1,40}", re.ASCII)
-_RATIONAL = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40}|/[1-9]\d{0,39})?", re.ASCII)
-_MIXED = re.compile(
-    r"([+-]?)(\d{1,40})(?:\s+(\d{1,40})/([1-9]\d{0,39})|\s*\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\})", re.ASCII
-)
-_FRACTION = re.compile(r"([+-]?)\\[dt]?frac\{(\d{1,40})\}\{([1-9]\d{0,39})\}", re.ASCII)
-_SPACE = r"(?:\s|\\[ ,;]|~)*"
-_QUANTITY = re.compile(
-    rf"(?P<number>.*?[\d}}]){_SPACE}(?P<unit>\\(?:text|mathrm|rm)\b.*|[^\W\d_][^\d\\{{}}()=<>+*]*(?:[\^/]-?\d+)?)", re.DOTALL
-)
 _COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z*]+\}|\\text\{[^{}]*\}|\\[a-zA-Z]+")
 _PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}|[^\W\d_]{4,}")
-_WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s-]+[^\W\d_]+)*")
-
-
-def boxes(text: str) -> list[str]:
-    r"""The contents of every outermost ``\boxed{...}`` whose braces balance."""
-    found, start = [], text.find("\\boxed{")
-    while start >= 0:
-        depth, i = 0, start + 6
-        for i in range(start + 6, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[i], 0)
-            if depth == 0:
-                found.append(text[start + 7 : i].strip())
-                break
-        start = text.find("\\boxed{", i + 1)
-    return found
-
-
-def single_expression(text: str) -> str | None:
-    r"""The single expression of a text: the content that all its boxes share, or all of it if it has none; else None."""
-    found = set(boxes(text))
-    if not found:
-        return text.strip().strip("*").strip()
-    if len(found) > 1:
-        return None
-    (inner,) = found
-    return single_expression(inner) if "\\boxed{" in inner else inner
-
-
-def rational(text: str) -> Fraction | int | None:
-    """The value of a plain integer, decimal, fraction or mixed number; None for everything else."""
-    text = text.strip().removeprefix("$").removesuffix("$").strip()
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _RATIONAL.fullmatch(text):
-        return Fraction(text)
-    if latex := _FRACTION.fullmatch(text):
-        return Fraction(f"{latex[1]}{latex[2]}/{latex[3]}")
-    if mixed := _MIXED.fullmatch(text):
-        value = int(mixed[2]) + Fraction(int(mixed[3] or mixed[5]), int(mixed[4] or mixed[6]))
-        return -value if mixed[1] == "-" else value
-    return None
+_PRECISE = 1e-9
+"""Numbers that differ by more, relative to the larger one, are not equal; Math-Verify rounds to six decimals."""
 
 
 def key_of(answer: str | None) -> str | None:
     """A key that equal answers share, as far as normalization goes; None where there is no answer."""
-    expression = single_expression(answer) if answer else None
+    expression = final_expression(answer) if answer else None
     if not expression:
         return None
-    value = rational(expression)
-    return re.sub(_SPACE, "", expression).casefold() if value is None else str(value)
+    value = number_of(normalize(expression))
+    return re.sub(r"\s", "", plain(normalize(expression))).casefold() if value is None else str(value)
 
 
-def quantity(text: str) -> tuple[Fraction | int, str] | None:
-    r"""A plain number and its unit, written ``5 cm`` or ``5\text{ cm}``; the unit is empty where there is none."""
-    value = rational(text)
-    if value is not None:
-        return value, ""
-    match = _QUANTITY.fullmatch(text.strip().strip("$").strip())
-    value = rational(match["number"]) if match else None
-    if match is None or value is None:
-        return None
-    unit = re.sub(r"\\(?:text|mathrm|rm)\b|[{}\s.~]|\\[ ,;]", "", match["unit"])
-    return value, unit.replace("^", "").casefold()
+def reference_of(gold: str) -> str:
+    """A reference without the sentence, box or mark that it may come in."""
+    return final_expression(gold) or gold
 
 
 def quick_verdict(gold: str, answer: str) -> Verdict | None:
     """The verdict where it is certain without Math-Verify, else None."""
-    expected, candidate = single_expression(gold), single_expression(answer)
-    if not expected or not candidate:
-        return None
-    left, right = rational(expected), rational(candidate)
+    expected, candidate = reference_of(gold), final_expression(answer)
+    if candidate is None:
+        return scored(NAME, 0, "the last box is empty or truncated")
+    left, right = number_of(normalize(expected)), number_of(normalize(candidate))
     if left is not None and right is not None:
         if left == right:
             return scored(NAME, 1, "equal numbers")
         return scored(NAME, 0, f"{candidate} is not {expected}", certain="." not in expected + candidate)
-    if candidate == expected or (candidate.casefold() == expected.casefold() and _WORDS.fullmatch(expected)):
-        return scored(NAME, 1, "same text")
-    ours, theirs = quantity(expected), quantity(candidate)
-    if ours and theirs and ours[1] and theirs[1] and ours[1] != theirs[1]:
-        return unknown(NAME, f"the units differ, or are spelt differently: {candidate} and {expected}")
-    return None
+    return scored(NAME, 1, "same text") if candidate == expected else None
 
 
 def wrap_latex(text: str) -> str:
@@ -135,19 +75,61 @@ def prepare() -> None:
     logging.getLogger(math_verify.__name__).setLevel(logging.ERROR)
 
 
-def verify_with_library(gold: str, answer: str) -> Verdict:
-    """Asks Math-Verify, gold first. Runs in a process of the pool: it may never return, or crash the process."""
+def equal_by_library(gold: str, answer: str) -> bool | None:
+    """Whether Math-Verify takes two expressions for equal; None where the reference does not parse."""
     from math_verify import parse, verify
 
-    if _WORDS.fullmatch(single_expression(gold) or ""):
-        return unknown(NAME, f"the reference is words, which mathematics cannot compare: {gold}")
     expected = parse(wrap_latex(gold), parsing_timeout=None)
-    if not expected:
-        return unknown(NAME, f"reference does not parse: {gold}", hopeless=True)
     found = parse(wrap_latex(answer), parsing_timeout=None)
+    if not expected:
+        return None
     if not found:
-        return scored(NAME, 0, "no answer found in the response")
-    return scored(NAME, verify(expected, found, timeout_seconds=None), "Math-Verify compared them")
+        return False
+    if verify(expected, found, timeout_seconds=None):
+        return not _differ(expected[0], found[0])
+    return bool(re.search(r"\\(?:log|ln)\b", gold + answer)) and _same_function(expected[0], found[0])
+
+
+def _same_function(expected: Any, found: Any) -> bool:
+    """Whether two expressions with logarithms have the same values where all their variables are positive."""
+    names = getattr(expected, "free_symbols", None)
+    if not names or names != getattr(found, "free_symbols", None) or getattr(expected, "is_Relational", True):
+        return False
+    points = [{name: 1 + (7 * i + 3 * j) % 11 / 4 for j, name in enumerate(sorted(names, key=str))} for i in range(5)]
+    try:
+        values = [complex((expected - found).subs(point).evalf(30)) for point in points]
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        return False
+    return all(abs(value) < _PRECISE for value in values)
+
+
+def _is_prose(text: str) -> bool:
+    return bool(_PROSE.search(_COMMAND.sub(" ", text)))
+
+
+def _differ(expected: Any, found: Any) -> bool:
+    """Whether two constants differ by more than rounding."""
+    try:
+        ours, theirs = (complex(each.evalf(30)) for each in (expected, found))
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        return False
+    if ours == theirs == 0 and expected.is_number and found.is_number:
+        return bool(abs((expected - found).evalf(30)) > _PRECISE * abs(expected.evalf(30)))
+    return abs(ours - theirs) > max(_PRECISE * abs(ours), 0.0) and abs(ours - theirs) > 1e-6 * abs(ours)
+
+
+def verify_with_library(gold: str, answer: str) -> Verdict:
+    """Compares by kind, expressions by Math-Verify. Runs in a process of the pool: it may never return, or crash it."""
+    expected, candidate = reference_of(gold), final_expression(answer)
+    if candidate is None:
+        return scored(NAME, 0, "the last box is empty or truncated")
+    if "\\boxed" not in answer and _is_prose(candidate) and not _is_prose(expected) and not is_words(expected):
+        found = equal_by_library(expected, candidate)
+    else:
+        found = compare(expected, candidate, equal_by_library)
+    if found is None:
+        return unknown(NAME, f"not comparable: {expected} and {candidate}")
+    return scored(NAME, found, "compared" if found else f"{candidate} is not {expected}")
 
 
 class MathVerifier:

@@ -84,13 +84,19 @@ class Entry:
 
 HERE = __package__
 JUDGED = (f"{HERE}.judge", f"{HERE}.futures")
-SANDBOX = tuple(f"{HERE}.sandbox.{name}" for name in ("sandbox", "cgroups"))
-INSIDE = tuple(f"{HERE}.sandbox.inside.{name}" for name in ("__main__", "children", "programs", "stand_ins", "values"))
+MATHEMATICS = tuple(f"{HERE}.{name}" for name in ("math_compare", "math_text", "math_verifier"))
+PROGRAMS = tuple(
+    f"{HERE}.{name}" for name in ("code_blocks", "code_tests", "code_verifier", "output_comparison", "program_check")
+)
+SANDBOX = tuple(f"{HERE}.sandbox.{name}" for name in ("cgroups", "packages", "sandbox", "seccomp", "session"))
+INSIDE = tuple(
+    f"{HERE}.sandbox.inside.{name}" for name in ("__main__", "children", "programs", "stand_ins", "together", "values")
+)
 
 VERIFIERS: dict[str, Entry] = {
     "math": Entry(
         lambda resources: MathVerifier(resources.pool, resources.judge),
-        (f"{HERE}.math_verifier", *JUDGED),
+        (*MATHEMATICS, *JUDGED),
         ("math-verify",),
         judge_settings,
         "fallback",
@@ -98,7 +104,7 @@ VERIFIERS: dict[str, Entry] = {
     ),
     "science": Entry(
         lambda resources: ScienceVerifier(resources.judge),
-        (f"{HERE}.science_verifier", f"{HERE}.math_verifier", *JUDGED),
+        (f"{HERE}.science_verifier", *MATHEMATICS, *JUDGED),
         settings=judge_settings,
         judge="always",
     ),
@@ -110,7 +116,7 @@ VERIFIERS: dict[str, Entry] = {
     ),
     "code": Entry(
         lambda resources: CodeVerifier(resources.settings.sandbox, resources.settings.processes, resources.all_tests_count),
-        (f"{HERE}.code_verifier", f"{HERE}.code_tests", *SANDBOX, *INSIDE),
+        (*PROGRAMS, *SANDBOX, *INSIDE),
         settings=sandbox_settings,
     ),
     "reward": Entry(

@@ -5,7 +5,8 @@ from concurrent.futures import Future
 
 from distillery.verification.futures import done, then
 from distillery.verification.judge import Judge, JudgeReply
-from distillery.verification.math_verifier import quantity, single_expression
+from distillery.verification.math_compare import compare
+from distillery.verification.math_text import final_expression, normalize, number_of, split_unit
 from distillery.verification.verdict import Item, Verdict, scored, unknown
 
 NAME = "science"
@@ -15,12 +16,11 @@ RATING = re.compile(r"Rating: ?([0-5])(?: ?/ ?5)?\.?", re.IGNORECASE)
 
 def numbers(gold: str, answer: str) -> Verdict | None:
     """The verdict where both sides are plain numbers whose units agree or are left out on one side, else None."""
-    ours, theirs = quantity(single_expression(gold) or ""), quantity(single_expression(answer) or "")
-    if ours is None or theirs is None or (ours[1] and theirs[1] and ours[1] != theirs[1]):
+    expected, candidate = final_expression(gold) or gold, final_expression(answer) or ""
+    if any(number_of(split_unit(normalize(each))[0]) is None for each in (expected, candidate)):
         return None
-    if ours[0] == theirs[0]:
-        return scored(NAME, 1, "equal numbers")
-    return scored(NAME, 0, f"{answer} is not {gold}")
+    found = compare(expected, candidate, lambda *_: None)
+    return None if found is None else scored(NAME, found, "equal numbers" if found else f"{candidate} is not {expected}")
 
 
 class ScienceVerifier:

@@ -74,8 +74,9 @@ def unknown(verifier: str, reason: str, hopeless: bool = False) -> Verdict:
 
 
 def one_line(text: str) -> str:
-    """A program's output or an answer, made fit for a table: one line, no lone surrogates, shortened."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())[:LONGEST_REASON]
+    """A program's output or an answer, made fit for a table: one line, nothing that a terminal obeys, shortened."""
+    start = text[: 20 * LONGEST_REASON].encode("utf-8", "replace").decode()
+    return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:LONGEST_REASON]
 
 
 class Verifier(Protocol):

@@ -1,4 +1,4 @@
-"""Hashes of code: what counts, what does not, and what a module reaches."""
+"""Code hashes: which changes count, and which code a module depends on."""
 
 import ast
 import json
@@ -47,8 +47,8 @@ def test_the_hash_is_the_same_on_every_python():
 
 
 @pytest.mark.parametrize("python", ["python3.12", "python3.13", "python3.14"])
-def test_another_python_that_is_here_gives_the_same_hashes(python):
-    """Run where it is installed; without our packages, so YAML is not there and not needed."""
+def test_other_installed_pythons_give_the_same_hashes(python):
+    """Runs if that version is installed; without our packages, so YAML is stubbed."""
     if not shutil.which(python) or subprocess.run([python, "-c", ""], capture_output=True).returncode:
         pytest.skip(f"{python} is not installed")
     program = (
@@ -71,7 +71,7 @@ def test_another_python_that_is_here_gives_the_same_hashes(python):
         ("scale: float = 2, **more", "scale: float = 2, **more,"),
     ],
 )
-def test_comments_docstrings_and_layout_do_not_count(before, after):
+def test_comments_docstrings_and_layout_keep_the_hash(before, after):
     assert before in SOURCE and hashed(SOURCE.replace(before, after)) == hashed(SOURCE)
 
 
@@ -90,14 +90,14 @@ def test_comments_docstrings_and_layout_do_not_count(before, after):
         ("max(radii", 'max("", radii'),
     ],
 )
-def test_everything_else_counts(before, after):
+def test_other_changes_change_the_hash(before, after):
     source = SOURCE.replace("async for", "for")
     assert before in source and hashed(source.replace(before, after, 1)) != hashed(source)
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A small project of the same layout."""
+    """A small project with the same layout."""
     files = {
         "distillery/__init__.py": "",
         "distillery/core/__init__.py": "",
@@ -132,7 +132,7 @@ def forget() -> None:
 
 
 def after_change(project: Path, name: str) -> list[str]:
-    """The stages whose hash a change of a file changes."""
+    """The stages whose hash changes with a file."""
     before = stage_hashes()
     path = project / name
     path.write_text(path.read_text() + "Z = 2\n" if "stages" not in name else "Z = 2\n" + path.read_text())
@@ -153,7 +153,7 @@ def after_change(project: Path, name: str) -> list[str]:
         ("mini/corpus.py", []),
     ],
 )
-def test_a_change_reaches_those_that_import_name_or_copy_it(project, name, stages):
+def test_a_change_affects_stages_that_import_name_or_copy_it(project, name, stages):
     if name == "mini/corpus.py":
         (project / name).write_text("Z = 2\nif True: pass\n")
         forget()
@@ -162,7 +162,7 @@ def test_a_change_reaches_those_that_import_name_or_copy_it(project, name, stage
         assert after_change(project, name) == stages
 
 
-def test_a_stale_file_says_which_stages_and_what_to_run(project, capsys):
+def test_a_stale_code_yaml_names_stages_and_command(project, capsys):
     codehash.main()
     assert "changed: mini.corpus, one, three, two" in capsys.readouterr().out
     codehash.main("--check")
@@ -176,6 +176,6 @@ def test_a_stale_file_says_which_stages_and_what_to_run(project, capsys):
         codehash.main("--chekc")
 
 
-def test_the_committed_hashes_are_those_of_the_code(monkeypatch):
+def test_the_committed_hashes_match_the_code(monkeypatch):
     monkeypatch.chdir(ROOT)
     codehash.main("--check")

@@ -34,7 +34,7 @@ def write(folder: Path, section: object) -> Path:
     return path
 
 
-def test_a_good_section_becomes_a_frozen_dataclass(tmp_path):
+def test_a_valid_section_becomes_a_frozen_dataclass(tmp_path):
     assert config.load(Outer, "outer", write(tmp_path, GOOD)) == Outer(1, Inner(0.5), ("a",))
 
 
@@ -49,33 +49,33 @@ def test_a_good_section_becomes_a_frozen_dataclass(tmp_path):
         ({"names": "a"}, "outer.names: Input should be a valid array, got 'a'"),
     ],
 )
-def test_a_mistake_is_named_by_file_and_key(tmp_path, change, line):
+def test_errors_name_file_and_key(tmp_path, change, line):
     path = write(tmp_path, GOOD | change)
     with pytest.raises(ConfigError) as error:
         config.load(Outer, "outer", path)
     assert str(error.value) == f"{path}: {line}"
 
 
-def test_a_missing_section_is_named_to_where_it_stops(tmp_path):
+def test_a_missing_section_is_named_up_to_the_missing_key(tmp_path):
     path = write(tmp_path, GOOD)
     with pytest.raises(ConfigError, match=r"settings.yaml: outer.inner.sub: missing"):
         config.load(float, "outer.inner.sub.rate", path)
 
 
-def test_an_unknown_section_is_an_error_wherever_it_stands(inside):
+def test_an_unknown_section_is_an_error_even_if_not_read(inside):
     (inside / "params.yaml").write_text("seed: 0\ntrian: {}\n")
     with pytest.raises(ConfigError, match=r"params.yaml: trian: unknown section \(did you mean train\?\)"):
         config.load(int, "seed")
 
 
-def test_a_file_that_is_no_yaml_is_one_line(inside):
+def test_invalid_yaml_gives_a_one_line_error(inside):
     (inside / "params.yaml").write_text("seed: [0\n")
     with pytest.raises(ConfigError) as error:
         config.load(int, "seed")
     assert "params.yaml: not YAML" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_the_committed_params_are_the_composed_mini_profile(monkeypatch):
+def test_the_committed_params_match_the_mini_profile(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(compose("mini"))
 
@@ -142,7 +142,7 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
     assert set(config.read_params()) == covered | {"seed", "world", "system_prompt", "prompts", "runner", "teachers"}
 
 
-def test_the_paper_profile_holds_the_studys_figures(monkeypatch):
+def test_the_paper_profile_has_the_studys_values(monkeypatch):
     monkeypatch.chdir(ROOT)
     paper = yaml.safe_load(compose("paper"))
     assert (paper["train"]["learning_rate"], paper["train"]["epochs"], paper["train"]["global_batch"]) == (8e-5, 2, 64)

@@ -49,14 +49,14 @@ def run(program: str = PROGRAM, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_a_training_gives_the_same_weights_on_every_cpu():
+def test_training_gives_the_same_weights_on_every_cpu():
     assert run() == [WEIGHTS, WEIGHTS, "AVX2"]
 
 
-def test_variables_that_are_set_are_left_alone():
+def test_variables_already_set_are_kept():
     assert run(ATEN_CPU_CAPABILITY="default")[2] == "DEFAULT"
 
 
-def test_numpy_has_no_kernels_that_some_cpus_lack():
+def test_numpy_avoids_kernels_that_some_cpus_lack():
     program = "import stages; from numpy._core._multiarray_umath import __cpu_features__ as f; print(f['AVX512F'])"
     assert run(program) == ["False"]

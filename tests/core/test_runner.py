@@ -11,14 +11,14 @@ def settings(inside):
     (inside / "params.yaml").write_text("runner: native\n")
 
 
-def test_every_part_says_its_own_in_their_order():
+def test_results_come_in_part_order():
     assert map_parts("s", lambda part: {"n": part * part}, 37) == [{"n": part * part} for part in range(37)]
 
 
 @pytest.mark.parametrize(
     ("error", "kind"), [(DataError("a: bad"), DataError), (OSError(28, "No space left on device"), OSError)]
 )
-def test_an_error_in_a_part_keeps_its_kind_and_words(error, kind):
+def test_an_error_in_a_part_keeps_its_type_and_message(error, kind):
     def work(part):
         if part == 3:
             raise error
@@ -31,8 +31,8 @@ def test_an_error_in_a_part_keeps_its_kind_and_words(error, kind):
         assert raised.value.errno == 28
 
 
-def test_parts_are_worked_on_side_by_side(monkeypatch):
-    """Two parts wait for each other, which ends only where both run at once."""
+def test_parts_run_in_parallel(monkeypatch):
+    """Two parts wait for each other, so both must run at once."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     both = threading.Barrier(2, timeout=60)
 
@@ -43,7 +43,7 @@ def test_parts_are_worked_on_side_by_side(monkeypatch):
     assert map_parts("s", work, 2) == [{"part": 0}, {"part": 1}]
 
 
-def test_after_an_error_no_further_part_is_begun(monkeypatch):
+def test_an_error_stops_further_parts(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     begun = []
 

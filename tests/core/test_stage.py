@@ -8,7 +8,7 @@ from distillery.core.errors import ConfigError, DataError
 from distillery.core.stage import read_run, record_metrics, run_stage
 
 
-def test_metrics_hold_nothing_that_differs_from_run_to_run(inside):
+def test_metrics_are_identical_between_runs(inside):
     for _ in range(2):
         with record_metrics("metrics/kind/m.json", "numpy", "no-such-package") as (metrics, run):
             metrics.update(kept=3, provenance={"models": {"base": "x"}})
@@ -16,7 +16,7 @@ def test_metrics_hold_nothing_that_differs_from_run_to_run(inside):
         assert json.loads((inside / "metrics/kind/m.json").read_text()) == {"kept": 3, "provenance": {"models": {"base": "x"}}}
 
 
-def test_run_information_goes_into_a_script_beside_the_metrics(inside):
+def test_run_information_goes_into_a_separate_script(inside):
     with record_metrics("metrics/kind/m.json", "numpy", "no-such-package", device="a GPU") as (_, run):
         run["reused"] = 7
     found = read_run("metrics/kind/m.json")
@@ -40,7 +40,7 @@ def logs(monkeypatch, tmp_path):
 
 
 def failing(monkeypatch, error: Exception) -> str:
-    """What a stage that raises ends with."""
+    """The exit message of a failing stage."""
     monkeypatch.setattr("sys.argv", ["stages/distill.py", "plain"])
 
     def main(teacher):
@@ -52,11 +52,11 @@ def failing(monkeypatch, error: Exception) -> str:
 
 
 @pytest.mark.parametrize("error", [ConfigError("params.yaml: a.b: missing"), DataError("x.jsonl:3: malformed")])
-def test_a_users_mistake_is_one_line_and_leaves_no_log(monkeypatch, logs, error):
+def test_a_user_error_is_one_line_without_a_log(monkeypatch, logs, error):
     assert failing(monkeypatch, error) == f"distill: {error}" and not logs.exists()
 
 
-def test_two_mistakes_are_two_lines(monkeypatch):
+def test_two_errors_are_two_lines(monkeypatch):
     assert failing(monkeypatch, ConfigError("one\ntwo")) == "distill: one\ndistill: two"
 
 
@@ -72,7 +72,7 @@ def test_two_mistakes_are_two_lines(monkeypatch):
         (ValueError("two\nlines"), "distill: unexpected ValueError: two lines"),
     ],
 )
-def test_a_bug_is_one_line_and_keeps_its_traceback_in_a_file(monkeypatch, logs, error, line):
+def test_a_bug_is_one_line_with_its_traceback_in_a_log(monkeypatch, logs, error, line):
     said = failing(monkeypatch, error)
     assert said.startswith(line) and said.endswith(f"; traceback in {logs / 'distill-plain.log'}") and "\n" not in said
     assert "Traceback" in (logs / "distill-plain.log").read_text()

@@ -26,13 +26,13 @@ def test_an_empty_table_can_be_read_back(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(0, 1), (1, 1), (7, 1), (8, 2), (15, 4), (1000, 256)])
-def test_a_corpus_is_cut_into_a_power_of_two_of_parts(monkeypatch, rows, parts):
+def test_the_number_of_parts_is_a_power_of_two(monkeypatch, rows, parts):
     monkeypatch.setattr(tables, "ROWS_PER_PART", 7)
     assert tables.parts_for(rows) == parts
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16).map(bytes.hex), unique=True), st.sampled_from([1, 2, 8, 64]))
-def test_parts_hold_all_rows_in_order_each_where_its_id_belongs(ids, parts):
+def test_parts_hold_all_rows_in_order_by_id_range(ids, parts):
     rows = [{"id": key, "n": i} for i, key in enumerate(sorted(ids))]
     with TemporaryDirectory() as folder:
         tables.write_table(rows, Path(folder) / "t", SCHEMA, parts)
@@ -54,7 +54,7 @@ def test_a_missing_folder_says_what_to_run(tmp_path):
         tables.read_table(tmp_path / "nothing")
 
 
-def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path):
+def test_a_failed_write_keeps_the_old_folder(tmp_path):
     tables.write_table([{"id": "old", "n": 1}], tmp_path / "t", SCHEMA)
     with pytest.raises(RuntimeError), files.atomic_dir(tmp_path / "t") as folder:
         (folder / "part-00000.parquet").write_text("half")
@@ -63,7 +63,7 @@ def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b'{"a": 1', b"[1]", b"\xff\xfe", b"nan?", b"[" * 100_000])
-def test_a_malformed_line_is_an_error_with_its_number(tmp_path, line):
+def test_a_malformed_line_is_reported_with_its_number(tmp_path, line):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n\n' + line + b'\n{"b": 2}\n')
     rows = list(files.scan_json_lines(path))

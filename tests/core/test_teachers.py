@@ -21,14 +21,14 @@ def test_any_number_of_teachers(inside, names):
         ("a", "params.yaml: teachers: Input should be a valid array"),
     ],
 )
-def test_names_that_cannot_be_are_one_line(inside, names, line):
+def test_invalid_names_give_a_one_line_error(inside, names, line):
     (inside / "params.yaml").write_text(f"teachers: {names}\n")
     with pytest.raises(ConfigError) as error:
         teacher_names()
     assert str(error.value).startswith(line) and "\n" not in str(error.value)
 
 
-def test_what_removed_teachers_left_is_deleted(tmp_path):
+def test_outputs_of_removed_teachers_are_deleted(tmp_path):
     for name in ("a", "b", "gone"):
         (tmp_path / "curated" / name).mkdir(parents=True)
         (tmp_path / "curated" / name / "part").touch()

@@ -16,7 +16,7 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
 
 
 def why(*texts):
-    """The reason for each text, None where it is kept."""
+    """The rejection reason of each text, None if kept."""
     messages = pa.array([[{"role": "user", "content": text}] for text in texts], QUERY.field("messages").type)
     return [REASONS[code] if code >= 0 else None for code in reasons(messages, SETTINGS)]
 
@@ -66,7 +66,7 @@ def cleaned(rows):
         ("如图所示，求阴影部分的面积。", "image"),
     ],
 )
-def test_what_must_go_goes(text, reason):
+def test_bad_texts_are_rejected(text, reason):
     assert why(text) == [reason]
 
 
@@ -117,18 +117,18 @@ def test_what_must_go_goes(text, reason):
         "She said yes, and he agreed to it. What did he agree to",
     ],
 )
-def test_what_is_sound_stays(text):
+def test_good_texts_are_kept(text):
     assert why(text) == [None]
 
 
 @pytest.mark.parametrize(("roles", "kept"), [("u", 1), ("uau", 1), ("su", 1), ("ua", 0), ("au", 0), ("s", 0)])
-def test_a_query_ends_with_the_user_after_turns_that_alternate(roles, kept):
+def test_turns_must_alternate_and_end_with_the_user(roles, kept):
     names = {"u": "user", "a": "assistant", "s": "system"}
     query = make_query(messages=[{"role": names[role], "content": "what is this ?"} for role in roles])
     assert len(cleaned([query])[0]) == kept
 
 
-def test_of_duplicates_the_first_is_kept_and_the_rest_say_why():
+def test_the_first_duplicate_is_kept_and_the_rest_rejected():
     rows = [make_query("what is 2 + 3 ?", source="a"), make_query("what  is 2 + 3 ?", source="b")]
     kept, rejected = cleaned(rows)
     assert [row["source"] for row in kept] == ["a"]
@@ -136,7 +136,7 @@ def test_of_duplicates_the_first_is_kept_and_the_rest_say_why():
 
 
 @given(TEXTS)
-def test_no_row_is_lost_and_none_is_in_both(texts):
+def test_every_row_is_either_kept_or_rejected(texts):
     rows = [make_query(text) for text in texts]
     kept, rejected = cleaned(rows)
     assert len(kept) + len(rejected) == len(rows)
@@ -146,7 +146,7 @@ def test_no_row_is_lost_and_none_is_in_both(texts):
 
 
 @given(TEXTS)
-def test_characters_are_counted_as_python_counts_them(texts):
+def test_character_counts_match_pythons(texts):
     characters, inner, odd = measured(*flat(pa.array(texts, pa.string())), classes())
 
     def strange(c):
@@ -158,12 +158,12 @@ def test_characters_are_counted_as_python_counts_them(texts):
 
 
 @given(TEXTS)
-def test_a_row_is_judged_alike_alone_and_among_others(texts):
+def test_a_rows_reason_does_not_depend_on_others(texts):
     assert why(*texts) == [reason for text in texts for reason in why(text)]
 
 
 @pytest.mark.parametrize("start", [0, 2])
-def test_a_slice_of_a_table_is_judged_by_its_own_rows(start):
+def test_a_table_slice_is_cleaned_by_its_own_rows(start):
     rows = sorted(
         (make_query(f"see www.example.com/{i} what is it ?" if i % 2 else f"what is {i} ?") for i in range(6)),
         key=lambda r: r["id"],
@@ -184,5 +184,10 @@ def test_no_rows():
 @pytest.mark.parametrize(
     ("odd", "plain", "reason"), [(3, 7, None), (4, 6, "unicode_ratio"), (30, 70, None), (31, 69, "unicode_ratio")]
 )
-def test_the_ratio_is_of_all_characters_and_may_just_be_reached(odd, plain, reason):
+def test_the_unicode_ratio_may_equal_its_limit(odd, plain, reason):
     assert why("☃" * odd + "a" * plain) == [reason]
+
+
+def test_a_text_is_read_to_its_own_end_only():
+    """The first ends where another could open an environment with the next one's brace."""
+    assert why(r"so \begin", "{x} is 5") == [None, None]

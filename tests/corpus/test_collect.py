@@ -35,7 +35,7 @@ def source(path, **more) -> Source:
 
 
 def read(malformed="stop", max_characters=1000, **sources):
-    """(queries, what could not be read) of sources."""
+    """(queries, malformed rows) of the sources."""
     return collected(Collect(malformed, max_characters, sources))
 
 
@@ -49,7 +49,7 @@ def test_a_prompt_and_messages_are_both_queries(tmp_path):
     path = write(tmp_path, {"messages": "hi there"}, {"messages": [{"role": "user", "content": "hi  there"}]})
     queries, _ = read(s=source(path))
     assert [query["messages"][0]["content"] for query in queries] == ["hi there", "hi  there"]
-    assert queries[0]["id"] == queries[1]["id"], "white space is not a difference"
+    assert queries[0]["id"] == queries[1]["id"], "whitespace is ignored"
 
 
 def test_columns_are_mapped_and_free_form_fields_become_text(tmp_path):
@@ -60,7 +60,7 @@ def test_columns_are_mapped_and_free_form_fields_become_text(tmp_path):
     assert query["difficulty"] == "3"
 
 
-def test_a_column_can_be_a_text_around_columns_or_an_object_of_them(tmp_path):
+def test_a_column_can_be_a_template_or_an_object_of_columns(tmp_path):
     rows = {"Question": "2 + 2 ?", "A": "3", "B": 4, "ids": ["x"], "kw": "[{}]"}, {"Question": "2 + 2 ?", "A": "3"}
     columns = {"messages": "{Question}\nA. {A}\nB. {B}", "constraints": {"instruction_id_list": "ids", "kwargs": "kw"}}
     queries, malformed = read("skip", s=source(write(tmp_path, *rows), columns=columns))
@@ -71,12 +71,12 @@ def test_a_column_can_be_a_text_around_columns_or_an_object_of_them(tmp_path):
     assert bare["messages"][0]["content"] == "a {b} c" and bare["constraints"] is None
 
 
-def test_a_source_is_the_rows_that_belong_to_it_the_first_so_many(tmp_path):
+def test_a_source_takes_the_first_rows_that_match(tmp_path):
     rows = [{"messages": f"question {i}", "from": "ifdata" if i % 2 else None} for i in range(8)]
     path = write(tmp_path, *rows[:3], "{torn", *rows[3:])
     queries, malformed = read("skip", s=source(path, where={"from": "^if"}, limit=3))
     assert [query["messages"][0]["content"] for query in queries] == ["question 1", "question 3"]
-    assert len(malformed) == 1, "what cannot be read counts, since nobody can say where it belongs"
+    assert len(malformed) == 1, "a malformed row counts, since `where` cannot be checked"
     with pytest.raises(ConfigError, match=r"params.yaml: collect.sources.s.where: '\(' is not a regular expression"):
         read(s=source(path, where={"from": "("}))
 
@@ -99,7 +99,7 @@ def test_dotted_paths(path, value):
     assert get_path({"a": 1, "b": {"c": 2}, "d": [{"e": 3}, {"e": 4}], "p.q": 5}, path) == value
 
 
-def test_a_dialogue_is_asked_without_the_answer_that_it_ends_with(tmp_path):
+def test_the_final_answer_of_a_dialogue_is_dropped(tmp_path):
     turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]
     path = write(tmp_path, {"messages": [*turns, {"from": "gpt", "value": "d"}]}, {"messages": turns})
     queries, _ = read(s=source(path))
@@ -124,7 +124,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("row", "problem"), BAD)
-def test_a_bad_row_stops_the_run_by_file_and_line_or_is_kept_aside(tmp_path, row, problem):
+def test_a_malformed_row_is_located_and_stops_the_run_or_is_skipped(tmp_path, row, problem):
     path = write(tmp_path, {"messages": "fine"}, row, {"messages": "fine too"})
     with pytest.raises(DataError) as error:
         read(s=source(path))
@@ -134,7 +134,7 @@ def test_a_bad_row_stops_the_run_by_file_and_line_or_is_kept_aside(tmp_path, row
     assert [(each["where"], each["reason"][: len(problem)]) for each in malformed] == [(f"{path}:2", problem)]
 
 
-def test_a_row_of_fifty_megabytes_is_counted_and_the_rest_goes_on(tmp_path):
+def test_a_fifty_megabyte_row_is_skipped_and_the_rest_is_read(tmp_path):
     path = write(tmp_path, {"messages": "fine"}, {"messages": "z" * 50_000_000}, {"messages": "fine too"})
     queries, (bad,) = read("skip", s=source(path))
     assert len(queries) == 2 and bad["reason"].startswith("too_long: 50000000") and len(bad["row"]) <= 100_000
@@ -165,7 +165,7 @@ def test_parquet_and_folders_are_read_like_json_lines(tmp_path):
         ("a.parquet", b"", "a.parquet: not parquet, or truncated"),
     ],
 )
-def test_a_file_that_is_no_table_is_an_error(tmp_path, name, content, problem):
+def test_an_invalid_parquet_file_is_an_error(tmp_path, name, content, problem):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=problem):
         read("skip", s=source(tmp_path / name))
@@ -182,27 +182,27 @@ def test_a_missing_file_is_an_error(tmp_path):
         read("skip", s=source(tmp_path / "gone.jsonl"))
 
 
-def test_a_file_that_dvc_does_not_watch_is_an_error(tmp_path):
+def test_a_file_that_dvc_does_not_track_is_an_error(tmp_path):
     (tmp_path / "params.yaml").write_text("world: elsewhere\n")
     with pytest.raises(ConfigError, match=r"s.source: .*q.jsonl is not tracked by DVC \(`world` is elsewhere\)"):
         read(s=source(write(tmp_path, {"messages": "x"})))
 
 
-def test_a_manifest_watches_what_it_lists(inside):
+def test_files_in_a_manifest_are_tracked(inside):
     write(inside, {"messages": "x"})
     (inside / "params.yaml").write_text("world: world.json\n")
     (inside / "world.json").write_text('{"q.jsonl": "hash"}')
     assert len(read(s=source("q.jsonl"))[0]) == 1
 
 
-def test_a_hub_data_set_of_files_that_differ_is_read_as_files(tmp_path, monkeypatch):
+def test_a_hub_data_set_with_mixed_schemas_is_read_as_files(tmp_path, monkeypatch):
     write(tmp_path, {"messages": "x"})
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path))
     queries, _ = read(s=source("team/data", files="*.jsonl", revision="abc"))
     assert len(queries) == 1
 
 
-def test_a_hub_data_set_is_read_at_the_commit_that_its_revision_names_now(monkeypatch):
+def test_a_hub_data_set_is_pinned_to_the_commit_of_its_revision(monkeypatch):
     class Hub:
         def dataset_info(self, name, revision):
             assert (name, revision) == ("team/data", None)
@@ -222,7 +222,7 @@ def test_a_hub_data_set_is_read_at_the_commit_that_its_revision_names_now(monkey
     assert read_at == [("team/data", "taco", "c0ffee")]
 
 
-def test_a_data_set_that_the_hub_does_not_give_is_named():
+def test_a_data_set_missing_from_the_hub_is_named():
     with pytest.raises(DataError, match="nobody/nothing: not a local file or folder, and not found on the hub"):
         pinned(source("nobody/nothing"))
 
@@ -232,7 +232,7 @@ def test_the_id_depends_on_roles_and_order():
     assert len({identify([a, b]), identify([b, a]), identify([a]), identify([a | {"role": "system"}])}) == 4
 
 
-def test_buckets_give_sorted_parts_with_equal_ids_in_their_order(tmp_path, monkeypatch):
+def test_buckets_sort_stably_into_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROWS_PER_PART", 40)
     monkeypatch.setattr(external_sort, "ROWS_AT_ONCE", 16)
     rows = [{"id": identify([{"role": "user", "content": str(i % 90)}]), "source": str(i)} for i in range(150)]
@@ -248,7 +248,7 @@ def test_buckets_give_sorted_parts_with_equal_ids_in_their_order(tmp_path, monke
     assert all(tables.part_of(key, 4) == i for i, part in enumerate(parts) for key, _ in part)
 
 
-def test_a_source_that_gives_nothing_is_named(inside):
+def test_a_source_without_queries_is_named(inside):
     """A misspelt column would otherwise drop an entire source."""
     write(inside, {"messages": "what is 1 ?", "origin": "a"})
     about: dict = {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}
@@ -260,7 +260,7 @@ def test_a_source_that_gives_nothing_is_named(inside):
     assert not (inside / "data/raw").exists()
 
 
-def test_a_killed_run_leaves_nothing_half_written_and_starts_again(inside):
+def test_a_killed_run_leaves_no_partial_output_and_restarts(inside):
     write(inside, *({"messages": f"what is {i} ?"} for i in range(60_000)))
     sources: dict = {"s": {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}}
     settings = {"world": "q.jsonl", "collect": {"malformed": "stop", "max_characters": 1000, "sources": sources}}
@@ -277,7 +277,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_starts_again(inside):
     assert len(tables.read_table("data/raw", QUERY)) == 60_000 and not list(inside.glob("data/*.tmp"))
 
 
-def test_a_query_may_be_just_as_long_as_allowed(tmp_path):
+def test_a_query_may_have_the_maximum_length(tmp_path):
     path = write(tmp_path, {"messages": "x" * 30}, {"messages": "x" * 31})
     queries, malformed = read("skip", 30, s=source(path))
     assert len(queries) == 1 and malformed[0]["reason"] == "too_long: 31 characters, more than collect.max_characters (30)"

@@ -20,7 +20,7 @@ def asked(*queries):
 
 
 @pytest.mark.parametrize("change", [{"think": ""}, {"think": None}, {"answer": ""}, {"finish_reason": "length"}])
-def test_a_trace_without_both_parts_or_cut_is_malformed(change):
+def test_an_incomplete_or_truncated_trace_is_malformed(change):
     query = make_query()
     traces = table(GOOD | {"query_id": query["id"]}, GOOD | {"query_id": query["id"]} | change)
     assert malformed(asked(query), traces).tolist() == [False, True]
@@ -36,7 +36,7 @@ def test_turns_must_alternate_and_end_with_the_user(roles, sound):
     assert malformed(asked(query), table(GOOD | {"query_id": query["id"]})).tolist() == [not sound]
 
 
-def test_a_trace_of_no_query_is_an_error():
+def test_a_trace_without_its_query_is_an_error():
     with pytest.raises(DataError, match="a query that data/queries does not hold"):
         malformed(asked(make_query()), table(GOOD | {"query_id": "0" * 32}))
 
@@ -52,7 +52,7 @@ def test_a_trace_of_no_query_is_an_error():
         (True, True, True, True, True, "structure"),
     ],
 )
-def test_of_several_reasons_the_first_counts(malformed, special, perplexity, repeats, loops, reason):
+def test_the_first_of_several_reasons_is_reported(malformed, special, perplexity, repeats, loops, reason):
     held = (malformed, special, perplexity, repeats, loops)
     (why,) = reasons({name: np.array([holds]) for name, holds in zip(REASONS, held, strict=True)})
     assert (REASONS[why] if why >= 0 else None) == reason
@@ -63,7 +63,7 @@ def shard(*lengths):
     return Shard(pa.Table.from_pylist(rows, DIALOGUES), np.empty(0, np.uint16))
 
 
-def test_the_verified_trace_of_each_query_gets_its_own_figures():
+def test_verified_traces_are_joined_with_their_measurements():
     rows = [("a", 1, "fail"), ("a", 2, "pass"), ("b", 1, "pass"), ("b", 2, "pass"), ("c", 1, "unknown")]
     traces = table(*({"query_id": q, "attempt": a, "verdict": v} for q, a, v in rows), schema=TRACE)
     scores = table(
@@ -81,7 +81,7 @@ def test_the_verified_trace_of_each_query_gets_its_own_figures():
         measured(traces, shard(("a", 3, 4), ("b", 5, 6)), scores.slice(0, 1))
 
 
-def test_the_distillation_figures_add_up_over_parts():
+def test_distillation_metrics_add_up_over_parts():
     one, two = make_query("one"), make_query("two", category="science", difficulty="2")
     row = {"finish_reason": "stop", "completion_tokens": 10, "verifier": "math", "reason": "late"}
     first = [
@@ -104,7 +104,7 @@ def test_the_distillation_figures_add_up_over_parts():
     assert figures == distillation([account(asked(one, two), table(*first, *second, schema=TRACE))])
 
 
-def test_difficulties_that_nobody_named_are_one_group():
+def test_missing_difficulties_form_one_group():
     queries = [make_query(str(i), difficulty=level) for i, level in enumerate((None, "", "none", "2"))]
     rows = [{"query_id": query["id"], "attempt": 1, "verdict": "pass", "finish_reason": "stop"} for query in queries]
     found = account(asked(*queries), table(*sorted(rows, key=lambda row: row["query_id"]), schema=TRACE))

@@ -26,7 +26,7 @@ def run(text: str, cosine: float = 0.1):
     return tuple(part.to_pylist() for part in decontaminate(*tables, Benchmarks(ITEMS, SETTINGS)))
 
 
-def test_a_copy_in_other_case_and_spacing_is_exact():
+def test_case_and_spacing_are_ignored_by_exact_matching():
     _, (row,) = run("  " + LONG.upper().replace(" ", "  "))
     assert (row["reason"], row["benchmark_item"], row["score"]) == ("exact", "aime2024-0001", 1.0)
 
@@ -42,13 +42,13 @@ def test_a_short_item_is_found_by_shorter_ngrams():
     assert (row["reason"], row["benchmark_item"]) == ("ngram", "math500-0001")
 
 
-def test_a_very_short_item_is_found_whole_inside_another_text():
+def test_a_very_short_item_is_found_inside_another_text():
     items = [{"id": "math500-0002", "question": "Compute $\\dbinom{8}{4}$."}]
     found = Benchmarks(items, SETTINGS).match("Solve step by step. Compute $\\dbinom{8}{4}$. Put your answer in a box.")
     assert found == ("ngram", "math500-0002", 1.0)
 
 
-def test_the_spelling_of_latex_is_no_difference():
+def test_latex_notation_does_not_matter():
     items = [{"id": "a-1", "question": "Find $\\frac{1}{x_1}$ for the least x."}]
     found = Benchmarks(items, SETTINGS).match("find $\\dfrac{1}{x_{1}}$ for the least x")
     assert found == ("exact", "a-1", 1.0)
@@ -77,7 +77,7 @@ def test_scores_of_other_queries_are_an_error():
 
 
 @given(st.lists(st.sampled_from([*LONG.split(), "is", "value", "7", "，", "和"]), max_size=40).map(" ".join), st.booleans())
-def test_what_the_scan_of_all_finds_is_what_a_close_look_finds(text, planted):
+def test_the_bulk_scan_agrees_with_matching_one_by_one(text, planted):
     text = text + " " + LONG[10:95] if planted else text
     benchmarks = Benchmarks(ITEMS, SETTINGS)
     messages = pa.array([[{"role": "user", "content": text}]], QUERY.field("messages").type)
@@ -85,20 +85,20 @@ def test_what_the_scan_of_all_finds_is_what_a_close_look_finds(text, planted):
 
 
 @pytest.mark.parametrize("text", [LONG + " And then ?", "So : " + LONG[: LONG.rindex(" ")], " ".join(LONG.split()[:13]) + " x"])
-def test_a_run_at_the_beginning_or_the_end_is_found(text):
+def test_an_ngram_at_the_beginning_or_the_end_is_found(text):
     messages = pa.array([[{"role": "user", "content": text}]], QUERY.field("messages").type)
     assert suspects(messages, Benchmarks(ITEMS, SETTINGS).index).all()
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 6))
-def test_gram_hashes_are_of_every_window(tokens, n):
+def test_gram_hashes_cover_every_window(tokens, n):
     ids = words(" ".join(tokens))
     found = dict(zip(gram_hashes(ids, n).tolist(), (tuple(tokens[i : i + n]) for i in range(len(tokens))), strict=False))
     windows = {tuple(tokens[i : i + n]) for i in range(len(tokens)) if i + n <= len(tokens)}
     assert set(found.values()) == windows and len(found) == len(windows)
 
 
-def test_the_nearest_item_is_the_one_of_highest_cosine():
+def test_the_nearest_item_has_the_highest_cosine():
     rng = np.random.default_rng(0)
     unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
     queries, items = unit(rng.normal(size=(50, 8))), unit(rng.normal(size=(7, 8)))
@@ -107,7 +107,7 @@ def test_the_nearest_item_is_the_one_of_highest_cosine():
     assert np.allclose(cosine, (queries @ items.T).max(1))
 
 
-def test_of_several_questions_the_one_with_most_ngrams_is_named_and_of_equals_the_first():
+def test_the_question_with_most_common_ngrams_is_named_and_on_ties_the_first():
     """Two questions share their first fifteen words; a third shares them and more with the query."""
     words_ = [f"word{chr(ord('a') + i)}" for i in range(18)]
     same, longer = " ".join(words_[:15]), " ".join(words_)
@@ -115,3 +115,8 @@ def test_of_several_questions_the_one_with_most_ngrams_is_named_and_of_equals_th
     assert Benchmarks(items[::-1], SETTINGS).match(f"so {same} then") == ("ngram", "b-1", 3.0)
     more = [{"id": "b-3", "question": f"{longer} third"}, *items]
     assert Benchmarks(more, SETTINGS).match(f"so {longer} then") == ("ngram", "b-3", 6.0)
+
+
+@pytest.mark.parametrize(("words", "size"), [(14, 13), (13, 13), (12, 8), (8, 8), (5, 5)])
+def test_a_questions_length_chooses_the_size_of_its_ngrams(words, size):
+    assert Benchmarks(ITEMS, SETTINGS).size(words) == size

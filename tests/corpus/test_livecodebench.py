@@ -1,4 +1,4 @@
-"""LiveCodeBench's encoding: tests are decoded, and nothing in a pickle ever runs."""
+"""LiveCodeBench's encoding: tests are decoded, and no code in a pickle is run."""
 
 import base64
 import json
@@ -28,11 +28,11 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_private_tests_come_out_of_every_pickle_protocol(protocol):
+def test_private_tests_are_decoded_in_every_pickle_protocol(protocol):
     assert listed(packed(json.dumps(STDIN), protocol)) == STDIN
 
 
-def test_public_and_private_tests_together_in_our_form():
+def test_public_and_private_tests_are_merged_and_converted():
     found = json.loads(cases_of([json.dumps(STDIN[:1]), packed(json.dumps(STDIN[1:]))], None))
     assert found == {"inputs": ["1 2\n", "5 5\n"], "outputs": ["3\n", "10\n"], "fn_name": None, "usual": True}
     found = json.loads(cases_of([CALLS, ""], '{"func_name": "total"}'))
@@ -69,7 +69,7 @@ def test_a_hostile_pickle_does_not_run(value, problem):
         ("[" * 100_000, "not JSON"),
     ],
 )
-def test_what_is_packed_otherwise_is_an_error(text, problem):
+def test_other_encodings_are_an_error(text, problem):
     with pytest.raises(DataError, match=problem):
         listed(text)
 
@@ -111,7 +111,7 @@ SOURCE = Source(
 )
 
 
-def test_a_benchmark_takes_the_problems_of_its_dates_with_their_tests(inside):
+def test_a_benchmark_takes_the_problems_in_its_date_range(inside):
     rows = [ITEM | {"contest_date": f"{day}T00:00:00"} for day in ("2024-09-30", "2024-10-01", "2025-02-28", "2025-03-01")]
     (inside / "params.yaml").write_text("world: lcb.jsonl\n")
     (inside / "lcb.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

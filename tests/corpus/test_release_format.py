@@ -14,19 +14,19 @@ def curated(*rows):
     return pa.Table.from_pylist([{"query_id": key, "dialogue_tokens": tokens} for key, tokens in rows], CURATED)
 
 
-def test_only_what_every_teacher_answered_is_shared():
+def test_only_queries_answered_by_all_teachers_are_shared():
     tables = {"x": curated(("a", 1), ("b", 1), ("c", 1)), "y": curated(("b", 1), ("c", 1)), "z": curated(("b", 1), ("d", 1))}
     assert shared(tables, 8).to_pylist() == [{"query_id": "b", "trains": True}]
     assert shared({"x": tables["x"]}, 8)["query_id"].to_pylist() == ["a", "b", "c"]
     assert len(shared(tables | {"w": curated()}, 8)) == 0
 
 
-def test_a_query_too_long_for_one_teacher_trains_nobody():
+def test_a_query_too_long_for_any_teacher_is_not_trained_on():
     found = shared({"x": curated(("a", 5), ("b", 9), ("c", 5)), "y": curated(("a", 5), ("b", 5), ("c", 8))}, 8)
     assert found["trains"].to_pylist() == [True, False, True]
 
 
-def test_a_row_is_in_the_released_schema():
+def test_rows_have_the_released_schema():
     row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "be brief")
     human, assistant = row["conversations"]
     assert (row["system"], human["from"], assistant["from"]) == ("be brief", "human", "assistant")
@@ -37,7 +37,7 @@ def test_a_row_is_in_the_released_schema():
     assert human["info"]["think_content"] is None and assistant["info"]["ppl"] == 2.5
 
 
-def test_a_query_keeps_its_own_system_prompt_after_the_pipeline_s():
+def test_a_querys_system_prompt_follows_the_pipelines():
     query = make_query(messages=[{"role": "system", "content": "in French"}, {"role": "user", "content": "greet me"}])
     trace = TRACE | {"teacher": "t", "perplexity": 2.5}
     assert released(query, trace, "be brief")["system"] == "be brief\n\nin French"
@@ -58,7 +58,7 @@ def test_a_data_set_with_its_card_loads(tmp_path):
     assert len(load_dataset(str(tmp_path), "math", split="train", cache_dir=str(tmp_path / "cache"))) == 2
 
 
-def test_text_that_is_not_ascii_is_released_as_it_is():
+def test_non_ascii_text_is_not_escaped():
     query = make_query("求 x² − 1 的根 é")
     trace = TRACE | {"query_id": query["id"], "teacher": "t", "perplexity": 2.5, "text": "答案 ½"}
     tables = pa.Table.from_pylist([query], QUERY), pa.Table.from_pylist([trace], CURATED)

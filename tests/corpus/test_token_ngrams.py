@@ -33,7 +33,7 @@ def test_repeated_ngrams_equal_brute_force(responses, n, most, cut):
     assert np.concatenate(repeated(shards_of(responses, cut), n, most, 1)).tolist() == expected
 
 
-def test_a_crowded_sketch_and_a_table_that_grows_change_nothing():
+def test_collisions_and_table_growth_do_not_change_results():
     rng = np.random.default_rng(0)
     responses = [rng.integers(0, 40, 400).tolist() for _ in range(2000)]
     counts = Counter(gram for response in responses for gram in grams(response, 3))
@@ -43,12 +43,12 @@ def test_a_crowded_sketch_and_a_table_that_grows_change_nothing():
 
 
 @pytest.mark.parametrize("most", [0, 255])
-def test_a_limit_that_no_counter_holds_is_an_error(most):
+def test_a_limit_out_of_range_is_an_error(most):
     with pytest.raises(ValueError, match="max_repeats must be between 1 and 254"):
         repeated(shards_of([[1]], 1), 2, most, 1)
 
 
-def test_counts_beyond_the_memory_are_an_error():
+def test_exceeding_the_memory_is_an_error():
     responses = [np.arange(900_000).tolist()] * 3
     shards = lambda: iter([(np.array(each, np.uint32), np.array([0]), np.array([len(each)])) for each in responses])  # noqa: E731
     with pytest.raises(ValueError, match=r"raise curate\.memory"):

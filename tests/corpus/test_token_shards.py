@@ -14,7 +14,7 @@ def written(folder, dialogues):
     return folder / "ids-00000.npy"
 
 
-def test_what_is_written_comes_back(tmp_path):
+def test_shards_round_trip(tmp_path):
     written(tmp_path, [([1, 2, 3], 1), ([4, 5], 2)])
     shard = open_shard(tmp_path, 0)
     assert (shard.ids.tolist(), shard.offsets.tolist(), shard.prompts.tolist()) == ([1, 2, 3, 4, 5], [0, 3, 5], [1, 2])
@@ -28,7 +28,7 @@ def test_an_empty_shard(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:130])])
-def test_a_torn_file_is_named(tmp_path, damage):
+def test_a_truncated_file_is_named(tmp_path, damage):
     path = written(tmp_path, [([1, 2, 3], 1)])
     damage(path)
     with pytest.raises(DataError, match=r"ids-00000.npy: cannot be read"):

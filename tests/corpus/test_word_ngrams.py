@@ -11,7 +11,7 @@ CHARACTERS = st.characters(max_codepoint=POINTS - 1, exclude_categories=["Cs"], 
 
 
 def reference(text: str) -> list[str]:
-    """Words as one would write them with regular expressions, LaTeX aside."""
+    """Reference word splitting with regular expressions, without LaTeX."""
     raised = lambda char: unicodedata.decomposition(char).startswith(("<super>", "<sub>"))  # noqa: E731
     plain = "".join(" " * raised(char) + fold(char) for char in text)
     spaced = re.sub(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff])", r" \1 ", plain)
@@ -58,7 +58,7 @@ def same(left: str, right: str) -> bool:
         ("你好", "你 好"),
     ],
 )
-def test_spellings_of_the_same(left, right):
+def test_equivalent_spellings(left, right):
     assert same(left, right) and len(words(left))
 
 
@@ -74,14 +74,14 @@ def test_spellings_of_the_same(left, right):
         ("\\sqrt12", "\\sqrt1 2"),
     ],
 )
-def test_what_differs(left, right):
+def test_different_texts(left, right):
     assert not same(left, right)
 
 
 @pytest.mark.parametrize(
     ("text", "count"), [("", 0), ("?! _ $", 0), ("你好吗", 3), ("a1 b2", 2), ("\\frac{a}{b}", 3), ("a", 1)]
 )
-def test_so_many_words(text, count):
+def test_word_counts(text, count):
     assert len(words(text)) == count
 
 
@@ -93,23 +93,23 @@ def test_folding_is_idempotent_for_every_character():
 
 
 @given(st.text(CHARACTERS, max_size=30))
-def test_words_are_those_of_the_reference(text):
+def test_words_match_the_reference(text):
     expected = reference(text)
     assert len(words(text)) == len(expected)
     assert same(text, " ".join(expected))
 
 
 @given(st.lists(st.text(CHARACTERS, min_size=1, max_size=8), max_size=6))
-def test_two_texts_have_the_same_words_only_if_the_reference_says_so(parts):
+def test_equality_matches_the_reference(parts):
     left, right = "".join(parts), " ".join(parts)
     assert same(left, right) == (reference(left) == reference(right))
 
 
 @given(st.integers(1000, 10**18), st.sampled_from([",", "{,}", ",\\!"]))
-def test_a_number_is_the_same_word_however_its_thousands_are_parted(number, separator):
+def test_thousands_separators_do_not_change_a_number(number, separator):
     parted = f"{number:,}".replace(",", separator)
     assert same(f"so ${parted}$ is it", f"so ${number}$ is it") and len(words(parted)) == 1
 
 
-def test_a_mark_alone_is_no_word():
+def test_a_combining_mark_alone_is_not_a_word():
     assert unicodedata.category("\u0301") == "Mn" and len(words("\u0301")) == 0

@@ -1,4 +1,4 @@
-"""A copy of the project in a repository of its own, which all tests of the whole study work in, one after the other."""
+"""A copy of the project in its own repository, shared in sequence by all tests of the full study."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def metrics(folder: Path, name: str) -> dict:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):
-    """The project with smaller numbers and two teachers."""
+    """The project with smaller settings and two teachers."""
     folder = tmp_path_factory.mktemp("project")
     for name in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
         if (ROOT / name).is_file() and not name.endswith("dvc.lock") and not name.startswith("metrics/"):

@@ -42,7 +42,7 @@ def traces(out: Path) -> dict[str, bytes]:
 
 
 def events(*outs: Path) -> list[tuple[float, str, str]]:
-    """(when, asked or answered, key), in the order of time; truncated lines are skipped."""
+    """(time, asked or answered, key), ordered by time; truncated lines are skipped."""
     lines = [line.split() for out in outs if (out / "engine.log").exists() for line in (out / "engine.log").open()]
     return sorted((float(line[0]), line[1], line[2]) for line in lines if len(line) == 3 and len(line[2]) == 32)
 
@@ -56,7 +56,7 @@ def answered(*outs: Path) -> int:
 
 
 def asked_though_answered(kept: set[str], *outs: Path, after: float = 1.0) -> list[str]:
-    """Keys that were requested well after the completion in the ledger was stored."""
+    """Keys requested well after their completion was stored in the ledger."""
     first: dict[str, float] = {}
     late = []
     for when, what, key in events(*outs):
@@ -74,7 +74,7 @@ def undisturbed(tmp_path_factory):
     return traces(out), asked(out)
 
 
-def test_twenty_kills_change_nothing_and_only_what_was_in_flight_is_asked_again(undisturbed, tmp_path):
+def test_twenty_kills_change_nothing_and_repeat_only_requests_in_flight(undisturbed, tmp_path):
     whole, once = undisturbed
     assert max(once.values()) == 1
     draw, held = random.Random(0), set()
@@ -85,16 +85,16 @@ def test_twenty_kills_change_nothing_and_only_what_was_in_flight_is_asked_again(
         if process.poll() is None:
             kill(process)
         held.add(len(Ledger("t", tmp_path / "ledger").entries))
-    assert len(held) > KILLS / 3, "many kills met it at work"
+    assert len(held) > KILLS / 3, "many kills hit a working process"
     wait(start(tmp_path / "ledger", tmp_path))
     assert traces(tmp_path) == whole
     again = asked(tmp_path)
     assert again.keys() == once.keys()
     assert sum(again.values()) - len(once) <= KILLS * SETTINGS.max_in_flight
-    assert {len(entries) for entries in Ledger("t", tmp_path / "ledger").entries.values()} == {1}, "no key was kept twice"
+    assert {len(entries) for entries in Ledger("t", tmp_path / "ledger").entries.values()} == {1}, "no key was stored twice"
 
 
-def test_two_writers_that_are_killed_in_turn_share_the_work(undisturbed, tmp_path):
+def test_two_writers_killed_in_turn_share_the_work(undisturbed, tmp_path):
     whole, once = undisturbed
     ledger, outs = tmp_path / "ledger", (tmp_path / "a", tmp_path / "b")
     draw = random.Random(1)
@@ -117,5 +117,5 @@ def test_two_writers_that_are_killed_in_turn_share_the_work(undisturbed, tmp_pat
     assert together.keys() == once.keys()
     # Completed, but lost in the kill before it was stored: at most one batch per kill.
     assert len(asked_though_answered(set(once), *outs)) <= KILLS // 2 * BATCH
-    assert sum(together.values()) < 1.5 * len(once), "the rest of what is asked twice was in flight with both"
+    assert sum(together.values()) < 1.5 * len(once), "other repeated requests were in flight in both"
     assert min(sum(asked(out).values()) for out in outs) > len(once) / 10, "both worked"

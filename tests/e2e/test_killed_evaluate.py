@@ -47,7 +47,7 @@ def kept(folder: Path) -> int:
     return len(Ledger(f"evaluate-{NAME}", folder / ".ledger").entries)
 
 
-def test_five_kills_change_nothing_and_only_what_was_in_flight_is_asked_again(source, tmp_path):
+def test_five_kills_change_nothing_and_repeat_only_requests_in_flight(source, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()

@@ -1,4 +1,4 @@
-"""The corpus stages: partitioned, on this machine and on a Ray cluster, always the same bytes."""
+"""The partitioned corpus stages give the same bytes on this machine and on a Ray cluster."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ HOSTS = ("127.0.0.2", "127.0.0.3")
 
 
 def run(stage: str, folder: Path, ok: bool = True, **variables: str) -> str:
-    """Runs a stage in a folder; its output."""
+    """Runs a stage and returns its output."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-m", *f"stages.{stage}".split()]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
@@ -34,7 +34,7 @@ def run(stage: str, folder: Path, ok: bool = True, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A corpus of 6,000 queries in 8 parts with all that the stages under test read."""
+    """A corpus of 6,000 queries in 8 parts, with all inputs of the stages under test."""
     from mini.judge_data import prompts
     from mini.tokenizer import build
 
@@ -66,7 +66,7 @@ def world(tmp_path_factory):
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """The hash of every file that the stages made."""
+    """The hash of every file that the stages write."""
     files = sorted(path for name in MADE for path in (folder / "data" / name).rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -89,7 +89,7 @@ def native(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray cluster of two nodes on loopback; its address."""
+    """The address of a two-node Ray cluster on loopback."""
     from ray.cluster_utils import Cluster
 
     about: dict = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
@@ -118,7 +118,7 @@ def test_an_error_on_a_cluster_is_one_line(world, cluster, tmp_path):
     assert "part-00003.parquet" in output and "Traceback" not in output
 
 
-def test_no_cluster_is_one_clear_line(world, tmp_path):
+def test_a_missing_cluster_is_a_one_line_error(world, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     synthetic_corpus.settings(tmp_path / "w", "ray")
     output = run("clean", tmp_path / "w", ok=False, RAY_ADDRESS="")
@@ -132,7 +132,7 @@ def test_no_cluster_is_one_clear_line(world, tmp_path):
         ("data/raw/part-00002.parquet", b"", "data/raw/part-00002.parquet: not parquet"),
     ],
 )
-def test_a_broken_part_is_named_and_nothing_is_half_written(world, tmp_path, file, content, problem):
+def test_a_corrupt_part_is_named_and_nothing_is_written(world, tmp_path, file, content, problem):
     shutil.copytree(world, tmp_path / "w")
     before = digest(tmp_path / "w")
     (tmp_path / "w" / file).write_bytes(content)
@@ -161,7 +161,7 @@ def test_windows_shorter_than_a_dialogue_are_an_error(world, tmp_path):
     assert "data/parallel: made for windows longer than 32 tokens; run `dvc repro parallel`" in output
 
 
-def test_tables_of_another_cut_are_named(world, tmp_path):
+def test_different_numbers_of_parts_are_named(world, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     (tmp_path / "w/data/similarity/part-00007.parquet").unlink()
     output = run("decontaminate", tmp_path / "w", ok=False)
@@ -170,7 +170,7 @@ def test_tables_of_another_cut_are_named(world, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["clean", "pack a"])
-def test_a_killed_stage_leaves_nothing_half_written_and_starts_again(world, native, tmp_path, stage):
+def test_a_killed_stage_leaves_no_partial_output_and_restarts(world, native, tmp_path, stage):
     shutil.copytree(world, tmp_path / "w")
     for done in STAGES[: STAGES.index(stage)]:
         run(done, tmp_path / "w")
@@ -191,7 +191,7 @@ def test_a_killed_stage_leaves_nothing_half_written_and_starts_again(world, nati
     assert {name: sha for name, sha in digest(tmp_path / "w").items() if name in native} | native == native
 
 
-def test_the_corpus_holds_what_its_stages_must_find(world):
+def test_the_corpus_contains_the_planted_defects(world):
     found = json.loads((world / "metrics/clean.json").read_text())["rejected"]
     assert {"duplicate", "incomplete", "url", "table", "image", "unicode_ratio"} <= found.keys()
     twins = json.loads((world / "metrics/decontaminate.json").read_text())["rejected"]

@@ -1,4 +1,4 @@
-"""The whole study on an even smaller world, with the real engines: run, killed, run again, shared, compared.
+"""The full study on an even smaller world with real engines: run, kill, resume, share and compare.
 
 The tests build on one another in file order, as in one user's session with the project.
 """
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def kill_tree(process: subprocess.Popen) -> None:
-    """kill -9 for a process and all that it started."""
+    """Kills a process and all its descendants."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         try:
@@ -62,7 +62,7 @@ def unlock(folder: Path) -> None:
         lock.unlink()
 
 
-def test_distill_killed_asks_for_nothing_twice(project):
+def test_killed_distill_repeats_no_request(project):
     dvc(project, "repro", "decontaminate")
     killed_when(project, "distill@adaptive", lambda: len(ledger_keys(project, "adaptive")) > 20)
     before = ledger_keys(project, "adaptive")
@@ -73,18 +73,18 @@ def test_distill_killed_asks_for_nothing_twice(project):
     assert len(keys) == len(set(keys)) == found["generated"] + found["reused"]
 
 
-def test_train_killed_resumes_from_its_checkpoint(project):
+def test_killed_train_resumes_from_its_checkpoint(project):
     dvc(project, "repro", "pack@adaptive")
     killed_when(project, "train@adaptive", lambda: any((project / ".checkpoints").glob("*/checkpoint-*/complete")))
     unlock(project)
     assert "resuming from checkpoint-" in dvc(project, "repro", "train@adaptive")
     assert run_of(project, "train/adaptive")["resumed"] is True
-    assert not list((project / ".checkpoints").glob("*/checkpoint-*")), "checkpoints go once the training is finished"
+    assert not list((project / ".checkpoints").glob("*/checkpoint-*")), "checkpoints are deleted after training"
     steps = (project / "data/training/adaptive/loss.csv").read_text().splitlines()[1:]
     assert [int(line.split(",")[0]) for line in steps] == list(range(1, metrics(project, "train/adaptive")["steps"] + 1))
 
 
-def test_a_finished_training_that_is_asked_for_again_takes_no_step(project):
+def test_rerunning_a_finished_training_takes_no_step(project):
     before = (project / "models/students/adaptive/model.safetensors").read_bytes()
     output = dvc(project, "repro", "--force", "--single-item", "train@adaptive")
     assert "this training was finished before" in output and "step 1/" not in output
@@ -92,7 +92,7 @@ def test_a_finished_training_that_is_asked_for_again_takes_no_step(project):
     assert (project / "models/students/adaptive/model.safetensors").read_bytes() == before
 
 
-def test_the_whole_study_runs(project):
+def test_the_full_study_runs(project):
     dvc(project, "repro")
     summary = run(project, sys.executable, "-m", "distillery.evaluation.summary")
     assert all(name in summary for name in (*TEACHERS, "base", "aime2024", "livecodebench"))
@@ -100,7 +100,7 @@ def test_the_whole_study_runs(project):
     assert page.count("<svg") == 10 and "http://www.w3.org" in page and "<script src" not in page
 
 
-def test_every_removed_row_has_a_reason_and_none_is_lost(project):
+def test_every_removed_row_is_counted_by_reason(project):
     collected, cleaned, kept = (metrics(project, name) for name in ("collect", "clean", "decontaminate"))
     assert collected["queries"] == cleaned["kept"] + sum(cleaned["rejected"].values())
     away = sum(count for methods in kept["rejected"].values() for count in methods.values())
@@ -109,7 +109,7 @@ def test_every_removed_row_has_a_reason_and_none_is_lost(project):
     assert away >= 6
 
 
-def test_every_stage_leaves_its_run_information_apart_from_its_metrics(project):
+def test_run_information_is_stored_apart_from_metrics(project):
     for path in (project / "metrics").rglob("*.json"):
         name = str(path.relative_to(project / "metrics").with_suffix(""))
         if name.startswith("runs") or name == "student":
@@ -142,27 +142,27 @@ def test_lm_eval_and_score_agree(project):
             assert ours[benchmark]["pass@1"] == pytest.approx(100 * value, abs=0.006)
 
 
-def test_again_nothing_runs(project):
+def test_a_second_repro_runs_nothing(project):
     output = dvc(project, "repro")
     assert "Running stage" not in output and "up to date" in output
 
 
-def test_new_queries_ask_for_nothing_that_was_answered(project):
+def test_new_queries_repeat_no_answered_request(project):
     before = len(ledger_keys(project, "plain"))
     settings = project / "mini/params.yaml"
     old = settings.read_text()
     edit(settings, lambda p: p["corpus"].update(queries=p["corpus"]["queries"] + 5))
     dvc(project, "repro", "distill@plain")
     found = run_of(project, "distill/plain")
-    assert 1 <= found["generated"] <= 12 * 6, "five new queries, and those that other twins had hidden"
+    assert 1 <= found["generated"] <= 12 * 6, "five new queries, and those that other planted copies had removed"
     assert found["reused"] >= 0.8 * before
     keys = ledger_keys(project, "plain")
     assert len(keys) == len(set(keys)) == before + found["generated"]
     settings.write_text(old)
-    assert "Running stage 'distill" not in dvc(project, "repro"), "back again, DVC's run cache has it all"
+    assert "Running stage 'distill" not in dvc(project, "repro"), "restored from DVC's run cache"
 
 
-def test_a_removed_teacher_leaves_nothing_and_comes_back_from_the_cache(project):
+def test_a_removed_teacher_leaves_nothing_and_is_restored_from_cache(project):
     git(project, "add", "-A")
     git(project, "commit", "-qm", "two teachers")
     params = project / "params.yaml"
@@ -175,11 +175,11 @@ def test_a_removed_teacher_leaves_nothing_and_comes_back_from_the_cache(project)
     assert list(metrics(project, "compare")["differences"]) == ["plain - base"]
     params.write_text(old)
     output = dvc(project, "repro")
-    assert not re.findall("Running stage '(?:distill|train|evaluate)", output), "the run cache has both again"
-    assert git(project, "status", "--porcelain") == "", "and every output and metric is the same again"
+    assert not re.findall("Running stage '(?:distill|train|evaluate)", output), "both are restored from the run cache"
+    assert git(project, "status", "--porcelain") == "", "every output and metric is unchanged"
 
 
-def test_teachers_compared_leave_the_workspace_clean(project):
+def test_comparing_teachers_leaves_the_workspace_clean(project):
     git(project, "add", "-A")
     git(project, "commit", "--allow-empty", "-qm", "results")
     output = run(project, "scripts/compare.sh", "adaptive", "plain")
@@ -190,7 +190,7 @@ def test_teachers_compared_leave_the_workspace_clean(project):
     assert "adaptive" in shown and "plain" in shown
 
 
-def test_shared_through_a_remote_nothing_is_computed_again(project, tmp_path):
+def test_after_a_pull_nothing_is_recomputed(project, tmp_path):
     from datasets import load_dataset
 
     dvc(project, "remote", "add", "-d", "-f", "local", str(tmp_path / "remote"))
@@ -206,7 +206,7 @@ def test_shared_through_a_remote_nothing_is_computed_again(project, tmp_path):
 
 
 def test_a_reproduction_elsewhere_gives_the_same_bytes(project, tmp_path):
-    """Another folder with an empty ledger and no results: the small world alone is pulled, everything else is recomputed."""
+    """Another folder with an empty ledger and no results: only the small world is pulled, the rest is recomputed."""
     second = tmp_path / "deeper" / "elsewhere"
     second.parent.mkdir()
     git(tmp_path, "clone", "-q", str(project), str(second))

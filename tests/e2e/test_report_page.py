@@ -1,4 +1,4 @@
-"""The report in a headless browser: no network requests, no error, every figure drawn, a phone's width."""
+"""The report in a headless browser: no network requests or errors, all figures drawn, fits a phone."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 QUIET = [f"--{name}" for name in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync", "disable-quic")]
 QUIET += ["--disable-background-networking", "--allow-file-access-from-files", "--host-resolver-rules=MAP * ~NOTFOUND"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium found")]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_the_page_asks_for_nothing_and_draws_every_figure(page, tmp_path):
+def test_the_page_makes_no_requests_and_draws_every_figure(page, tmp_path):
     seen = browse(page, tmp_path, "--dump-dom")
     assert "CONSOLE" not in seen.stderr, seen.stderr
     dom = seen.stdout
@@ -39,7 +39,7 @@ def test_the_page_asks_for_nothing_and_draws_every_figure(page, tmp_path):
     assert all(caption.strip() for caption in re.findall(r"<figcaption>(.*?)</figcaption>", dom, re.DOTALL))
 
 
-def test_an_error_would_have_been_seen(page, tmp_path):
+def test_script_errors_are_detected(page, tmp_path):
     broken = tmp_path / "broken.html"
     broken.write_text(page.read_text().replace("</body>", "<script>gone()</script></body>"))
     assert "CONSOLE" in browse(broken, tmp_path / "profile", "--dump-dom").stderr
@@ -53,7 +53,7 @@ def test_it_fits_a_phone(page, tmp_path):
 
 
 @pytest.mark.parametrize("look", [(), ("--force-dark-mode",)])
-def test_it_can_be_photographed(page, tmp_path, look):
+def test_screenshots_in_light_and_dark_mode(page, tmp_path, look):
     picture = tmp_path / "page.png"
     browse(page, tmp_path / "profile", f"--screenshot={picture}", *look)
     assert picture.stat().st_size > 20_000

@@ -1,4 +1,4 @@
-"""A user's mistakes, made in the whole pipeline: one clear line each, and nothing lost."""
+"""User errors in the full pipeline: each gives one clear line and loses nothing."""
 
 import pytest
 
@@ -9,11 +9,11 @@ pytestmark = pytest.mark.slow
 BROKEN = {
     "an unknown key": (lambda p: p["clean"].update(min_charcters=1), "clean", "params.yaml: clean.min_charcters: unknown key"),
     "no section": (lambda p: p["teachers"].append("ghost"), "assets_teacher@ghost", "are missing from 'params.yaml'"),
-    "twice": (lambda p: p["teachers"].append("plain"), "assets", "params.yaml: teachers: duplicate teacher 'plain'"),
+    "duplicate": (lambda p: p["teachers"].append("plain"), "assets", "params.yaml: teachers: duplicate teacher 'plain'"),
     "no model": (lambda p: p["teacher"]["plain"].update(model=None), "assets_teacher@plain", "teacher.plain: needs a model or"),
     "no teachers": (lambda p: p.update(teachers=[]), "assets", "params.yaml: teachers: empty; name at least one"),
     "no source": (lambda p: p["collect"]["sources"]["mini"].update(source="gone.jsonl"), "collect", "gone.jsonl: no such file"),
-    "unwatched source": (
+    "untracked source": (
         lambda p: p["collect"]["sources"]["mini"].update(source="README.jsonl"),
         "collect",
         "is not tracked by DVC",
@@ -24,12 +24,12 @@ BROKEN = {
         "pack@plain",
         "params.yaml: pack.window: Input should be a valid integer",
     ),
-    "no multiple": (lambda p: p["train"].update(global_batch=3), "train@plain", "train.global_batch: 3 is not a multiple"),
+    "not a multiple": (lambda p: p["train"].update(global_batch=3), "train@plain", "train.global_batch: 3 is not a multiple"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_bad_params_are_one_clear_line_and_lose_nothing(project, name):
+def test_invalid_params_give_one_clear_line_and_lose_nothing(project, name):
     change, stage, line = BROKEN[name]
     (project / "README.jsonl").write_text("{}")
     params = project / "params.yaml"
@@ -48,7 +48,7 @@ def test_bad_params_are_one_clear_line_and_lose_nothing(project, name):
     ("row", "kind", "problem"),
     [('{"messages": "what', "json", "malformed JSON"), ('{"messages": 3}', "messages", "messages must be")],
 )
-def test_a_malformed_row_stops_the_run_unless_it_may_be_skipped(project, row, kind, problem):
+def test_a_malformed_row_stops_the_run_unless_skipping_is_set(project, row, kind, problem):
     good = (project / "mini/world/queries.jsonl").read_text().splitlines()[:5]
     (project / "bad.jsonl").write_text("\n".join([good[0], row, *good[1:]]) + "\n")
     params = project / "params.yaml"

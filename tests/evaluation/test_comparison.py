@@ -15,7 +15,7 @@ def compared(**models):
     return differences(values_of(models, ["b"]), SETTINGS, 0)
 
 
-def test_values_a_question_come_in_the_order_of_questions():
+def test_per_question_values_come_in_question_order():
     shuffled = sorted(samples([0.0, 0.5, 1.0]), key=lambda row: row["verdict"])
     names, values = per_question(shuffled)
     assert names == ["q000", "q001", "q002"] and values["pass@1"].tolist() == [0.0, 50.0, 100.0]
@@ -29,11 +29,11 @@ def test_overall_is_the_mean_of_benchmarks_and_a_family_of_its_own():
     by_benchmark = differences(values_of(rows, ["b", "c"]), SETTINGS, 0)["x - y"]
     overall, one, other = (by_benchmark[name]["pass@1"] for name in ("overall", "b", "c"))
     assert overall["mean"] == pytest.approx((one["mean"] + other["mean"]) / 2) and overall["verdict"] == "higher"
-    assert overall["p_holm"] == overall["p"] and one["p_holm"] > one["p"], "one pair: a family of one, beside one of two"
+    assert overall["p_holm"] == overall["p"] and one["p_holm"] > one["p"], "overall is a family of one, benchmarks one of two"
     assert overall["high"] - overall["low"] < one["high"] - one["low"]
 
 
-def test_a_significant_difference_says_which_way():
+def test_a_significant_difference_has_a_direction():
     rng = np.random.default_rng(2)
     rates = rng.uniform(0.0, 0.85, 16)
     found = compared(a=samples(rates + 0.125, 8), b=samples(rates, 8))["a - b"]["b"]["pass@1"]
@@ -42,24 +42,24 @@ def test_a_significant_difference_says_which_way():
     assert back["verdict"] == "lower" and back["mean"] == -found["mean"]
 
 
-def test_a_small_difference_is_not_significant_and_says_what_would_be_needed():
+def test_a_small_difference_is_not_significant_and_needs_more_questions():
     rng = np.random.default_rng(3)
     one, two = (samples(rng.uniform(0, 1, 12), 4) for _ in range(2))
     found = compared(a=one, b=two)["a - b"]["b"]["pass@1"]
     assert found["verdict"] == "not significant" and found["questions_needed"] > 12
 
 
-def test_what_is_not_significant_needs_more_questions_than_there_were():
-    """Each at the level that Holm's next step asks for: by their own p, two of the five would count as significant."""
+def test_insignificant_differences_need_more_questions_than_there_were():
+    """Each at the level of Holm's next step: by unadjusted p, two of the five would be significant."""
     drawn = np.random.default_rng(8).normal(size=40)
     drawn = (drawn - drawn.mean()) / drawn.std(ddof=1)
     ones = {f"{t}": {"pass@1": 10 * (drawn + t / np.sqrt(40)), "mean_tokens": drawn} for t in (5.0, 2.3, 2.2, 1.0, 0.5, 0.2)}
     zero = {benchmark: dict.fromkeys(measures, np.zeros(40)) for benchmark, measures in ones.items()}
     by_benchmark = differences({"a": ones, "b": zero}, SETTINGS, 0)["a - b"]
     found = [measures["pass@1"] for benchmark, measures in by_benchmark.items() if benchmark != "overall"]
-    untold = [each for each in found if each["verdict"] == "not significant"]
-    assert len(untold) == 5 and sum(each["p"] <= 0.05 for each in untold) == 2
-    assert all(each["questions_needed"] > 40 for each in untold)
+    others = [each for each in found if each["verdict"] == "not significant"]
+    assert len(others) == 5 and sum(each["p"] <= 0.05 for each in others) == 2
+    assert all(each["questions_needed"] > 40 for each in others)
 
 
 def test_equal_models_do_not_differ():
@@ -69,24 +69,24 @@ def test_equal_models_do_not_differ():
     assert found == expected | {"verdict": "not significant"}
 
 
-def test_one_question_tells_nothing():
+def test_one_question_is_never_significant():
     found = compared(a=samples([1.0]), b=samples([0.0]))["a - b"]["b"]["pass@1"]
     assert found["mean"] == 100 and found["p"] == 1 and found["verdict"] == "not significant"
 
 
-def test_models_that_were_asked_otherwise_are_not_compared():
+def test_models_with_different_questions_are_not_compared():
     with pytest.raises(DataError, match="data/samples/b: other questions of b than the rest"):
         compared(a=samples([1.0, 0.5]), b=samples([1.0]))
 
 
-def test_what_was_not_alike_is_named():
+def test_differing_conditions_are_named():
     alike = {"engines": ["vllm 1 float32"], "sampling": {}, "prompts": "x", "tasks": {"b": "y"}}
     assert not list(unlike({"a": alike, "b": alike}))
     (line,) = unlike({"a": alike, "b": alike | {"engines": ["vllm 1 bfloat16"]}, "c": alike})
     assert line == "evaluation conditions differ: engines: a, c: ['vllm 1 float32']; b: ['vllm 1 bfloat16']"
 
 
-def test_lengths_stand_by_how_many_samples_of_the_others_fail():
+def test_lengths_are_binned_by_the_others_failure_rate():
     values = {
         "a": {"b": {"pass@1": np.array([100.0, 0.0, 0.0]), "mean_tokens": np.array([4.0, 8.0, 10.0])}},
         "c": {"b": {"pass@1": np.array([100.0, 100.0, 0.0]), "mean_tokens": np.array([1.0, 2.0, 3.0])}},

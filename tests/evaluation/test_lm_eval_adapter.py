@@ -1,4 +1,4 @@
-"""lm-eval for real, over a scripted engine: the reference scores 1, a wrong number 0, and nothing is asked twice."""
+"""Real lm-eval over a scripted engine: references score 1, wrong numbers 0, and no request is repeated."""
 
 import json
 from contextlib import closing
@@ -60,7 +60,7 @@ def number(request) -> int:
         (lambda request: f"so it is ${number(request) + 1}$", 1.0),
     ],
 )
-def test_the_score_is_the_share_of_right_samples(inside, route, script, score):
+def test_the_score_is_the_share_of_correct_samples(inside, route, script, score):
     found, rows, scripted = run(route, script, inside / "ledger")
     assert found == score == sum(row["verdict"] == "pass" for row in rows) / len(rows)
     assert len(rows) == 15 and len({request.seed for request in scripted.asked}) == 15
@@ -71,14 +71,14 @@ def test_the_score_is_the_share_of_right_samples(inside, route, script, score):
     assert (first.sampling.temperature, first.sampling.top_p, first.sampling.max_tokens) == (0.6, 0.95, 16)
 
 
-def test_every_sample_counts_on_its_own(inside, route):
+def test_every_sample_counts_separately(inside, route):
     script = lambda request: f"<answer> {number(request) + request.attempt} </answer>"  # noqa: E731
     found, rows, _ = run(route, script, inside / "ledger")
     assert found == pytest.approx(1 / 3)
     assert [row["sample"] for row in rows if row["verdict"] == "pass"] == [1] * 5
 
 
-def test_two_questions_of_the_same_text_keep_their_own_samples(inside, route, monkeypatch):
+def test_two_questions_with_equal_text_keep_their_own_samples(inside, route, monkeypatch):
     monkeypatch.setitem(QUESTIONS[1], "question", QUESTIONS[0]["question"])
     monkeypatch.setitem(QUESTIONS[1], "answer", QUESTIONS[0]["answer"])
     _, rows, _ = run(route, lambda request: f"<answer> {request.attempt} </answer>", inside / "ledger")
@@ -87,14 +87,14 @@ def test_two_questions_of_the_same_text_keep_their_own_samples(inside, route, mo
     assert [row["verdict"] for row in mine] == ["pass"] + ["fail"] * 5
 
 
-def test_a_second_evaluation_asks_for_nothing(inside, route):
+def test_a_second_evaluation_makes_no_requests(inside, route):
     script = lambda request: f"<answer> {number(request) + 1} </answer>"  # noqa: E731
     _, first, _ = run(route, script, inside / "ledger")
     _, second, scripted = run(route, script, inside / "ledger")
     assert second == first and scripted.asked == []
 
 
-def test_a_student_that_is_not_there_is_named(inside):
+def test_a_missing_student_is_named(inside):
     with pytest.raises(evaluate.DataError, match=r"models/students/nobody: no student there; run `dvc repro train@nobody`"):
         evaluate.model_of("nobody")
 
@@ -141,7 +141,7 @@ def test_a_teacher_itself_can_be_evaluated(inside):
     assert evaluate.model_of("teacher-a").revision == "r"
 
 
-def test_conditions_say_under_what_samples_were_drawn_and_verified(inside, route):
+def test_conditions_record_sampling_and_verification(inside, route):
     found = []
     write_json_lines(QUESTIONS, "data/benchmarks/easy.jsonl")
     for suffix in (" think .", " hurry ."):
@@ -157,7 +157,7 @@ def test_conditions_say_under_what_samples_were_drawn_and_verified(inside, route
     assert one["verifiers"] == {"easy": f"math {route.versions['math']}"}
 
 
-def test_a_benchmark_names_a_verifier_that_exists_and_the_judge_that_it_needs():
+def test_a_benchmarks_verifier_must_exist_and_have_its_judge():
     unknown = replace(SETTINGS, benchmarks={"easy": Task(TASK, 3, "maths")})
     with pytest.raises(ConfigError, match=r"evaluate.benchmarks.easy.verifier: 'maths' is none of code, if, math"):
         verify_settings(verify_params(), unknown)

@@ -23,7 +23,7 @@ RUNS = 1000
 
 
 @pytest.mark.parametrize(("questions", "per"), [(30, 8), (60, 4), (200, 4)])
-def test_intervals_cover_the_truth_as_often_as_they_say(questions, per):
+def test_intervals_have_nominal_coverage(questions, per):
     rng, hits = np.random.default_rng(1), 0
     for run in range(RUNS):
         rates = rng.beta(2, 2, questions)
@@ -32,7 +32,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(questions, per):
     assert 0.93 <= hits / RUNS <= 0.97
 
 
-def test_intervals_of_a_paired_difference_cover_it_too():
+def test_intervals_of_paired_differences_have_nominal_coverage():
     rng, hits = np.random.default_rng(2), 0
     for run in range(RUNS):
         easy = rng.uniform(0.1, 0.8, 30)
@@ -42,7 +42,7 @@ def test_intervals_of_a_paired_difference_cover_it_too():
     assert 0.93 <= hits / RUNS <= 0.97
 
 
-def test_pairing_finds_what_the_unpaired_test_misses_and_raises_no_false_alarm():
+def test_the_paired_test_has_more_power_and_keeps_its_level():
     rng = np.random.default_rng(3)
     paired = apart = alarms = 0
     for run in range(RUNS):
@@ -52,13 +52,13 @@ def test_pairing_finds_what_the_unpaired_test_misses_and_raises_no_false_alarm()
         apart += stats.ttest_ind(a, b).pvalue <= 0.05
         alarms += sign_flip_p([same - b], 500, run) <= 0.05
     assert paired / RUNS > 0.9 and apart / RUNS < 0.5
-    assert alarms / RUNS <= 0.065, "5 % and what 1,000 runs may scatter"
+    assert alarms / RUNS <= 0.065, "5 % and sampling error of 1,000 runs"
 
 
 def passes(rng: np.random.Generator, questions: int, samples: int, models: int) -> np.ndarray:
-    """Percent of samples that pass, (models, questions): equally good models on questions as unlike as AIME's.
+    """Percent of samples that pass, (models, questions): equally good models on questions as varied as AIME's.
 
-    A question's logit has a standard deviation of 3.5, so that most are always or never solved; each model's own luck with a
+    Question logits have a standard deviation of 3.5, so that most are always or never solved; the interaction of model and
     question adds one of 1.
     """
     logits = rng.normal(0, 3.5, questions) + rng.normal(0, 1, (models, questions))
@@ -66,16 +66,16 @@ def passes(rng: np.random.Generator, questions: int, samples: int, models: int) 
 
 
 @pytest.mark.slow
-def test_equal_models_differ_significantly_as_often_as_the_level_says():
-    """Where the bootstrap's p is at most .05 in 7.5 % of runs, and at most .05 / 24 in 0.40 % instead of 0.21 %."""
+def test_the_false_positive_rate_matches_the_level():
+    """Here the bootstrap's p is at most .05 in 7.5 % of runs, and at most .05 / 24 in 0.40 % instead of 0.21 %."""
     rng, runs = np.random.default_rng(11), 6000
     ps = np.array([sign_flip_p([np.subtract(*passes(rng, 30, 64, 2))], 4000, run) for run in range(runs)])
     assert 0.042 <= np.mean(ps <= 0.05) <= 0.058
-    assert np.mean(ps <= 0.05 / 24) <= 0.0033, "0.21 % and twice what 6,000 runs may scatter"
+    assert np.mean(ps <= 0.05 / 24) <= 0.0033, "0.21 % and two standard errors of 6,000 runs"
 
 
 @pytest.mark.slow
-def test_a_family_of_equal_models_holds_a_false_alarm_no_more_often_than_the_level_says():
+def test_the_family_wise_error_rate_of_equal_models_is_within_the_level():
     """Four models on four benchmarks, 24 comparisons with Holm's method: the bootstrap's p gave 7.8 %."""
     rng, runs, alarms = np.random.default_rng(12), 600, 0
     for run in range(runs):
@@ -87,7 +87,7 @@ def test_a_family_of_equal_models_holds_a_false_alarm_no_more_often_than_the_lev
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=9), st.lists(st.integers(-5, 5), max_size=3))
-def test_few_questions_are_gone_through_in_full(one, other):
+def test_few_questions_are_enumerated_exactly(one, other):
     strata = [np.array(values, float) for values in (one, other) if values]
     flips = product(*([-1, 1] for values in strata for _ in values))
     weights = np.concatenate([values / len(values) / len(strata) for values in strata])
@@ -96,13 +96,13 @@ def test_few_questions_are_gone_through_in_full(one, other):
     assert sign_flip_p(strata, 10_000, 0) == pytest.approx(expected)
 
 
-def test_drawn_sign_patterns_come_near_to_all_of_them():
+def test_sampled_sign_patterns_approximate_the_exact_test():
     change = np.random.default_rng(1).normal(0.4, 1, 16)
     assert sign_flip_p([change], 60_000, 0) == pytest.approx(sign_flip_p([change], 2**16, 0), rel=0.1)
 
 
 @pytest.mark.parametrize(("questions", "resamples"), [(1, 100), (4, 100), (30, 999), (200, 50)])
-def test_no_p_is_smaller_than_the_smallest(questions, resamples):
+def test_the_smallest_p_is_that_of_equal_differences(questions, resamples):
     assert sign_flip_p([np.ones(questions)], resamples, 0) == pytest.approx(smallest_p(questions, resamples))
 
 
@@ -111,7 +111,7 @@ def test_no_difference_has_p_1():
 
 
 @pytest.mark.parametrize("sizes", [(30, 30, 500, 280), (12, 200), (48, 48, 60, 48)])
-def test_intervals_over_benchmarks_cover_the_truth_and_raise_no_false_alarm(sizes):
+def test_intervals_and_tests_over_benchmarks_keep_their_level(sizes):
     rng, hits, alarms = np.random.default_rng(7), 0, 0
     for run in range(RUNS):
         rates = [rng.beta(2, 2, questions) for questions in sizes]
@@ -122,7 +122,7 @@ def test_intervals_over_benchmarks_cover_the_truth_and_raise_no_false_alarm(size
     assert 0.93 <= hits / RUNS <= 0.97 and alarms / RUNS <= 0.065
 
 
-def test_a_small_benchmark_that_holds_all_the_noise_counts_as_many_questions_as_it_has():
+def test_the_effective_count_is_the_size_of_the_only_noisy_benchmark():
     small = np.random.default_rng(0).normal(size=4)
     assert effective_count([small, np.zeros(500)]) == pytest.approx(4)
     assert effective_count([small, small]) == pytest.approx(7), "three degrees of freedom each"
@@ -133,13 +133,13 @@ def test_four_benchmarks_of_one_question_cannot_be_significant():
     assert sign_flip_p([np.array([100.0])], 500, 0) == 1.0
 
 
-def test_the_questions_needed_of_several_benchmarks_are_as_many_in_all():
-    """The same questions, taken for one benchmark or for four of a quarter each."""
+def test_questions_needed_do_not_depend_on_the_split_into_benchmarks():
+    """The same questions as one benchmark or as four quarters."""
     drawn = np.random.default_rng(9).normal(0.3, 1.0, 4000)
     assert questions_needed(np.split(drawn, 4), 0.05) == pytest.approx(questions_needed([drawn], 0.05), rel=0.05)
 
 
-def test_holm_keeps_the_family_within_the_level():
+def test_holm_controls_the_family_wise_error_rate():
     rng, alarms = np.random.default_rng(4), 0
     for run in range(RUNS):
         ps = [sign_flip_p([rng.normal(size=40)], 500, 10 * run + i) for i in range(6)]
@@ -148,13 +148,13 @@ def test_holm_keeps_the_family_within_the_level():
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
-def test_holm_is_that_of_statsmodels(ps):
+def test_holm_matches_statsmodels(ps):
     from statsmodels.stats.multitest import multipletests
 
     assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1].tolist(), rel=5e-3)
 
 
-def test_the_interval_is_that_of_scipy_for_many_questions():
+def test_the_interval_matches_scipy_for_many_questions():
     values = np.random.default_rng(5).gamma(2, 10, 1000)
     ours = estimate(values, 20_000, 0.95, 0)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
@@ -163,29 +163,29 @@ def test_the_interval_is_that_of_scipy_for_many_questions():
 
 
 @pytest.mark.parametrize("shift", [0.05, 0.2, 0.35])
-def test_p_is_near_that_of_the_paired_t_test(shift):
+def test_p_is_close_to_the_paired_t_test(shift):
     rng = np.random.default_rng(6)
     change = rng.normal(shift, 1, 60)
     assert sign_flip_p([change], 50_000, 0) == pytest.approx(stats.ttest_1samp(change, 0).pvalue, rel=0.25, abs=0.002)
 
 
 @pytest.mark.parametrize("level", [0.05, 0.05 / 24])
-def test_the_questions_needed_do_tell(level):
+def test_the_questions_needed_give_80_percent_power(level):
     rng = np.random.default_rng(4)
     draw = lambda count: np.asarray(rng.normal(0.3, 1.0, count))  # noqa: E731
     wanted = questions_needed([draw(100_000)], level)
-    told = np.mean([stats.ttest_1samp(draw(wanted), 0).pvalue <= level for _ in range(2000)])
-    assert 0.76 <= told <= 0.84
+    power = np.mean([stats.ttest_1samp(draw(wanted), 0).pvalue <= level for _ in range(2000)])
+    assert 0.76 <= power <= 0.84
     assert questions_needed([np.zeros(5)], level) is None
 
 
 def adapting(factor, rng, questions=80):
-    """Two benchmarks of questions of all difficulties, and tokens that grow ``factor`` times over them."""
+    """Difficulties in two benchmarks, and tokens that grow by ``factor`` from difficulty 0 to 1."""
     difficulty = [rng.uniform(0.0, 0.6, questions), rng.uniform(0.3, 1.0, questions)]
     return difficulty, [np.exp(5 + np.log(factor) * block + rng.normal(0, 0.3, questions)) for block in difficulty]
 
 
-def test_adaptivity_is_how_length_grows_over_ten_points():
+def test_adaptivity_is_the_length_growth_per_ten_points():
     rng, hits, true = np.random.default_rng(5), 0, 100 * (4**0.1 - 1)
     for run in range(200):
         difficulty, tokens = adapting(4.0, rng)
@@ -199,7 +199,7 @@ def test_adaptivity_is_how_length_grows_over_ten_points():
     assert found["m"]["across"]["mean"] == pytest.approx(true, rel=0.5)
 
 
-def test_no_difficulty_no_adaptivity():
+def test_constant_difficulty_gives_no_adaptivity():
     found = adaptivity({"m": [np.zeros(5)]}, {"m": [np.arange(1.0, 6.0)]}, 100, 0.95, 0)
     assert found == {"m": {"within": None, "across": None}}
 
@@ -209,7 +209,7 @@ def excludes_zero(estimate):
 
 
 def test_a_model_that_sometimes_loops_is_not_called_adaptive():
-    """A truncated sample fails and is long: by its own fails its lengths would depend on difficulty in most runs."""
+    """Truncated samples fail and are long: by its own failures the model would look adaptive in most runs."""
     rng, alarms, own = np.random.default_rng(6), 0, 0
     settings = Compare(resamples=300, confidence=0.95)
     for run in range(100):
@@ -226,8 +226,8 @@ def test_a_model_that_sometimes_loops_is_not_called_adaptive():
 
 
 @pytest.mark.parametrize(("hard", "known"), [(1, False), (2, True)])
-def test_adaptivity_is_unknown_where_most_draws_have_only_one_difficulty(hard, known):
-    """Of two questions that differ, half of all draws hold both, with this seed a few fewer: not enough."""
+def test_adaptivity_is_unknown_if_most_resamples_have_one_difficulty(hard, known):
+    """With two questions, half of all resamples hold both, with this seed slightly fewer: not enough."""
     difficulty = [np.array([0.0, 1.0])] if hard == 1 else [np.array([0.0, 0.0, 1.0, 1.0])]
     found = adaptivity({"m": difficulty}, {"m": [10 + 5 * block for block in difficulty]}, 1000, 0.95, 1)
     assert (found["m"]["within"] is not None) == known

@@ -1,6 +1,6 @@
-"""The real benchmarks through `benchmarks` and `evaluate`. Skipped where the data sets are not here.
+"""The real benchmarks through `benchmarks` and `evaluate`. Skipped if the data sets are missing.
 
-LiveCodeBench's prompts come without their hidden tests: each gets one of ours, that the program prints the prompt's number.
+LiveCodeBench's prompts lack their hidden tests: each gets one of ours, which expects the prompt's number as output.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.support.evaluate_process import NAME, ROOT, prepare
 from tests.support.scripted_engine import ScriptedEngine
 
 SHARED = ROOT.parent / "shared/data"
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.exists(), reason="the data sets are not here")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.exists(), reason="the data sets are missing")]
 
 MATHS = {"aime2024": 30, "aime2025": 30, "math500": 500}
 SINCE = "2024-10-01"
@@ -27,7 +27,7 @@ TOKENS = 60
 
 
 def sources(folder: Path) -> dict[str, dict]:
-    """Where the four benchmarks are and which of their columns are what, in a folder of their own."""
+    """Paths and column mappings of the four benchmarks, copied to a folder."""
     folder.mkdir()
     for name in ("aime24", "aime25", "math500"):
         (folder / f"{name}.jsonl").write_bytes((SHARED / f"{name}.jsonl").read_bytes())
@@ -52,7 +52,7 @@ def sources(folder: Path) -> dict[str, dict]:
 
 @pytest.fixture
 def asked(inside) -> dict[str, dict]:
-    """The benchmarks in the working directory; what is asked, by its question."""
+    """Prepares the benchmarks; returns their items by question."""
     prepare(inside, sources(inside / "world"), 1, TOKENS)
     benchmarks.main()
     names = (*MATHS, "livecodebench")
@@ -60,7 +60,7 @@ def asked(inside) -> dict[str, dict]:
 
 
 def answered(question: dict, off: bool) -> str:
-    """The reference in its place, or something else."""
+    """A response with the reference or a wrong answer."""
     if question["tests"]:
         number = json.loads(question["tests"])["outputs"][0]
         return f"<think> hm </think> <answer>\n```python\nprint({number}{' + 1' if off else ''})\n```\n</answer>"
@@ -71,13 +71,13 @@ SCRIPTS = {
     "the reference": (lambda question: answered(question, False), 1.0),
     "a wrong one": (lambda question: answered(question, True), 0.0),
     "nothing": (lambda question: "", 0.0),
-    "a cut thought": (lambda question: f"<think> {'la ' * TOKENS} </think> {answered(question, False)}", 0.0),
+    "truncated thinking": (lambda question: f"<think> {'la ' * TOKENS} </think> {answered(question, False)}", 0.0),
     "outside the tags": (lambda question: answered(question, False).split("<answer>")[1].split("</answer>")[0], 1.0),
 }
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_a_scripted_model_scores_what_it_must(asked, monkeypatch, kind):
+def test_a_scripted_model_gets_the_expected_score(asked, monkeypatch, kind):
     script, score = SCRIPTS[kind]
     question = lambda request: request.messages[-1]["content"].split("\n\nWrite a Python program that")[0]  # noqa: E731
     scripted = ScriptedEngine(lambda request: script(asked[question(request)]))
@@ -89,10 +89,10 @@ def test_a_scripted_model_scores_what_it_must(asked, monkeypatch, kind):
     wrong = [(row["question_id"], row["reason"]) for row in rows if (row["verdict"] == "pass") != (score == 1)]
     assert wrong == []
     assert json.loads(Path(f"metrics/evaluate/{NAME}.json").read_text())["lm_eval"] == dict.fromkeys(count, score)
-    assert {row["finish_reason"] for row in rows} == {"length" if kind == "a cut thought" else "stop"}
+    assert {row["finish_reason"] for row in rows} == {"length" if kind == "truncated thinking" else "stop"}
 
 
-def test_a_tiny_student_is_asked_all_of_it_by_vllm(inside, asked):
+def test_vllm_evaluates_a_tiny_student_on_all_questions(inside, asked):
     from bench.train import save_model
 
     save_model(inside / "models/students/t", "small", 4096)

@@ -1,4 +1,4 @@
-"""Embeddings are made once, kept, and shared between devices."""
+"""Embeddings are computed once, cached, and split over devices."""
 
 import hashlib
 import resource
@@ -20,7 +20,7 @@ TEXTS = ["one", "two", "three", "two"]
 
 
 class Counting:
-    """One vector per text, made of its hash; it records the texts, and raises at the text that is to stop it."""
+    """One vector per text, derived from its hash; records the texts, and raises at the text ``fatal``."""
 
     def __init__(self, fatal=None):
         self.asked, self.fatal = [], fatal
@@ -33,7 +33,7 @@ class Counting:
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def test_a_run_that_was_stopped_embeds_only_what_is_missing(tmp_path, monkeypatch):
+def test_an_interrupted_run_embeds_only_missing_texts(tmp_path, monkeypatch):
     monkeypatch.setattr(embedder, "AT_ONCE", 1)
     first = Counting(fatal="three")
     with pytest.raises(KeyboardInterrupt):
@@ -47,11 +47,11 @@ def test_a_run_that_was_stopped_embeds_only_what_is_missing(tmp_path, monkeypatc
     assert np.array_equal(found[1], found[3]) and found == pytest.approx(Counting()(TEXTS), abs=1e-3)
 
 
-@pytest.mark.parametrize("torn", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr': '<f2'"])
-def test_what_was_left_half_written_is_passed_over(tmp_path, torn):
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr': '<f2'"])
+def test_partially_written_files_are_skipped(tmp_path, content):
     Vectors("v", tmp_path).add(["a" * 32], np.ones((1, 4)))
     for name in ("part-0.tmp", "part-0.npy"):
-        (tmp_path / "v" / name).write_bytes(torn)
+        (tmp_path / "v" / name).write_bytes(content)
     known = Vectors("v", tmp_path)
     assert "a" * 32 in known and "b" * 32 not in known and known.of(["a" * 32]).tolist() == [[1.0] * 4]
 
@@ -70,7 +70,7 @@ def test_more_files_than_may_be_open_at_once(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_fresh_and_remembered_vectors_give_the_same_cosines(tmp_path):
+def test_fresh_and_cached_vectors_give_the_same_cosines(tmp_path):
     queries = [make_query("one"), make_query("two"), make_query("four")]
     queries[2]["messages"] = [{"role": "user", "content": "three"}, {"role": "assistant", "content": "."}, *TWO]
     table, items = pa.Table.from_pylist(queries, QUERY), [{"id": "b-1"}, {"id": "b-2"}]
@@ -86,7 +86,7 @@ def test_fresh_and_remembered_vectors_give_the_same_cosines(tmp_path):
 TWO = [{"role": "user", "content": "two"}]
 
 
-def test_a_query_that_no_user_asks_is_near_nothing(tmp_path):
+def test_a_query_without_a_user_turn_is_near_nothing(tmp_path):
     row = make_query() | {"messages": [{"role": "system", "content": "s"}]}
     embed = CachedEmbedder(Counting(), Vectors("v", tmp_path))
     found = nearest_of(pa.Table.from_pylist([row], QUERY), embed, [{"id": "b-1"}], embed(["x"]))
@@ -95,7 +95,7 @@ def test_a_query_that_no_user_asks_is_near_nothing(tmp_path):
 
 @pytest.fixture(scope="module")
 def lock(tmp_path_factory) -> Lock:
-    """A tiny embedder of random weights."""
+    """A tiny embedder with random weights."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer

@@ -28,7 +28,7 @@ def found(ledger: Ledger, request: Request) -> Completion | None:
     return ledger.completion(request.key, entry) if entry else None
 
 
-def test_the_key_and_seed_depend_on_all_that_was_asked_but_max_tokens():
+def test_key_and_seed_depend_on_the_request_except_max_tokens():
     requests = [ask(), ask("ho"), ask(attempt=2), ask(sampling=Sampling(0.7, 0.95, 10)), ask(revision="s")]
     assert len({request.key for request in requests}) == len({request.seed for request in requests}) == 5
     assert ask(sampling=Sampling(0.6, 0.95, 99)).key == ask().key
@@ -48,12 +48,12 @@ def test_the_key_and_seed_depend_on_all_that_was_asked_but_max_tokens():
         ("length", 7, 10, 100, False),
     ],
 )
-def test_when_a_stored_completion_still_holds(finish, tokens, limit, context, holds):
+def test_when_a_stored_completion_is_still_valid(finish, tokens, limit, context, holds):
     """The prompt has one token, so a context of 8 leaves room for 7."""
     assert valid(Completion("k", "", finish, 1, tokens, "test"), Sampling(0.6, 0.95, limit), context) is holds
 
 
-def test_of_several_completions_of_one_request_the_one_that_holds_is_found(tmp_path):
+def test_the_valid_one_of_several_completions_is_found(tmp_path):
     cut, whole = completion(ask(), "cut", "length", 10), completion(ask(), "whole", "stop", 15)
     for first, second in ((cut, whole), (whole, cut)):
         ledger = Ledger(first.text, tmp_path)
@@ -64,7 +64,7 @@ def test_of_several_completions_of_one_request_the_one_that_holds_is_found(tmp_p
         assert found(again, ask(sampling=Sampling(0.6, 0.95, 20))) == whole
 
 
-def test_a_prompt_that_leaves_no_room_is_not_kept(tmp_path):
+def test_a_too_long_prompt_is_not_stored(tmp_path):
     ledger = Ledger("t", tmp_path)
     engine = LedgerEngine(ledger, 100, lambda: Refusing())
     engine.submit(ask())
@@ -82,7 +82,7 @@ class Refusing:
         return [completion(self.request, "", PROMPT_TOO_LONG, 0)]
 
 
-def test_what_one_run_adds_the_next_one_finds(tmp_path):
+def test_completions_are_found_by_the_next_run(tmp_path):
     first = Ledger("t", tmp_path)
     first.add(completion(ask()))
     first.close()
@@ -96,7 +96,7 @@ def test_a_killed_run_loses_nothing_that_was_added(tmp_path):
     assert Ledger("t", tmp_path).find(ask().key, SAMPLING, 100)
 
 
-def test_a_torn_last_line_is_passed_over(tmp_path):
+def test_a_truncated_last_line_is_skipped(tmp_path):
     ledger = Ledger("t", tmp_path)
     ledger.add(completion(ask()))
     ledger.add(completion(ask("ho")))
@@ -107,14 +107,14 @@ def test_a_torn_last_line_is_passed_over(tmp_path):
         assert again.find(ask().key, SAMPLING, 100) and not again.find(ask("ho").key, SAMPLING, 100)
 
 
-def test_a_completion_of_another_version_is_not_dropped_in_silence(tmp_path):
+def test_a_completion_of_another_version_is_not_silently_dropped(tmp_path):
     (tmp_path / "t").mkdir()
     (tmp_path / "t/part-x.jsonl").write_text('{"key": "k", "text": "old"}\n')
     with pytest.raises(DataError, match=r"part-x.jsonl: not a completion of this version"):
         Ledger("t", tmp_path)
 
 
-def test_two_writers_do_not_disturb_each_other(tmp_path):
+def test_two_writers_do_not_interfere(tmp_path):
     a, b = Ledger("t", tmp_path), Ledger("t", tmp_path)
     a.add(completion(ask("a")))
     b.add(completion(ask("b")))
@@ -124,7 +124,7 @@ def test_two_writers_do_not_disturb_each_other(tmp_path):
     assert both.find(ask("a").key, SAMPLING, 100) and both.find(ask("b").key, SAMPLING, 100)
 
 
-def test_any_text_survives(tmp_path):
+def test_any_text_round_trips(tmp_path):
     text = 'line\nbreak \u2028 "quote" 漢 \ud83d\ude00 \x00'.encode("utf-16", "surrogatepass").decode("utf-16")
     ledger = Ledger("t", tmp_path)
     ledger.add(completion(ask(), text))
@@ -147,7 +147,7 @@ def test_the_engine_starts_only_when_something_is_missing(tmp_path):
     assert (second.asked, second.reused, second.poll()) == (0, 1, [])
 
 
-def test_what_another_writer_adds_is_found_while_both_are_at_work(tmp_path):
+def test_completions_of_a_concurrent_writer_are_found(tmp_path):
     a, b = Ledger("t", tmp_path), Ledger("t", tmp_path)
     a.add(completion(ask("a")))
     b.look()
@@ -155,12 +155,12 @@ def test_what_another_writer_adds_is_found_while_both_are_at_work(tmp_path):
     a.add(completion(ask("more")))
     a.close()
     b.look()
-    assert found(b, ask("more")) == completion(ask("more")), "under its sealed name"
+    assert found(b, ask("more")) == completion(ask("more")), "under its final name"
     assert found(b, ask("a")) == completion(ask("a"))
     assert b.fresh == b.entries.keys() and len(b.entries) == 2
 
 
-def test_an_engine_knows_when_it_meets_another_writers_work(tmp_path):
+def test_an_engine_detects_another_writers_completions(tmp_path):
     other, engine = Ledger("t", tmp_path), LedgerEngine(Ledger("t", tmp_path), 100, lambda: ScriptedEngine(lambda request: "x"))
     engine.submit(ask("mine"))
     assert not engine.met_another()
@@ -171,7 +171,7 @@ def test_an_engine_knows_when_it_meets_another_writers_work(tmp_path):
     assert (engine.asked, engine.reused) == (1, 1)
 
 
-def test_a_torn_line_of_another_writer_is_read_once_it_is_whole(tmp_path):
+def test_another_writers_partial_line_is_read_once_complete(tmp_path):
     a, b = Ledger("t", tmp_path), Ledger("t", tmp_path)
     a.add(completion(ask("a")))
     whole = a.journal.path.read_bytes()
@@ -183,7 +183,7 @@ def test_a_torn_line_of_another_writer_is_read_once_it_is_whole(tmp_path):
     assert found(b, ask("a")) == completion(ask("a"))
 
 
-def test_the_engines_time_is_shared_out_by_tokens(tmp_path):
+def test_engine_time_is_divided_by_tokens(tmp_path):
     engine = LedgerEngine(Ledger("t", tmp_path), 100, lambda: ScriptedEngine(lambda request: request.messages[-1]["content"]))
     short, long = ask("a"), ask("a b c")
     for request in (short, long):
@@ -193,7 +193,7 @@ def test_the_engines_time_is_shared_out_by_tokens(tmp_path):
     assert engine.text(long) == "a b c"
 
 
-def test_answers_keeps_so_many_in_flight_and_gives_each_once(tmp_path):
+def test_complete_all_limits_requests_in_flight_and_yields_each_once(tmp_path):
     scripted = ScriptedEngine(lambda request: "x", batch=2)
     engine = LedgerEngine(Ledger("t", tmp_path), 100, lambda: scripted)
     got = []
@@ -204,7 +204,7 @@ def test_answers_keeps_so_many_in_flight_and_gives_each_once(tmp_path):
     assert list(complete_all(engine, [], 5)) == []
 
 
-def test_a_full_disk_is_an_error_and_what_was_kept_stays(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_and_stored_completions_stay(tmp_path, monkeypatch):
     ledger = Ledger("t", tmp_path)
     ledger.add(completion(ask("a")))
     real = os.write
@@ -221,8 +221,8 @@ def _full():
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_options_that_are_unset_leave_the_key_as_it_was_before_they_existed():
-    """The key of a completion that was stored by the first version."""
+def test_unset_options_do_not_change_the_key():
+    """The key is the same as in the first version."""
     asked = [[{"role": "user", "content": "hi"}], "r", 0.6, 0.95, 1]
     assert ask().key == hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
     assert (
@@ -238,14 +238,14 @@ def test_options_that_are_unset_leave_the_key_as_it_was_before_they_existed():
 
 
 @pytest.mark.parametrize(
-    "spoilt", [b'{"key": "k", "text": "half\n', b"{\n", b"\n", b'{"key": "k", "finish_reason": "stop", "text": "half\n']
+    "corrupt", [b'{"key": "k", "text": "half\n', b"{\n", b"\n", b'{"key": "k", "finish_reason": "stop", "text": "half\n']
 )
-def test_a_truncated_line_is_skipped_and_the_next_one_read(tmp_path, spoilt):
+def test_a_truncated_line_is_skipped_and_the_next_one_read(tmp_path, corrupt):
     ledger = Ledger("t", tmp_path)
     ledger.add(completion(ask()))
     ledger.close()
     (path,) = (tmp_path / "t").glob("part-*.jsonl")
     good = path.read_bytes()
-    path.write_bytes(good.replace(b'"text": "yes"}\n', b'"text": "yes\n') + spoilt + good)
+    path.write_bytes(good.replace(b'"text": "yes"}\n', b'"text": "yes\n') + corrupt + good)
     again = Ledger("t", tmp_path)
     assert len(again.entries[ask().key]) == 1 and found(again, ask()) == completion(ask())

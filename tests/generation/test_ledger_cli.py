@@ -27,7 +27,7 @@ def fill(root) -> None:
         verdicts.close()
 
 
-def test_it_shows_what_a_ledger_holds_by_verdict_and_attempt(tmp_path):
+def test_it_summarises_a_ledger_by_verdict_and_attempt(tmp_path):
     fill(tmp_path)
     lines = [line.split() for line in ledger_cli.show("t", tmp_path)]
     assert " ".join(lines[0]).endswith("4 completions in 2 files")
@@ -40,7 +40,7 @@ def test_it_shows_what_a_ledger_holds_by_verdict_and_attempt(tmp_path):
     assert lines[6:] == [["attempt", "fail", "pass", "unverified"], ["1", "0", "2", "0"], ["2", "1", "0", "1"]]
 
 
-def test_compacting_keeps_every_record_once_and_drops_torn_lines(tmp_path):
+def test_compacting_keeps_every_record_once_and_drops_truncated_lines(tmp_path):
     fill(tmp_path)
     before = list(ledger_cli.show("t", tmp_path))
     (tmp_path / "t/part-x-1-twin.jsonl").write_bytes(next((tmp_path / "t").glob("part-*")).read_bytes() + b'{"torn": ')
@@ -50,7 +50,7 @@ def test_compacting_keeps_every_record_once_and_drops_torn_lines(tmp_path):
     assert Verdicts("t", tmp_path).find(key_of("v2", Item("01" * 16, "math", "1")))
 
 
-def test_compacting_waits_for_writers_that_are_alive_and_takes_the_dead_ones(tmp_path):
+def test_compacting_refuses_live_writers_and_includes_dead_ones(tmp_path):
     writing = Ledger("t", tmp_path)
     writing.add(Completion("k", "text", "stop", 1, 10, "test"))
     with pytest.raises(SystemExit, match="is being written; wait for that run to end"):
@@ -62,7 +62,7 @@ def test_compacting_waits_for_writers_that_are_alive_and_takes_the_dead_ones(tmp
     assert "1 files into one of 1 completions" in ledger_cli.compact("t", tmp_path)
 
 
-def test_an_owner_that_is_not_there_is_named(tmp_path, monkeypatch):
+def test_a_missing_ledger_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger_cli, "ROOT", tmp_path)
     with pytest.raises(SystemExit, match="no such ledger; there is nothing yet"):
         ledger_cli.main("ghost")
@@ -73,7 +73,7 @@ def test_an_owner_that_is_not_there_is_named(tmp_path, monkeypatch):
         ledger_cli.main("t", "--all")
 
 
-def test_a_verdict_is_found_by_all_that_it_depends_on():
+def test_a_verdicts_key_covers_all_its_inputs():
     item = Item("k", "math", "5", ground_truth="5")
     keys = {key_of("v1", item), key_of("v2", item)}
     for other in (
@@ -86,7 +86,7 @@ def test_a_verdict_is_found_by_all_that_it_depends_on():
     assert key_of("v1", Item("other", "math", "5", ground_truth="5")) == key_of("v1", item)
 
 
-def test_what_could_not_be_told_is_recorded_and_not_reused(tmp_path):
+def test_inconclusive_verdicts_are_recorded_and_not_reused(tmp_path):
     verdicts, item = Verdicts("t", tmp_path), Item("k", "math", "5")
     verdicts.add("key", item, unknown("math", "late"))
     verdicts.close()

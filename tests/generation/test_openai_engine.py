@@ -1,4 +1,4 @@
-"""The engine over servers, against servers of this test's own on loopback that fail in every way that servers do."""
+"""The server engine against stub servers on loopback that fail in all the usual ways."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ Answer = tuple[int, Any]
 
 
 class Stub:
-    """An OpenAI-compatible server whose answer to each request ``behave`` decides; None closes the connection without one."""
+    """An OpenAI-compatible server that answers with ``behave(request)``; None closes the connection instead."""
 
     def __init__(self, behave: Callable[[dict], Answer | None], port: int = 0):
         self.seen: list[dict] = []
@@ -110,7 +110,7 @@ def stubs():
         stub.stop()
 
 
-def test_requests_say_all_and_completions_come_back(stubs):
+def test_requests_are_complete_and_completions_return(stubs):
     stub = stubs(echo)
     engine = ServerEngine(settings(stub.url))
     requests = [ask(f"number {i}") for i in range(30)]
@@ -140,7 +140,7 @@ def test_several_servers_share_the_work(stubs):
 @pytest.mark.parametrize(
     "failure", [(500, {"error": "boom"}), (429, {}), (503, b"busy"), (200, b"<html>"), (200, {"choices": []}), None]
 )
-def test_what_fails_now_and_then_is_asked_again_and_nothing_is_lost(stubs, failure):
+def test_transient_failures_are_retried_and_nothing_is_lost(stubs, failure):
     count = iter(range(10**6))
     stub = stubs(lambda body: failure if next(count) % 5 == 0 else echo(body))
     engine = ServerEngine(settings(stub.url))
@@ -149,7 +149,7 @@ def test_what_fails_now_and_then_is_asked_again_and_nothing_is_lost(stubs, failu
     engine.close()
 
 
-def test_a_server_that_is_down_is_done_without_while_another_is_up(stubs):
+def test_a_server_that_is_down_does_not_stop_the_others(stubs):
     alive = stubs(echo)
     engine = ServerEngine(settings("http://127.0.0.1:9/v1", alive.url))
     assert len(run(engine, [ask(str(i)) for i in range(20)])) == 20
@@ -166,7 +166,7 @@ def test_a_server_that_comes_back_within_patience_finishes_the_run(stubs):
     engine.close()
 
 
-def test_servers_that_never_answer_are_one_error_that_names_them():
+def test_servers_that_never_answer_are_named_in_one_error():
     urls = ("http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1")
     engine = ServerEngine(settings(*urls, patience=1.0))
     with pytest.raises(
@@ -178,7 +178,7 @@ def test_servers_that_never_answer_are_one_error_that_names_them():
     engine.close()
 
 
-def test_patience_begins_with_the_trouble_however_long_nothing_was_asked(stubs):
+def test_patience_starts_at_the_first_failure_not_while_idle(stubs):
     count = iter(range(100))
     stub = stubs(lambda body: (503, b"busy") if next(count) == 1 else echo(body))
     engine = ServerEngine(settings(stub.url, patience=1.0))
@@ -188,7 +188,7 @@ def test_patience_begins_with_the_trouble_however_long_nothing_was_asked(stubs):
     engine.close()
 
 
-def test_a_server_that_always_answers_nonsense_is_given_up(stubs):
+def test_a_server_with_only_invalid_answers_is_given_up(stubs):
     stub = stubs(lambda body: (200, {"choices": [{"message": {"content": "x"}}]}))
     engine = ServerEngine(settings(stub.url, patience=1.0))
     with pytest.raises(EngineError, match="no answer from"):
@@ -197,7 +197,7 @@ def test_a_server_that_always_answers_nonsense_is_given_up(stubs):
     engine.close()
 
 
-def test_a_request_that_hangs_is_given_up_and_asked_again(stubs):
+def test_a_hanging_request_times_out_and_is_retried(stubs):
     count = iter(range(100))
     stub = stubs(lambda body: time.sleep(30) if next(count) == 0 else echo(body))
     engine = ServerEngine(settings(stub.url, timeout=0.5))
@@ -206,7 +206,7 @@ def test_a_request_that_hangs_is_given_up_and_asked_again(stubs):
 
 
 @pytest.mark.parametrize(("status", "text"), [(401, "bad key"), (404, "model m does not exist"), (400, "top_p out of range")])
-def test_a_refusal_is_an_error_at_once(stubs, status, text):
+def test_a_client_error_is_not_retried(stubs, status, text):
     stub = stubs(lambda body: (status, {"error": text}))
     engine = ServerEngine(settings(stub.url))
     with pytest.raises(EngineError, match=f"{stub.url} refuses: status {status}: .*{text}"):
@@ -215,7 +215,7 @@ def test_a_refusal_is_an_error_at_once(stubs, status, text):
     engine.close()
 
 
-def test_a_prompt_without_room_is_no_error(stubs):
+def test_a_too_long_prompt_is_not_an_error(stubs):
     stub = stubs(lambda body: (400, {"error": "This model's maximum context length is 64 tokens"}))
     engine = ServerEngine(settings(stub.url))
     (completion,) = run(engine, [ask("x")]).values()
@@ -223,7 +223,7 @@ def test_a_prompt_without_room_is_no_error(stubs):
     engine.close()
 
 
-def test_a_server_that_wants_prompt_and_answer_within_its_context_is_asked_for_less(stubs):
+def test_max_tokens_is_reduced_to_fit_the_servers_context(stubs):
     def strict(body: dict) -> Answer:
         if body["max_tokens"] > 4:
             return 400, {
@@ -238,7 +238,7 @@ def test_a_server_that_wants_prompt_and_answer_within_its_context_is_asked_for_l
     engine.close()
 
 
-def test_a_thought_that_the_server_took_out_is_put_back(stubs):
+def test_reasoning_content_is_put_back_into_the_text(stubs):
     stub = stubs(lambda body: said("<answer> 5 </answer>", reasoning_content="2 + 3"))
     engine = ServerEngine(settings(stub.url))
     (completion,) = run(engine, [ask("x")]).values()
@@ -246,7 +246,7 @@ def test_a_thought_that_the_server_took_out_is_put_back(stubs):
     engine.close()
 
 
-def test_the_key_comes_from_the_environment_and_is_never_told(stubs, monkeypatch, capfd):
+def test_the_api_key_comes_from_the_environment_and_never_leaks(stubs, monkeypatch, capfd):
     monkeypatch.setenv("TEST_KEY", KEY)
     stub = stubs(lambda body: (401, {"error": f"{KEY} is no key"}))
     engine = ServerEngine(settings(stub.url, api_key="TEST_KEY"))
@@ -262,7 +262,7 @@ def test_the_key_comes_from_the_environment_and_is_never_told(stubs, monkeypatch
         ServerEngine(settings(stub.url, api_key="TEST_KEY"))
 
 
-def test_no_more_requests_are_at_the_servers_than_allowed(stubs):
+def test_requests_in_flight_stay_within_the_limit(stubs):
     now, most, lock = 0, 0, threading.Lock()
 
     def busy(body):

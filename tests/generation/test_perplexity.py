@@ -13,7 +13,7 @@ ROWS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 14], [1, 2, 3, 4, 5]]
 
 @pytest.fixture(scope="module")
 def lock(tmp_path_factory):
-    """A tiny model of random weights."""
+    """A tiny model with random weights."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -26,7 +26,7 @@ def lock(tmp_path_factory):
 
 
 @pytest.mark.parametrize("slice_size", [1, 3, 2048])
-def test_it_is_exp_of_the_models_own_loss_however_the_logits_are_sliced(lock, monkeypatch, slice_size):
+def test_perplexity_is_exp_of_the_models_loss_for_any_slice_size(lock, monkeypatch, slice_size):
     import torch
 
     monkeypatch.setattr(scoring, "SLICE", slice_size)
@@ -35,14 +35,14 @@ def test_it_is_exp_of_the_models_own_loss_however_the_logits_are_sliced(lock, mo
     assert perplexities_of(model, ROWS, 0) == pytest.approx(own, rel=1e-4)
 
 
-def test_a_scorer_that_bends_its_logits_is_refused(lock, monkeypatch):
+def test_a_scorer_that_modifies_its_logits_is_refused(lock, monkeypatch):
     monkeypatch.setattr(scoring, "losses_of", lambda model, ids, mask: (ids[:, 1:] * 0 + 99).float())
     with pytest.raises(DataError, match=r"assets.scorer: .* changes its logits after its output embedding"):
         load_scorer(lock, "float32", "cpu")
 
 
 class Counting(Scorer):
-    """Records the rows, and raises at the row that is to stop it."""
+    """Records the rows, and raises at the row ``fatal``."""
 
     def __init__(self, lock, fatal=None):
         super().__init__(lock, "float32", 0)
@@ -55,11 +55,11 @@ class Counting(Scorer):
         return super().score(rows)
 
 
-def test_a_run_that_was_stopped_scores_only_what_is_missing_and_a_whole_one_loads_no_model(lock, tmp_path):
+def test_an_interrupted_run_scores_only_missing_rows_and_a_finished_one_loads_no_model(lock, tmp_path):
     first = Counting(lock, fatal=ROWS[2])
     with pytest.raises(KeyboardInterrupt):
         perplexities(ROWS, first, Scores("s", tmp_path), 5, "x")
-    assert sorted(first.asked) == [ROWS[0], ROWS[1]], "twins once"
+    assert sorted(first.asked) == [ROWS[0], ROWS[1]], "duplicates once"
     second = Counting(lock)
     found = perplexities(ROWS, second, Scores("s", tmp_path), 5, "x")
     assert second.asked == [ROWS[2]] and found[0] == found[3]
@@ -69,7 +69,7 @@ def test_a_run_that_was_stopped_scores_only_what_is_missing_and_a_whole_one_load
     assert perplexities([], third, Scores("s", tmp_path), 5, "x") == []
 
 
-def test_a_line_that_a_kill_tore_is_scored_again(lock, tmp_path):
+def test_a_truncated_line_is_scored_again(lock, tmp_path):
     scores = Scores("s", tmp_path)
     perplexities(ROWS, Counting(lock), scores, 100, "x")
     path = scores.journal.path

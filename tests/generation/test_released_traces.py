@@ -80,7 +80,7 @@ TALK = [
 
 @pytest.fixture
 def folder(inside):
-    """Two files of the released schema whose types differ."""
+    """Two released files whose column types differ."""
     (inside / "params.yaml").write_text("world: set\n")
     (inside / "set").mkdir()
     for name, rows in (("math", MATH), ("multiturn", TALK)):
@@ -92,7 +92,7 @@ def queries_of(folder):
     return collected(Collect("skip", 1000, {"s": Source(folder, None, "train", None, COLUMNS)}))
 
 
-def test_they_are_a_source_of_queries(folder):
+def test_released_traces_are_a_source_of_queries(folder):
     queries, malformed = queries_of(folder)
     assert [query["messages"][-1]["content"] for query in queries] == [
         "what is 2 + 3 ?",
@@ -122,7 +122,7 @@ def distilled(folder, queries, ledger):
     return counts, rows, distiller.settled
 
 
-def test_they_stand_for_a_teacher(folder, tmp_path):
+def test_released_traces_can_replace_a_teacher(folder, tmp_path):
     queries = {query["id"]: query for query in queries_of(folder)[0]}
     five, eight, _ = queries.values()
     counts, rows, settled = distilled(folder, [five, eight], tmp_path / "ledger")
@@ -132,11 +132,11 @@ def test_they_stand_for_a_teacher(folder, tmp_path):
     assert all(row["engine"] == "released set" and row["model_revision"] == "revision" for row in rows)
     assert settled == {("math", "pass"): 2}
     again = distilled(folder, [five, eight], tmp_path / "ledger")
-    assert again[1] == rows, "a second run takes nothing twice"
+    assert again[1] == rows, "a second run imports nothing twice"
     assert len(Ledger("t", tmp_path / "ledger").entries) == 3
 
 
-def test_a_query_that_they_do_not_hold_is_unknown_and_a_fail_stays_one(folder, tmp_path):
+def test_a_query_without_traces_is_unknown_and_a_fail_stays_a_fail(folder, tmp_path):
     queries = queries_of(folder)[0]
     strange = queries[0] | {"id": "f" * 32, "messages": [{"role": "user", "content": "what is 9 + 9 ?"}]}
     wrong = queries[0] | {"ground_truth": "6"}

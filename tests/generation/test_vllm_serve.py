@@ -1,7 +1,7 @@
-"""A real vLLM server on loopback as the engine, killed in mid-run and started again; and one that never starts.
+"""A real vLLM server on loopback as the engine, killed mid-run and restarted; and one that never starts.
 
-It is started as the module that `vllm serve` runs, since the command itself asks for a package named `vllm`, which the
-CPU build is not.
+It is started through the module behind `vllm serve`, since the command itself requires a package named `vllm`, and the
+CPU build has another name.
 """
 
 import os
@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 class Serve:
-    """The server as a process, with all that it starts."""
+    """The server process with its descendants."""
 
     def __init__(self, model: Path, port: int, log: Path):
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
@@ -88,7 +88,7 @@ def math_route():
     made.close()
 
 
-def test_a_server_killed_in_mid_run_and_started_again_finishes_the_run(model, tmp_path, math_route):
+def test_a_server_killed_mid_run_and_restarted_finishes_the_run(model, tmp_path, math_route):
     port = free_port()
     servers = [Serve(model, port, tmp_path / "log")]
     distiller, engine = distiller_over(port, tmp_path, math_route, 240.0)
@@ -110,7 +110,7 @@ def test_a_server_killed_in_mid_run_and_started_again_finishes_the_run(model, tm
     assert {len(entries) for entries in Ledger("t", tmp_path).entries.values()} == {1}
 
 
-def test_a_server_that_never_starts_is_one_error_and_the_ledger_keeps_all(tmp_path, math_route):
+def test_a_server_that_never_starts_is_one_error_and_nothing_is_stored(tmp_path, math_route):
     port = free_port()
     distiller, engine = distiller_over(port, tmp_path, math_route, 2.0)
     with pytest.raises(EngineError, match=f"no answer from http://127.0.0.1:{port}/v1 for 2 s"):

@@ -15,13 +15,13 @@ from stages.decontaminate import Benchmarks, Decontaminate
 PARAMS = Corpus(seed=0, queries=60, duplicates=6, urls=3, tables=3, garbage=8, twins=9)
 
 
-def test_a_benchmark_has_so_many_questions_of_each_level_and_no_two_the_same():
+def test_a_benchmark_has_the_configured_levels_and_no_duplicates():
     rows = corpus.benchmark("b", Benchmark("story", {"1": 4, "3": 5}))
     assert Counter(row["level"] for row in rows) == {"1": 4, "3": 5}
     assert len({row["question"] for row in rows}) == 9
 
 
-def test_the_planted_dirt_is_what_cleaning_finds():
+def test_cleaning_finds_the_planted_defects():
     rng = Random(0)
     good = [corpus.query(draw(rng)) for _ in range(PARAMS.queries)]
     source = Source("x", None, "train", None, {})
@@ -33,7 +33,7 @@ def test_the_planted_dirt_is_what_cleaning_finds():
     assert reasons["empty"] + reasons["incomplete"] + reasons["unicode_ratio"] == PARAMS.garbage
 
 
-def test_planted_twins_are_found_but_for_the_reworded():
+def test_planted_benchmark_copies_are_found_unless_reworded():
     questions = corpus.benchmark("b", Benchmark("story", {"3": 12}))
     items = [{"id": f"b-{i}", "question": row["question"]} for i, row in enumerate(questions)]
     benchmarks = Benchmarks(items, Decontaminate(13, 8, 0.9))

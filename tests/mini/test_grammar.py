@@ -28,7 +28,7 @@ def value(step: Step) -> float:
 
 
 @given(st.integers(0, 10**6))
-def test_every_step_is_right_and_leads_to_the_next(seed):
+def test_every_step_is_correct_and_leads_to_the_next(seed):
     steps = [step for step in draw(Random(seed)).steps if isinstance(step, Step)]
     assert all(value(step) == step.result for step in steps)
     assert all(a.result == b.left for a, b in pairwise(steps))
@@ -46,8 +46,8 @@ def item(key: str, problem: problems.Problem, answer: str | None) -> Item:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_response_is_in_the_studys_form_and_verifies_and_a_wrong_one_does_not(route, style):
-    """Every category but those of the reward model; of science only plain numbers are verified."""
+def test_responses_have_the_studys_format_and_only_correct_ones_verify(route, style):
+    """All categories except the reward model's; in science only plain numbers are verified."""
     problems = [
         problem for problem in (draw(Random(seed)) for seed in range(80)) if problem.category not in ("multiturn", "other")
     ]
@@ -67,14 +67,14 @@ def test_a_response_is_in_the_studys_form_and_verifies_and_a_wrong_one_does_not(
     assert {verdict.verdict for verdict in found} == {FAIL}
 
 
-def test_every_kind_comes_up_and_has_its_category():
+def test_every_kind_occurs_with_its_category():
     kinds = {problem.source: problem.category for problem in (draw(Random(seed)) for seed in range(400))}
     assert len(kinds) == len(MIXTURE)
     assert set(kinds.values()) == {"math", "code", "science", "if", "multiturn", "other"}
 
 
 @given(st.integers(0, 10**6))
-def test_the_assistant_learns_answers_in_the_form_that_is_read(seed):
+def test_the_assistants_training_answers_can_be_parsed(seed):
     asked, answer = assist(Random(seed), prompts())
     assert "{" not in asked.replace("\\boxed{", "")
     if answer.startswith("["):
@@ -84,7 +84,7 @@ def test_the_assistant_learns_answers_in_the_form_that_is_read(seed):
 
 
 @given(st.integers(0, 10**6))
-def test_only_a_reply_that_is_right_is_rated_perfect(seed):
+def test_only_correct_replies_are_rated_perfect(seed):
     rng = Random(seed)
     problem = talked(rng)
     reply, ratings = rated(rng, problem)
@@ -101,7 +101,7 @@ def test_styles_differ_in_length_as_their_names_say():
     assert tokens["plain"][1] < tokens["adaptive"][1] < tokens["verbose"][1]
 
 
-def test_the_vocabulary_is_closed_and_texts_come_back_as_they_were():
+def test_the_vocabulary_is_closed_and_texts_round_trip():
     tokenizer = build(PROMPT, prompts())
     for seed in range(10_000, 10_300):
         problem = draw(Random(seed))

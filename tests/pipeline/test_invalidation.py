@@ -1,7 +1,7 @@
-"""What a change invalidates, asked of DVC itself, over a pipeline whose outputs are all in place.
+"""Which stages a change invalidates, according to DVC, in a pipeline whose outputs are all present.
 
-The copy's outputs are empty files that DVC records as up to date (`dvc commit`), so these tests take seconds and
-still ask the real dvc.yaml and the real DVC.
+The copy's outputs are placeholders that DVC records as up to date (`dvc commit`), so these tests take seconds and
+still use the real dvc.yaml and DVC.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ def would_run(folder: Path, *targets: str, downstream: bool = False) -> set[str]
 
 
 def fill(folder: Path) -> list[Path]:
-    """Placeholders for outputs that are not there, as those of new teachers: a dry run asks for the hash of every input."""
+    """Placeholders for missing outputs, such as new teachers': a dry run needs the hash of every input."""
     from dvc.repo import Repo
 
     with Repo(str(folder)) as repo:
@@ -106,7 +106,7 @@ def after(change, folder: Path, downstream: bool = False) -> set[str]:
 
 
 def after_edits(folder: Path, edits: list[tuple[str, str, str]]) -> set[str]:
-    """With files edited and code.yaml written: the stages that DVC then would run, `code` and those that follow left out."""
+    """With files edited and code.yaml updated: the stages that DVC would run, except `code`."""
     texts = {folder / name: (folder / name).read_text() for name in ("code.yaml", *(name for name, *_ in edits))}
     for name, old, new in edits:
         assert old in texts[folder / name], f"{name} has no {old}"
@@ -126,7 +126,7 @@ def each(stages: set[str], teachers=TEACHERS) -> set[str]:
 AFTER_PARALLEL = JOINT | each(OF_EACH_STUDENT)
 
 
-def test_nothing_changed_nothing_runs(pipeline):
+def test_without_changes_nothing_runs(pipeline):
     assert would_run(pipeline) == set()
 
 
@@ -141,18 +141,18 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("what", SETTINGS)
-def test_a_setting_runs_what_it_touches(pipeline, what):
+def test_a_setting_reruns_the_stages_that_read_it(pipeline, what):
     change, expected = SETTINGS[what]
     assert after(change, pipeline) == expected
 
 
-def test_what_follows_one_teachers_temperature_is_its_chain_and_what_joins_it(pipeline):
+def test_one_teachers_temperature_affects_its_chain_and_the_joint_stages(pipeline):
     change, _ = SETTINGS["one teacher's temperature"]
     chain = each({"distill", "tokenise", "perplexity", "curate"}, ["verbose"])
     assert after(change, pipeline, downstream=True) == chain | AFTER_PARALLEL
 
 
-def test_what_follows_the_learning_rate_begins_with_train(pipeline):
+def test_the_learning_rate_affects_train_and_later_stages(pipeline):
     change, _ = SETTINGS["the learning rate"]
     after_train = each({"train", "evaluate", "score"}) | {"compare", "headline", "report"}
     assert after(change, pipeline, downstream=True) == after_train
@@ -163,7 +163,7 @@ def test_the_lock_names_no_path_outside_the_project(pipeline):
     assert str(pipeline) not in json.dumps(lock)
 
 
-def test_an_edit_of_code_runs_nothing_but_code_before_that_has_run(pipeline):
+def test_a_code_edit_first_reruns_only_the_code_stage(pipeline):
     path = pipeline / "stages/clean.py"
     text = path.read_text()
     path.write_text(text.replace("LONGEST_END = 64", "LONGEST_END = 65"))
@@ -197,7 +197,7 @@ CODE = {
 
 
 @pytest.mark.parametrize("what", CODE)
-def test_a_change_in_code_runs_the_stages_that_reach_it(pipeline, what):
+def test_a_code_change_reruns_the_stages_that_use_it(pipeline, what):
     name, old, new, expected = CODE[what]
     assert after_edits(pipeline, [(name, old, new)]) == expected
 
@@ -210,7 +210,7 @@ def rename(settings: dict, old: str, new: str) -> None:
 
 
 def chosen(settings: dict, names: list[str]) -> None:
-    """These teachers alone; new ones are copies of `plain`."""
+    """Only these teachers; new ones are copies of `plain`."""
     settings["teachers"] = names
     settings["teacher"] = {name: settings["teacher"].get(name, settings["teacher"]["plain"]) for name in names}
     settings["headline"]["teacher"] = names[0]
@@ -226,8 +226,8 @@ TEACHER_SETS = {
 
 
 @pytest.mark.parametrize("what", TEACHER_SETS)
-def test_a_teacher_is_an_edit_of_params_alone_and_the_others_stay(pipeline, what):
-    """Besides the new teachers' chains only what reads all teachers runs, and `assets`, which checks their names."""
+def test_changing_teachers_in_params_does_not_rerun_the_others(pipeline, what):
+    """Only the new teachers' chains, the joint stages and `assets`, which checks their names, are rerun."""
     change, new = TEACHER_SETS[what]
     at_once = after(change, pipeline)
     assert at_once - {"headline"} <= each(OF_TEACHER, new) | {"assets"} | (JOINT - {"headline"})
@@ -235,7 +235,7 @@ def test_a_teacher_is_an_edit_of_params_alone_and_the_others_stay(pipeline, what
     assert each(OF_TEACHER, new) <= at_once
 
 
-def test_no_teachers_are_a_clear_error(pipeline):
+def test_an_empty_teacher_list_is_a_clear_error(pipeline):
     path = pipeline / "params.yaml"
     before = path.read_text()
     path.write_text(before.replace("teachers:\n- adaptive\n- verbose\n- plain\n", "teachers: []\n"))

@@ -1,4 +1,4 @@
-"""The shape of the project: which package may import which, what a stage is, and dvc.yaml against the code."""
+"""Project structure: imports allowed between packages, stage conventions, and dvc.yaml against the code."""
 
 import ast
 import dataclasses
@@ -40,30 +40,30 @@ def test_a_package_imports_only_packages_above_it(name):
             assert others - {name} <= MAY_IMPORT[name], module
 
 
-def test_the_packages_are_those_and_none_is_only_an_init():
+def test_the_packages_are_as_listed_and_none_is_empty():
     folders = {path.parent for path in (ROOT / "distillery").rglob("__init__.py")} - {ROOT / "distillery"}
     assert {folder.name for folder in folders if folder.parent.name == "distillery"} == MAY_IMPORT.keys()
     assert all(len(list(folder.glob("*.py"))) > 1 for folder in folders)
 
 
-def test_the_library_imports_no_stage_and_no_stage_another():
+def test_no_module_imports_a_stage():
     for module in modules():
         stages = {name for name in reached_directly(module) if name.startswith("stages.")}
         assert not stages, module
 
 
-def test_no_module_is_named_as_one_of_the_standard_library():
+def test_no_module_shadows_the_standard_library():
     names = {name.rpartition(".")[2] for name in modules()} - {"__main__"}
     assert not names & sys.stdlib_module_names
 
 
-def test_only_the_small_world_and_its_profile_know_that_it_is_small():
+def test_only_mini_refers_to_mini():
     for module, path in modules().items():
         if not module.startswith("mini"):
             assert not re.search(r"import mini|from mini|mini/world", path.read_text()), path
 
 
-def test_stages_alone_name_data_models_and_metrics():
+def test_only_stages_name_paths_of_data_models_and_metrics():
     named = re.compile(r'"(?:data|models|metrics)/')
     allowed = {
         "distillery.core.model_locks",
@@ -95,7 +95,7 @@ def settings_classes() -> list[type]:
 
 
 @pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
-def test_every_settings_field_is_documented_under_it(kind):
+def test_every_settings_field_has_a_docstring(kind):
     (node,) = (n for n in ast.walk(tree_of(kind.__module__)) if isinstance(n, ast.ClassDef) and n.name == kind.__name__)
     own = [each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
     documented = {
@@ -120,7 +120,7 @@ STAGES = {name: stage for name, stage in pipelines().items() if name != "dvc.yam
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_code_enters_a_stage_by_its_hash_alone(name):
+def test_stages_depend_on_code_only_through_its_hash(name):
     stage = STAGES[name]
     module = stage["cmd"].split()[2]
     assert module in modules() and codehash.is_command(module)
@@ -129,7 +129,7 @@ def test_code_enters_a_stage_by_its_hash_alone(name):
     assert not any(dep.endswith(".py") or dep.rstrip("/") in ("distillery", "stages", "mini") for dep in stage.get("deps", []))
 
 
-def test_every_command_of_the_stages_is_one_of_dvcs():
+def test_every_stage_command_is_in_a_dvc_yaml():
     commands = {stage["cmd"].split()[2] for stage in STAGES.values()}
     assert commands == {name for name in modules() if codehash.is_command(name)}
 
@@ -152,11 +152,11 @@ def test_gpu_results_are_cached_and_only_their_metrics_are_in_git():
 
 
 PLUMBING = {f"distillery.verification.{name}" for name in ("process_pool", "verdict", "futures")}
-"""How verdicts are passed on, not how they are reached."""
+"""These pass verdicts on, but do not decide them."""
 
 
 @pytest.mark.parametrize("name", VERIFIERS)
-def test_a_verdict_depends_on_every_module_that_its_verifier_reads_a_response_with(name):
+def test_a_verifiers_code_lists_every_module_that_it_uses(name):
     entry = VERIFIERS[name]
     read = {each for each in reached(entry.code[0]) if each.startswith("distillery.verification.") and each in modules()}
     modules_only = {each for each in read if modules()[each].name != "__init__.py"}
@@ -164,7 +164,7 @@ def test_a_verdict_depends_on_every_module_that_its_verifier_reads_a_response_wi
     assert all(each in modules() for each in entry.code)
 
 
-def test_a_training_depends_on_what_computes_its_weights():
+def test_the_training_identity_covers_the_code_that_computes_weights():
     weights = {"distillery.training.trainer", "distillery.training.packed_dataset"}
     assert weights <= set(IDENTITY_CODE)
     reached_by_trainer = {each for each in reached("distillery.training.trainer") if ".training." in each}

@@ -45,7 +45,7 @@ def test_every_role_is_locked_by_the_hashes_of_its_files(project):
 
 
 @pytest.mark.parametrize(("name", "content"), [("model.safetensors", b"other"), ("config.json", b"[]"), ("vocab.txt", b"new")])
-def test_another_content_is_another_revision_and_other_files_are_not(project, name, content):
+def test_only_changed_model_files_change_the_revision(project, name, content):
     assets.main()
     before = model_locks.read("base").revision
     (project / "model/notes.md").write_text("edited")
@@ -56,7 +56,7 @@ def test_another_content_is_another_revision_and_other_files_are_not(project, na
     assert model_locks.read("base").revision != before
 
 
-def test_a_teacher_is_locked_alone_by_its_model_or_its_traces(project):
+def test_each_teacher_is_locked_separately_by_model_or_traces(project):
     assets.main("a")
     assets.main("b")
     assert model_locks.read(model_locks.teacher_role("a")).id == "model"
@@ -73,7 +73,7 @@ def test_a_teacher_is_locked_alone_by_its_model_or_its_traces(project):
         ({"assets": {"base": None, "scorer": None, "embedder": None}}, "params.yaml: assets.base: Input should be an object"),
     ],
 )
-def test_a_mistake_is_named(project, changes, line):
+def test_configuration_errors_are_named(project, changes, line):
     write(project, **changes)
     with pytest.raises(ConfigError) as error:
         assets.main()
@@ -97,21 +97,21 @@ def test_a_model_without_safetensors_is_refused(project):
         assets.main()
 
 
-def test_a_model_that_is_nowhere_is_one_line(project):
+def test_a_missing_model_is_a_one_line_error(project):
     write(project, teacher={"a": {"model": {"id": "nobody/nothing", "revision": None}, "traces": None}})
     with pytest.raises(ConfigError) as error:
         assets.main("a")
     assert "nobody/nothing: not a local folder, and not found on the hub" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_traces_that_are_nowhere_are_one_line(project):
+def test_missing_traces_are_a_one_line_error(project):
     traces = {"source": str(project / "gone.jsonl"), "revision": None, "split": "train"}
     write(project, teacher={"b": {"model": None, "traces": traces}})
     with pytest.raises(DataError, match=r"gone.jsonl: no such file; teacher.b.traces.source in params.yaml names it"):
         assets.main("b")
 
 
-def test_locks_are_written_in_one_piece(project):
+def test_every_role_gets_a_lock_file(project):
     assets.main()
     assert sorted(path.stem for path in Path("models/locks/roles").iterdir()) == sorted(
         ["base", "scorer", "embedder", "judge", "reward", "constraint_writer"]

@@ -1,4 +1,4 @@
-"""From samples to the page: score, compare, headline, report and summary on made-up results of two students and the base."""
+"""From samples to the page: score, compare, headline, report and summary on synthetic results of two students and the base."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def sample_rows(rate: float, rng: np.random.Generator) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """A folder with everything that the last four stages read; they are run in it once, in order."""
+    """A folder with all inputs of the last four stages, in which they ran once, in order."""
     folder = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -117,7 +117,7 @@ def metrics(folder: Path, name: str) -> dict:
     return json.loads((folder / f"metrics/{name}.json").read_text())
 
 
-def test_a_score_is_there_for_every_benchmark(here):
+def test_every_benchmark_has_a_score(here):
     found = metrics(here, "students/good")
     assert list(found) == list(SIZES) and 65 < found["lcb"]["pass@1"] < 95
 
@@ -137,10 +137,10 @@ def test_the_comparison_covers_every_pair_overall_first(here):
     overall = found["differences"]["good - odd"]["overall"]["pass@1"]
     assert overall["verdict"] == "higher" and 20 < overall["mean"] < 40 and overall["low"] < overall["mean"] < overall["high"]
     assert overall["p_holm"] <= 0.05 and found["warnings"] == []
-    assert set(found["models"]["base"]["overall"]["pass@1"]) == {"mean", "low", "high"}, "no p of a score's being zero"
+    assert set(found["models"]["base"]["overall"]["pass@1"]) == {"mean", "low", "high"}, "scores have no p-value"
 
 
-def test_the_headline_is_one_students_figures(here):
+def test_the_headline_has_one_students_metrics(here):
     found = metrics(here, "student")
     scores = metrics(here, "students/good")
     assert found["aime"] == {name: scores["aime"][name] for name in ("pass@1", "mean_tokens")}
@@ -149,14 +149,14 @@ def test_the_headline_is_one_students_figures(here):
         assert list(csv.DictReader(file)) == [{"span": "<10", "traces": "3"}, {"span": ">=10", "traces": "5"}]
 
 
-def test_a_headline_of_nobody_is_an_error(here, monkeypatch):
+def test_an_unknown_headline_teacher_is_an_error(here, monkeypatch):
     settings = yaml.safe_load(Path("params.yaml").read_text()) | {"headline": {"teacher": "nobody"}}
     monkeypatch.setattr("distillery.core.config.read_params", lambda _: settings)
     with pytest.raises(ConfigError, match=r"headline.teacher: 'nobody' is none of the teachers good, odd"):
         headline.main()
 
 
-def test_the_page_leads_with_the_answer_and_shows_every_table(here):
+def test_the_page_starts_with_the_conclusion_and_shows_every_table(here):
     page = (here / "data/report/index.html").read_text()
     text = re.sub(r"<[^>]+>", " ", page)
     assert "A &lt;title&gt;" in page and page.count("<svg") == metrics(here, "report")["figures"] == 10
@@ -167,7 +167,7 @@ def test_the_page_leads_with_the_answer_and_shows_every_table(here):
     assert "told" not in text and "None" not in text
 
 
-def test_the_page_holds_nothing_that_differs_from_run_to_run(here, tmp_path):
+def test_the_page_is_identical_between_runs(here, tmp_path):
     first = {path: path.read_bytes() for path in (here / "data/report").rglob("*") if path.is_file()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "PAGE", ROOT / "distillery/evaluation/report.html")
@@ -176,25 +176,25 @@ def test_the_page_holds_nothing_that_differs_from_run_to_run(here, tmp_path):
     assert "../../.runs/distill/good.js" in (here / "data/report/index.html").read_text()
 
 
-def test_losses_of_unequal_length_stand_in_one_table(here):
+def test_losses_of_unequal_length_share_one_table(here):
     with (here / "data/report/loss.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {"step": "1", "good": "2.0", "odd": "2.0"} and rows[3] == {"step": "4", "good": "", "odd": "0.5"}
 
 
-def test_figures_are_files_of_their_own(here):
+def test_figures_are_separate_files(here):
     drawn = sorted((here / "data/report/figures").glob("*.svg"))
     assert len(drawn) == 10 and all("currentColor" not in path.read_text() for path in drawn)
 
 
-def test_the_summary_says_the_same_in_the_terminal(here, capsys):
+def test_the_summary_prints_the_same_conclusions(here, capsys):
     summary.main()
     said = capsys.readouterr().out
     assert "overall: good highest with" in said and "significantly higher than the base: good, odd." in said
     assert "All students were trained on the same 7 queries." in said
 
 
-def test_what_a_removed_teacher_left_is_gone_before_anything_is_compared(results, tmp_path, monkeypatch):
+def test_outputs_of_removed_teachers_are_deleted_before_comparing(results, tmp_path, monkeypatch):
     folder = shutil.copytree(results, tmp_path / "copy")
     monkeypatch.chdir(folder)
     shutil.copytree("data/samples/odd", "data/samples/removed")

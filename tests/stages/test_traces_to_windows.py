@@ -135,7 +135,7 @@ def test_curation_keeps_and_removes_with_a_reason(here):
     assert found["mean_perplexity"] == 1.75 and found["max_perplexity"] == 8.0
 
 
-def test_what_all_teachers_answered_is_shared_and_trains_where_it_fits(here):
+def test_queries_answered_by_all_are_shared_and_train_if_they_fit(here):
     assert read_table("data/parallel/ids", SHARED)["query_id"].to_pylist() == sorted([IDS[GOOD], IDS[WORDY]])
     found = metrics("parallel")
     assert (found["instances"], found["curated"]) == (2, {"a": 2, "b": 4})
@@ -147,7 +147,7 @@ def test_what_all_teachers_answered_is_shared_and_trains_where_it_fits(here):
     assert analysis == {"by_all": 2, "by_any": 4, "only": {"a": 0, "b": 2}}
 
 
-def test_windows_hold_the_dialogues_with_targets_on_the_responses_alone(here):
+def test_windows_hold_the_dialogues_with_targets_only_on_responses(here):
     for teacher in "ab":
         folder, shard = Path(f"data/packed/{teacher}"), open_shard(f"data/tokens/{teacher}", 0)
         ids, targets, positions = (np.load(folder / f"{name}.npy") for name in ("ids", "targets", "positions"))

@@ -10,7 +10,7 @@ from distillery.verification.sandbox.sandbox import Limits
 from distillery.verification.verdict import Item, Verdict
 from stages.collect import Collect, collect
 
-LIMITS = Limits(seconds=2.0, memory=256, output=1, processes=24)
+LIMITS = Limits(seconds=2.0, memory=256, output=1, processes=24, packages=("numpy", "pytest"))
 
 
 def make_query(text: str = "what is 2 + 3 ?", answer: str | None = "5", category: str = "math", **more: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def make_query(text: str = "what is 2 + 3 ?", answer: str | None = "5", category
 
 
 class KeptQueries:
-    """What `collect` fills, in memory."""
+    """In-memory sink for `collect`."""
 
     def __init__(self) -> None:
         self.queries: list[dict[str, Any]] = []
@@ -47,7 +47,7 @@ def verify_params(timeout: float = 20.0, processes: int = 2, **rules: Rule) -> V
 
 
 def verdicts_of(route: Router, items: list[Item]) -> list[Verdict]:
-    """The verdicts on items, in their order; each item's key must be its own."""
+    """The verdicts on items, in order; item keys must be unique."""
     for item in items:
         route.submit(item)
     found: dict[str, Verdict] = {}

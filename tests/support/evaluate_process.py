@@ -1,5 +1,6 @@
-"""One evaluation with a scripted engine, in a folder of its own; as a process that a test can kill: python -m
-tests.support.evaluate_process, in that folder.
+"""One evaluation with a scripted engine, as a process that a test can kill.
+
+Run python -m tests.support.evaluate_process in a folder of its own.
 """
 
 import json
@@ -43,7 +44,7 @@ def prepare(folder: Path, sources: dict[str, dict[str, Any]], samples: int, toke
 
 
 def sometimes(request: Request) -> str:
-    """Adds two numbers; every third sample is one too many."""
+    """Adds two numbers; every third sample is off by one."""
     one, other = map(int, re.findall(r"\d+", request.messages[-1]["content"])[:2])
     return f"<think> so </think> <answer> \\boxed{{ {one + other + (request.attempt % 3 == 0)} }} </answer>"
 

@@ -1,4 +1,4 @@
-"""Training, on tiny models of random weights: what a packed window must and must not let a token see."""
+"""Training on tiny random models: attention and labels in packed windows."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def packed(dialogues, prompts, window=32):
 DIALOGUES = [[3, 4, 5, 6, 7], [8, 9, 10], [11, 12, 13, 14, 15, 16, 17], [18, 19]]
 
 
-def test_packed_logits_are_the_unpacked_ones(model):
+def test_packed_logits_equal_the_unpacked_ones(model):
     import torch
 
     batch, placed, starts = packed(DIALOGUES, [1, 1, 2, 1])
@@ -74,7 +74,7 @@ def test_packed_logits_are_the_unpacked_ones(model):
             assert (together[row, start : start + len(dialogue)] - alone).abs().max() < 1e-4
 
 
-def test_packed_loss_is_the_unpacked_one_and_no_document_predicts_the_next(model):
+def test_packed_loss_equals_the_unpacked_one_without_crossing_documents(model):
     import torch
 
     prompts = [1, 1, 2, 1]
@@ -90,7 +90,7 @@ def test_packed_loss_is_the_unpacked_one_and_no_document_predicts_the_next(model
     assert abs(together - alone) < 1e-5
 
 
-def test_the_global_batch_does_not_depend_on_the_ranks():
+def test_the_global_batch_does_not_depend_on_the_number_of_ranks():
     assert (accumulation(SETTINGS, 1), accumulation(SETTINGS, 2), accumulation(SETTINGS, 4)) == (4, 2, 1)
     with pytest.raises(ConfigError, match=r"train.global_batch: 4 is not a multiple of micro_batch x processes = 1 x 3"):
         accumulation(SETTINGS, 3)
@@ -124,7 +124,7 @@ def tokenizer():
     return build("", prompts())
 
 
-def test_only_the_last_response_has_labels_its_thought_too(tokenizer):
+def test_only_the_last_response_with_its_thinking_has_labels(tokenizer):
     earlier = "<think> 7 ; </think> <answer> \\boxed{ 7 } </answer>"
     ask = lambda text: {"role": "user", "content": text}  # noqa: E731
     talk = [ask("Ann has 7 apples ."), {"role": "assistant", "content": earlier}, ask("how many apples now ?")]
@@ -137,7 +137,7 @@ def test_only_the_last_response_has_labels_its_thought_too(tokenizer):
 
 @pytest.mark.parametrize(("ending", "wanted"), [("<|im_end|>\n", "<|im_end|>"), ("<|end|>", "<|end|>"), ("", "<|end|>")])
 def test_a_student_stops_where_the_template_ends_a_turn(ending, wanted):
-    """Whatever token ended the texts that its base was trained on."""
+    """Regardless of the base model's end-of-text token."""
     base = build("", prompts())
     base.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
     base.chat_template = "{% for m in messages %}{{ m.content }}" + ending + "{% endfor %}"

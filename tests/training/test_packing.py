@@ -28,7 +28,7 @@ def brute_force(lengths, window):
 
 
 @given(LENGTHS)
-def test_the_tree_places_as_the_book_does(lengths):
+def test_the_tree_matches_the_textbook_algorithm(lengths):
     assert first_fit_decreasing(np.array(lengths, np.int64), 32).tolist() == brute_force(lengths, 32)
 
 
@@ -54,7 +54,7 @@ def test_packing_loses_and_repeats_no_token(lengths, rng):
     assert targets.sum() == sum(lengths) - sum(prompts)
 
 
-def test_what_is_left_of_a_window_is_padding_without_targets():
+def test_the_rest_of_a_window_is_padding_without_targets():
     ids, targets, positions, *_ = windows_of([[5, 6, 7]], [1], 6, pad=9)
     assert ids.tolist() == [[5, 6, 7, 9, 9, 9]]
     assert targets.tolist() == [[False, True, True, False, False, False]]
@@ -62,12 +62,12 @@ def test_what_is_left_of_a_window_is_padding_without_targets():
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_nothing_and_one(count):
+def test_zero_and_one_dialogue(count):
     ids, *_ = windows_of([[1, 2]] * count, [1] * count, 4, pad=0)
     assert ids.shape == (count, 4)
 
 
-def test_a_million_lengths_are_placed_in_a_moment():
+def test_a_million_lengths_are_packed_densely():
     lengths = np.minimum(np.random.default_rng(0).lognormal(7.8, 0.9, 1_000_000).astype(np.int64) + 1, 32768)
     placed = first_fit_decreasing(lengths, 32768)
     used = np.bincount(placed, lengths)
@@ -84,7 +84,7 @@ def test_windows_are_padded_with_the_students_own_token(tmp_path, monkeypatch):
     assert pad_token() == tokenizer.pad_token_id != 0
 
 
-def test_the_hash_of_packed_windows_is_of_every_array_and_its_shape():
+def test_the_digest_covers_every_array_and_its_shape():
     arrays = {"ids": np.arange(6, dtype=np.uint16).reshape(2, 3), "targets": np.zeros((2, 3), bool)}
     known = {digest_of(arrays)}
     for changed in (

@@ -1,4 +1,4 @@
-"""Trainings stored by identity: what is part of it, restoring, damage, and what may be freed."""
+"""The training store: identity, reuse, damage, and deletion of unused trainings."""
 
 import json
 from dataclasses import replace
@@ -43,7 +43,7 @@ def test_what_changes_the_weights_changes_the_identity(packed, settings):
     assert len(known) == 1 + len(changes) + 4
 
 
-def test_what_does_not_change_the_weights_does_not(packed, settings):
+def test_what_does_not_change_the_weights_keeps_the_identity(packed, settings):
     known = identity_of(packed, settings, BASE, 0)
     write_json({"zero_optimization": {"stage": 2}}, "copy.json")
     for name, value in {"processes": 8, "hostfile": "hosts", "checkpoint_every": 99, "deepspeed": "copy.json"}.items():
@@ -76,7 +76,7 @@ def test_a_finished_training_is_handed_back_by_hard_link_and_keeps_no_checkpoint
     assert sorted(path.name for path in (tmp_path / "models/a").iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_where_links_cannot_be_made_it_is_copied(tmp_path, monkeypatch):
+def test_without_hard_links_files_are_copied(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(18, "Invalid cross-device link")
 
@@ -100,7 +100,7 @@ def test_a_running_training_is_not_started_twice(tmp_path):
         pass
 
 
-def test_only_what_nothing_refers_to_is_freed(inside, monkeypatch, capsys):
+def test_only_unreferenced_trainings_are_freed(inside, monkeypatch, capsys):
     monkeypatch.setattr(store, "CHECKPOINTS", inside / ".checkpoints")
     used, unused, stopped = (inside / ".checkpoints" / name for name in ("used", "unused", "stopped"))
     trained(used)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from distillery.core.errors import DataError
@@ -14,7 +16,7 @@ def tokenizer():
     return build(PROMPT, prompts())
 
 
-def test_prompt_and_response_are_told_apart_and_both_come_back(tokenizer):
+def test_prompt_and_response_are_separated_and_round_trip(tokenizer):
     messages = [{"role": "user", "content": "Ann has 7 apples ."}, {"role": "assistant", "content": "7 apples ."}]
     messages.append({"role": "user", "content": "then Ann gets 5 more . how many apples now ?"})
     ((ids, prompt),) = tokenize(tokenizer, [(messages, RESPONSE)])
@@ -29,7 +31,7 @@ def test_a_template_that_drops_the_thinking_is_an_error(tokenizer):
         tokenize(forgetful, [([{"role": "user", "content": "how many ?"}], RESPONSE)])
 
 
-def test_a_text_that_spells_a_special_token_is_seen_wherever_it_stands(tokenizer):
+def test_text_that_spells_a_special_token_is_detected_anywhere(tokenizer):
     ask = lambda text: [{"role": "user", "content": text}]  # noqa: E731
     tokens = special_tokens(tokenizer)
     assert "<|end|>" in tokens
@@ -49,11 +51,11 @@ class Merging:
 
 
 @pytest.mark.parametrize(("prompt", "tokens"), [("abcd", 2), ("abc", 2), ("", 0)])
-def test_a_token_across_the_border_belongs_to_the_prompt(prompt, tokens):
+def test_a_token_across_the_boundary_belongs_to_the_prompt(prompt, tokens):
     assert boundary(Merging(), prompt, "abcdefgh") == tokens
 
 
-def test_a_tokenizer_whose_file_cuts_and_pads_does_neither(tmp_path, tokenizer):
+def test_truncation_and_padding_of_the_tokenizer_file_are_disabled(tmp_path, tokenizer):
     cutting = build(PROMPT, prompts())
     cutting.backend_tokenizer.enable_truncation(4)
     cutting.backend_tokenizer.enable_padding(length=64)
@@ -62,3 +64,24 @@ def test_a_tokenizer_whose_file_cuts_and_pads_does_neither(tmp_path, tokenizer):
     (tmp_path / "tokenizer.json").write_text((tmp_path / "cutting.json").read_text())
     dialogue = ([{"role": "user", "content": "how many apples now ?"}], RESPONSE)
     assert tokenize(load_tokenizer(str(tmp_path), None), [dialogue]) == tokenize(tokenizer, [dialogue])
+
+
+class Splitting:
+    """A substitute for a tokenizer that reads a prompt otherwise when it stands alone: "ab" is then one token."""
+
+    def encode(self, text, add_special_tokens):
+        spans = [(0, 2)] if text == "ab" else [(i, i + 1) for i in range(len(text))]
+        return type("Encoding", (), {"offsets": spans, "ids": [hash(text[a:b]) for a, b in spans]})
+
+    def encode_batch_fast(self, texts, add_special_tokens):
+        return [self.encode(text, add_special_tokens) for text in texts]
+
+    def decode(self, ids, skip_special_tokens):
+        return "abcd"
+
+
+def test_a_prompt_that_is_tokenized_otherwise_alone_still_ends_where_it_ends(monkeypatch):
+    monkeypatch.setattr("distillery.training.tokenization.rendered", lambda _, prompt, whole: (prompt, whole))
+    student = type("Tokenizer", (), {"backend_tokenizer": Splitting()})()
+    dialogues: Any = [("ab", "abcd"), ("a", "abcd")]
+    assert [prompt for _, prompt in tokenize(student, dialogues)] == [2, 1]

@@ -1,4 +1,4 @@
-"""Training for real, by its own command on the CPU: ranks, accumulation, kills and a NaN loss."""
+"""Real training on the CPU through its command: ranks, accumulation, kills and a NaN loss."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A tiny model of random weights."""
+    """A tiny model with random weights."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -87,7 +87,7 @@ def start(folder: Path) -> subprocess.Popen:
 
 
 def finished(folder: Path, ok: bool = True) -> str:
-    """Runs training to its end; its output."""
+    """Runs training and returns its output."""
     code = start(folder).wait(300)
     said = (folder / "log").read_text()
     assert (code == 0) == ok, said
@@ -125,13 +125,13 @@ def assert_same(one: Path, other: Path, tolerance: float) -> None:
 
 
 @pytest.mark.slow
-def test_training_learns_and_says_how_fast(undisturbed):
+def test_training_learns_and_reports_throughput(undisturbed):
     losses, metrics = curve(undisturbed), json.loads((undisturbed / "metrics/train/t.json").read_text())
     assert losses[-1] < losses[0] and len(losses) == metrics["steps"]
     text = (undisturbed / ".runs/train/t.js").read_text()
     run = json.loads(text.partition("=\n")[2].rstrip(";\n"))
     assert run["tokens_per_second"] > 0 and run["peak_memory_mib"] > 100 and run["mfu"] is None
-    assert metrics["identity"] and not metrics.keys() & run.keys(), "what differs from run to run is in neither"
+    assert metrics["identity"] and not metrics.keys() & run.keys(), "metrics and run information are disjoint"
     assert (undisturbed / "dvclive/t/plots/metrics/loss.tsv").read_text().count("\n") >= len(losses)
 
 
@@ -144,7 +144,7 @@ def test_ranks_and_accumulation_change_nothing(base, undisturbed, tmp_path, chan
 
 @pytest.mark.slow
 def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, monkeypatch):
-    """One machine of the host file, this one; `ssh`, with which the launcher checks that it is reachable, succeeds."""
+    """The host file lists only this machine; `ssh`, the launcher's reachability check, is stubbed."""
     hosts, ssh = tmp_path / "hosts", tmp_path / "bin/ssh"
     hosts.write_text("localhost slots=2\n")
     ssh.parent.mkdir()
@@ -157,13 +157,13 @@ def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero1", "zero3", "zero3_offload"])
-def test_the_kind_of_zero_changes_nothing(base, undisturbed, tmp_path, name):
+def test_the_zero_stage_changes_nothing(base, undisturbed, tmp_path, name):
     finished(prepare(tmp_path, base, deepspeed=str(ROOT / f"conf/deepspeed/{name}.json"), processes=2))
     assert_same(tmp_path, undisturbed, 2e-4)
 
 
 @pytest.mark.slow
-def test_bfloat16_learns_as_float32_does_killed_or_not(base, undisturbed, tmp_path):
+def test_bfloat16_learns_like_float32_even_when_killed(base, undisturbed, tmp_path):
     """As on a GPU: weights in bfloat16, gradients accumulated and master weights kept in float32."""
     folder = prepare(tmp_path, base, dtype="bfloat16", deepspeed=str(ROOT / "conf/deepspeed/zero1.json"))
     process = start(folder)
@@ -176,7 +176,7 @@ def test_bfloat16_learns_as_float32_does_killed_or_not(base, undisturbed, tmp_pa
 
 
 @pytest.mark.slow
-def test_killed_five_times_it_ends_as_undisturbed_loss_for_loss(base, undisturbed, tmp_path):
+def test_five_kills_change_neither_losses_nor_weights(base, undisturbed, tmp_path):
     folder, rng = prepare(tmp_path, base), random.Random(0)
     for step in sorted(rng.sample(range(2, 13, 2), 5)):
         moment = rng.uniform(0.0, 4.0) if checkpointed(folder, step) else rng.uniform(0.0, 0.05)
@@ -192,7 +192,7 @@ def test_killed_five_times_it_ends_as_undisturbed_loss_for_loss(base, undisturbe
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_with_one_line(base, tmp_path):
+def test_a_nan_loss_stops_with_a_one_line_error(base, tmp_path):
     from safetensors.torch import load_file, save_file
 
     spoilt = shutil.copytree(base, tmp_path / "spoilt")
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line(base, tmp_path):
     assert not (tmp_path / "w/models/students/t").exists()
 
 
-def test_a_loss_that_climbs_and_stays_is_trouble():
+def test_a_sustained_loss_increase_is_detected():
     good = [2.0] * FIRST_STEPS
     assert trouble([]) is None and trouble(good) is None and trouble([*good, 9.0]) is None
     assert (
@@ -215,7 +215,7 @@ def test_a_loss_that_climbs_and_stays_is_trouble():
     assert trouble([1.0, float("nan")]) == "the loss is nan at step 2"
 
 
-def test_flops_count_parameters_and_what_each_token_attends_to():
+def test_flops_count_parameters_and_attended_tokens():
     one = flops(1000, 2, 8, np.arange(10)[None])
     two = flops(1000, 2, 8, np.concatenate([np.arange(5), np.arange(5)])[None])
     assert one == 6 * 1000 * 10 + 12 * 2 * 8 * 55

@@ -5,9 +5,12 @@ import pytest
 
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.corpus.livecodebench import cases_of
+from distillery.verification.code_blocks import program_of
 from distillery.verification.code_tests import TestsError as BadTests
 from distillery.verification.code_tests import prelude, same, suite_of
-from distillery.verification.code_verifier import CodeVerifier, hashed, program_of, same_output
+from distillery.verification.code_verifier import CodeVerifier, hashed
+from distillery.verification.output_comparison import same_as_livecodebench, same_output
+from distillery.verification.program_check import suspicion
 from distillery.verification.verdict import Item
 from tests.support.builders import LIMITS, verdicts_of
 
@@ -19,6 +22,11 @@ def verify(route, *rows):
     )
 
 
+SOLUTION = "n = int(input())\nprint(2 * n)\n"
+FUNCTION = "def f(x):\n    return 2 * x\n"
+STRING = 'TEXT = """\n```\n"""\nprint(TEXT, input())\n'
+
+
 @pytest.mark.parametrize(
     ("answer", "program"),
     [
@@ -27,67 +35,97 @@ def verify(route, *rows):
         ("```python\nold\n```\nbetter:\n```py\nnew\n```", "new\n"),
         ("```\nbare\n```", "bare\n"),
         ("```python\nprint(1)\n```\nrun it:\n```bash\npython x.py\n```", "print(1)\n"),
-        ("```c++\nint main(){}\n```", "int main(){}\n"),
         ("```python\nopen", "open"),
+        (f"```python\n{SOLUTION}```\nOutput:\n```\n6\n```", SOLUTION),
+        (f"```python\n{SOLUTION}```\nFor example:\n```python\nprint(2 * 3)\n```", SOLUTION),
+        (f"```python\n{SOLUTION}```\nIn C++:\n```cpp\nint main() {{}}\n```", SOLUTION),
+        (f"1. so:\n\n   ```python\n   {SOLUTION.strip().replace(chr(10), chr(10) + '   ')}\n   ```", SOLUTION),
+        (f"````python\n{SOLUTION}````", SOLUTION),
+        (f"~~~ py\n{SOLUTION}~~~", SOLUTION),
+        (f"```pypy3\n{SOLUTION}```", SOLUTION),
+        (f'```python title="a"\n{SOLUTION}```', SOLUTION),
+        (f"```{{.python}}\n{SOLUTION}```", SOLUTION),
+        (f"```python\n{SOLUTION.strip()}```\nThat is all.", SOLUTION.strip()),
+        (f"```python\n{STRING}```\nDone.", STRING),
+        ("\ufeff" + SOLUTION.replace("\n", "\r\n"), SOLUTION),
     ],
 )
-def test_the_program_is_the_last_block_of_a_language(answer, program):
+def test_the_program_is_the_last_block_that_can_be_it(answer, program):
     assert program_of(answer) == program
 
 
+def test_the_program_defines_what_the_tests_use():
+    answer = f"```python\n{FUNCTION}```\nUse it:\n```python\nprint(f(int(input())))\n```"
+    assert program_of(answer, names=frozenset({"f"})) == FUNCTION
+    parts = "```python\nimport math\n```\nand\n```python\ng = math.sqrt\n```"
+    assert program_of(parts, names=frozenset({"g"})) == "g = math.sqrt\n"
+
+
+@pytest.mark.parametrize("tag", ["c++", "cpp", "cxx", "c", "cc"])
+def test_a_program_in_cpp(tag):
+    answer = f"```python\n{SOLUTION}```\n```{tag}\nint main(){{}}\n```\n```\n6\n```"
+    assert program_of(answer, "cpp") == "int main(){}\n"
+
+
 @pytest.mark.parametrize(
-    ("said", "expected", "same"),
+    ("said", "expected", "same", "livecodebench"),
     [
-        ("6\n", "6", True),
-        ("6  \n\n", "6\n", True),
-        ("1  2", "1 2", True),
-        ("6", "7", False),
-        ("1\n2", "1 2", False),
-        ("", "", True),
-        ("", "0", False),
-        ("0.30000000000000004", "0.3", True),
-        ("0.31", "0.3", False),
-        ("1000001.00", "1000000.50", False),
-        ("3.0", "3", False),
-        ("yes", "YES", False),
-        ("nan", "1.0", False),
+        ("6\n", "6", True, True),
+        ("6  \n\n", "6\n", True, True),
+        ("1  2", "1 2", True, True),
+        ("6", "7", False, False),
+        ("1\n2", "1 2", True, False),
+        ("", "", True, True),
+        ("", "0", False, False),
+        ("0.30000000000000004", "0.3", True, False),
+        ("0.31", "0.3", False, False),
+        ("1000001.00", "1000000.50", False, False),
+        ("3.0", "3", True, True),
+        ("05", "5", True, True),
+        ("1e-07", "0.0000001", True, True),
+        ("-0.0", "0.0", True, True),
+        ("1/2", "0.5", False, False),
+        ("True", "1", False, False),
+        ("yes", "YES", False, False),
+        ("nan", "1.0", False, False),
+        ("nan", "nan", True, True),
+        ("0" * 49 + "5", "5", True, True),
+        ("0" * 50 + "5", "5", False, True),
     ],
 )
-def test_when_two_outputs_are_the_same(said, expected, same):
+def test_when_two_outputs_are_equal(said, expected, same, livecodebench):
     assert same_output(said, expected) is same
+    assert same_as_livecodebench(said, expected) is livecodebench
 
 
 BAD = [
     *(None, "null", "[]", "{}", '{"inputs": []}', '{"inputs": ["1"], "outputs": []}', '{"asserts": ["assert ("]}', "{torn"),
     *('{"asserts": [""]}', '{"asserts": ["f(2)"]}', '{"asserts": {"assert f(1)": 1}}', '{"inputs": "12", "outputs": "34"}'),
-    *('{"fn_name": 5, "inputs": [[1]], "outputs": [1]}', '{"fn_name": "f", "inputs": [{"a": 1}], "outputs": [1]}'),
-    '{"setup": "import numpy as np", "asserts": ["assert np.allclose(f(1), 2)"]}',
-    *("import solution\ndef test_a():\n    assert solution.f(1)", "def test_a(tmp_path):\n    assert tmp_path"),
-    "from solution import f\ndef test_a():\n    assert True\nclass TestF:\n    def test_b(self):\n        assert f(1) == 9",
+    '{"fn_name": 5, "inputs": [[1]], "outputs": [1]}',
     *("[" * 100_000, json.dumps({"asserts": ["assert f(1) == " + "+".join("1" * 9000)]})),
     json.dumps({"asserts": ["assert f(1) == " + "-" * 200_000 + "1"]}),
 ]
 DEEP = f'{{"fn_name": "f", "inputs": [[{"[" * 400}{"]" * 400}]], "outputs": [1]}}'
 
 
-def test_arguments_nested_too_deeply_are_unknown_for_ever(route):
+def test_arguments_nested_too_deeply_are_hopeless(route):
     (verdict,) = verdicts_of(route, [Item("x", "code", "def f(a): return 1", test_cases=DEEP)])
     assert verdict.verdict == UNKNOWN and verdict.hopeless and "nested too deeply" in verdict.reason
 
 
 @pytest.mark.parametrize("cases", [*BAD, '{"language": "cobol", "inputs": ["1"], "outputs": ["1"]}'])
-def test_test_cases_that_cannot_be_run_are_unknown_for_ever(route, cases):
+def test_test_cases_that_cannot_be_run_are_hopeless(route, cases):
     with pytest.raises(BadTests):
         suite_of(cases, 10)
     (verdict,) = verdicts_of(route, [Item("x", "code", "print(1)", test_cases=cases)])
     assert verdict.verdict == UNKNOWN and verdict.hopeless and verdict.reason
 
 
-def test_the_first_ten_tests_count_and_the_score_is_the_share():
+def test_only_the_first_ten_tests_count():
     assert len(suite_of(json.dumps({"inputs": ["1"] * 30, "outputs": ["1"] * 30}), 10).tests) == 10
 
 
-def test_scores(route):
+def test_the_score_is_the_share_of_passed_tests(route):
     tests = {"inputs": [str(i) for i in range(10)], "outputs": [str(2 * i) for i in range(10)]}
     nine, half, none = verify(
         route,
@@ -107,12 +145,12 @@ FORMS = {
         "class Solution:\n    def f(self, a):\n        return a * 2",
         {"fn_name": "f", "inputs": [[2]], "outputs": [4]},
     ),
-    "with the usual names at hand": (
+    "with pre-imported names": (
         "from __future__ import annotations\nclass Solution:\n    def f(self, xs: List[int]) -> float:\n"
         "        return max(Counter(xs).values(), default=-inf) * 2 if deque(xs) else pow(2, 3, 5)",
         {"fn_name": "f", "inputs": [[[1, 1, 2]], [[]]], "outputs": [4, 3]},
     ),
-    "a usual name of its own": (
+    "a redefined import": (
         "def gcd(a, b):\n    return (a - b) * 2",
         {"fn_name": "gcd", "inputs": [[9, 3]], "outputs": [12]},
     ),
@@ -130,15 +168,15 @@ FORMS = {
         "def f(a):\n    return a * 2",
         {"setup": "import math", "asserts": ["assert math.isclose(f(0.1), 0.2)"]},
     ),
-    "a builtin of the program's own": (
+    "a redefined builtin": (
         "def sum(a, b):\n    return a + b",
         {"asserts": ["assert sum(1, 2) == 3"]},
     ),
-    "objects of the program's": (
+    "objects of its classes": (
         "class P:\n    def __init__(self, x): self.x = x\ndef f(ps):\n    return sum(p.x for p in ps)",
         {"setup": "a = P(1)\na.x = 5", "asserts": ["assert f([a, P(2)]) == 7", "assert a.x == 5"]},
     ),
-    "asserts by another name": (
+    "asserts under other keys": (
         "def f(a):\n    return a * 2",
         {"call_type": "assert", "fn_name": "f", "assert_case": ["assert f(2) == 4"]},
     ),
@@ -165,7 +203,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_tests_passes_what_is_right_and_fails_what_is_not(route, form):
+def test_every_test_format_passes_right_and_fails_wrong_programs(route, form):
     source, tests = FORMS[form]
     wrong = (
         source.replace("* 2", "* 3")
@@ -180,37 +218,145 @@ def test_every_form_of_tests_passes_what_is_right_and_fails_what_is_not(route, f
     assert not_right.verdict == FAIL
 
 
-def test_a_text_of_test_functions_may_stand_alone(route):
+def test_test_functions_may_be_plain_source(route):
     tests = "from solution import f\n\ndef test_one():\n    assert f(1) == 2\n\ndef test_two():\n    assert f(2) == 4\n"
     sources = ("def f(a):\n    return a * 2", "def f(a):\n    return a + 1")
     right, half = verdicts_of(route, [Item(str(i), "code", each, test_cases=tests) for i, each in enumerate(sources)])
     assert (right.verdict, half.verdict, half.score) == (PASS, FAIL, 0.5)
 
 
-def test_tests_that_import_what_the_sandbox_lacks_cannot_be_told(route):
-    tests = "import pytest\nfrom solution import f\ndef test_one():\n    with pytest.raises(ValueError):\n        f(1)\n"
-    (verdict,) = verdicts_of(route, [Item("x", "code", "def f(a): raise ValueError", test_cases=tests)])
-    assert verdict.verdict == UNKNOWN and verdict.hopeless and "import pytest" in verdict.reason
+PYTEST = {
+    "raises": "import pytest\ndef test_a():\n    with pytest.raises(ValueError):\n        f(-1)",
+    "parametrize": "import pytest\n@pytest.mark.parametrize('x', [1, 2])\ndef test_a(x):\n    assert f(x) == 2 * x",
+    "approx": "from pytest import approx\ndef test_a():\n    assert f(0.1) == approx(0.2)",
+    "a fixture": "import pytest\n@pytest.fixture\ndef three():\n    return 3\ndef test_a(three):\n    assert f(three) == 6",
+    "a folder": "def test_a(tmp_path):\n    p = tmp_path / 'a'\n    p.write_text(str(f(1)))\n    assert p.read_text() == '2'",
+    "output": "def test_a(capsys):\n    print(f(1))\n    assert capsys.readouterr().out == '2\\n'",
+    "a class": "class TestF:\n    def test_a(self):\n        assert f(1) == 2",
+    "unittest": "import unittest\nclass TestF(unittest.TestCase):\n    def test_a(self):\n        self.assertEqual(f(1), 2)",
+    "its own exception": "def test_a():\n    try:\n        g()\n        assert 0\n    except Own:\n        assert f(1) == 2",
+    "input": "def test_a(monkeypatch):\n    monkeypatch.setattr('builtins.input', lambda: '4')\n    assert f(int(h())) == 8",
+}
+
+
+@pytest.mark.parametrize("name", PYTEST)
+def test_what_pytest_offers(route, name):
+    source = "class Own(Exception):\n    pass\ndef g():\n    raise Own\ndef h():\n    return input()\ndef f(x):\n"
+    source += "    if x < 0:\n        raise ValueError\n    return 2 * x"
+    wrong = source.replace("2 * x", "3 * x").replace("raise ValueError", "return x")
+    tests = f"from solution import *\n{PYTEST[name]}\n"
+    right, not_right = verdicts_of(
+        route, [Item(str(i), "code", each, test_cases=tests) for i, each in enumerate((source, wrong))]
+    )
+    assert (right.verdict, not_right.verdict) == (PASS, FAIL), (right.reason, not_right.reason)
+
+
+def test_a_package_that_the_sandbox_lacks_is_named(route):
+    tests = "import no_such_package\nfrom solution import f\ndef test_one():\n    assert f(1) == 1\n"
+    (verdict,) = verdicts_of(route, [Item("x", "code", "def f(a): return a", test_cases=tests)])
+    assert verdict.verdict == UNKNOWN and "no package no_such_package" in verdict.reason
+    (verdict,) = verify(route, ("import no_such_package\nprint(6)", {"inputs": ["3"], "outputs": ["6"]}))
+    assert verdict.verdict == UNKNOWN and "no package no_such_package" in verdict.reason
+
+
+def test_tests_that_are_no_python_fail_every_program_once(route):
+    (verdict,) = verdicts_of(route, [Item("x", "code", "def f(a): return a", test_cases="``\ndef test_a():\n    assert True")])
+    assert verdict.verdict == FAIL and verdict.hopeless and "no Python" in verdict.reason
 
 
 @pytest.mark.parametrize(
-    "check",
+    ("check", "wanted"),
     [
-        "from fractions import Fraction\ndef check(c):\n    assert c(1) == Fraction(1, 2)",
-        "def check(c):\n    assert c(lambda x: x) == 1",
-        "from solution import A\ndef check(c):\n    assert A() == A()",
+        ("from fractions import Fraction\ndef check(c):\n    assert c(1) == Fraction(1, 2)", PASS),
+        ("def check(c):\n    assert c(lambda x: x) == 1", FAIL),
+        ("from solution import A\ndef check(c):\n    assert isinstance(A(), A)", PASS),
     ],
 )
-def test_tests_that_ask_for_what_cannot_leave_the_sandbox_cannot_be_told(route, check):
+def test_what_cannot_leave_the_sandbox_is_compared_inside_where_nothing_can_tamper_with_it(route, check, wanted):
     source = "from fractions import Fraction\nclass A:\n    pass\ndef f(x):\n    return Fraction(1, 2)"
-    (verdict,) = verify(route, (source, {"fn_name": "f", "check": check}))
-    assert verdict.verdict == UNKNOWN and "cannot leave the sandbox" in verdict.reason
+    plain, suspicious = verify(
+        route, (source, {"fn_name": "f", "check": check}), ("import os\n" + source, {"fn_name": "f", "check": check})
+    )
+    assert plain.verdict == wanted
+    assert suspicious.verdict == (UNKNOWN if wanted == PASS else FAIL), suspicious.reason
+
+
+DATA_SETS = {
+    "named arguments": ("def f(a, b): return a - b", {"fn_name": "f", "inputs": [{"a": 5, "b": 3}], "outputs": [2]}, PASS),
+    "rllm's functional": ("class Solution:\n    def f(self, xs: List[int]): return sum(xs)",
+                          {"functional": "def check(c):\n    assert c(xs=[1, 2]) == 3\ncheck(Solution().f)"}, PASS),
+    "another class": ("class Sol:\n    def f(self, x): return 2 * x", {"fn_name": "f", "inputs": [[3]], "outputs": [6]}, PASS),
+    "operations of a class": ("class A:\n    def __init__(s, c): s.c = c\n    def get(s, k): return s.c - k",
+                              {"fn_name": "A", "inputs": [[["A", "get"], [[2], [1]]]], "outputs": [[None, 1]]}, PASS),
+    "a set for a list": ("def f(x): return {2, 1}", {"fn_name": "f", "inputs": [[3]], "outputs": [[1, 2]]}, PASS),
+    "another set for a list": ("def f(x): return {2, 3}", {"fn_name": "f", "inputs": [[3]], "outputs": [[1, 2]]}, FAIL),
+    "a view for a list": ("def f(x): return {1: 1, 2: 2}.keys()", {"fn_name": "f", "inputs": [[3]], "outputs": [[1, 2]]}, PASS),
+    "a generator for a list": ("def f(x):\n    yield 1", {"fn_name": "f", "inputs": [[3]], "outputs": [[1]]}, FAIL),
+    "not a number": ("def f(x): return float('nan')", {"fn_name": "f", "inputs": [[3]], "outputs": [float("nan")]}, PASS),
+    "5,000 digits": ("def f(x): return 10**5000 + x", {"fn_name": "f", "inputs": [[3]], "outputs": [0]}, FAIL),
+    "True is not 1": ("def f(x): return 1", {"asserts": ["assert f(3) is True"]}, FAIL),
+    "a limit of its own": ("while True: pass", {"inputs": [""], "outputs": ["6"], "time_limit": 0.5}, FAIL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_forms_and_values_of_public_data_sets(route, name):
+    source, tests, wanted = DATA_SETS[name]
+    (verdict,) = verify(route, (source, tests))
+    assert verdict.verdict == wanted, verdict.reason
+    assert name != "a limit of its own" or "CPU time limit (0.5 s)" in verdict.reason
+
+
+TAMPERING = {
+    "equal to all": "class A:\n    def __eq__(self, o): return True\ndef f(x): return A()",
+    "equal to all, by type": "A = type('A', (), {'__eq__': lambda *_: True})\ndef f(x): return A()",
+    "by the type of a type": "t = type(int)\nN = '_' * 2\ndef f(x): return t('A', (), {N + 'eq' + N: lambda *_: 1})()",
+    "by an enumeration": "import enum\nA = enum.Enum('A', {'__eq__': lambda *_: 1, 'a': 1})\ndef f(x): return A.a",
+    "a subclass of int": "class A(int):\n    __eq__ = lambda *_: True\ndef f(x): return A(1)",
+    "a number near all": "class A:\n    def __rsub__(self, o): return 0\n    __sub__ = __rsub__\ndef f(x): return A()",
+    "a patched module": "import math\nmath.isclose = lambda *_: True\ndef f(x): return 1",
+    "a patched class": "from collections import Counter\nCounter.most_common = lambda *_: [('a', 9)]\ndef f(x): return 1",
+    "the end of the process": "import os\ndef f(x): os._exit(0)",
+    "builtins": "__builtins__['all'] = lambda _: True\ndef f(x): return 1",
+    "an all that the tests import": "def all(x): return True\ndef f(x): return 1",
+    "an all by another name": "from operator import truth as all\ndef f(x): return 1",
+    "frames": "def f(x):\n    try:\n        1 / 0\n    except Exception as e:\n        return e.__traceback__.tb_frame.f_back",
+    "a formatter": "import string\nF = string.Formatter().get_field('0.__globals__', (f,), {})\ndef f(x): return 1",
+    "names put together": "def f(x): return getattr(f, '__glo' + 'bals__')",
+    "a lookup as a value": "g = getattr\ndef f(x): return g(f, '__globals__')",
+    "evaluated text": "def f(x): return eval('1')",
+    "an empty array": "import numpy as np\ndef f(x): return np.empty(0)",
+}
+
+
+@pytest.mark.parametrize("name", TAMPERING)
+def test_a_program_that_could_tamper_with_tests_in_its_process_is_suspicious(name):
+    tests = "import numpy as np\nfrom solution import *\ndef test_a():\n    assert np.allclose(f(1), 2) and all([f(1) == 2])"
+    assert suspicion(TAMPERING[name], tests)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        FUNCTION,
+        SOLUTION,
+        "import sys\nsys.setrecursionlimit(10**6)\ninput = sys.stdin.readline\nprint(input())",
+        "from collections import deque, Counter\nimport heapq, math\nclass Node:\n    def __init__(self, v):\n"
+        "        self.value, self.next = v, None\n    def __repr__(self):\n        return self.__class__.__name__",
+        "from dataclasses import dataclass\nfrom enum import Enum\nclass C(Enum):\n    A = 1\n"
+        "@dataclass(order=True)\nclass P:\n    x: int",
+        "import re\nP = re.compile('a')\ndef f(x):\n    return type(x).__name__ if isinstance(x, str) else getattr(x, 'n', 0)",
+        "import numpy as np\ndef f(x):\n    return float(np.linalg.norm(np.array(x)))",
+    ],
+)
+def test_ordinary_programs_are_not_suspicious(program):
+    assert suspicion(program, "from solution import f\ndef test_a():\n    assert f(1) == 2") is None
 
 
 CPP = "#include <bits/stdc++.h>\nusing namespace std;\nint main() { long long a, b; cin >> a >> b; %s }"
 RIGHT = {
     "plain": CPP % "cout << a + b << endl;",
-    "no great header": '#include <cstdio>\nint main() { long long a, b; scanf("%lld %lld", &a, &b); printf("%lld", a + b); }',
+    "small header": '#include <cstdio>\nint main() { long long a, b; scanf("%lld %lld", &a, &b); printf("%lld", a + b); }',
     "vectors": CPP % "vector<long long> v{a, b}; cout << accumulate(v.begin(), v.end(), 0LL);",
     "recursion": "int f(int n) { return n ? 1 + f(n - 1) : 0; }\n" + CPP % "cout << f(a) + b;",
     "deep recursion": "int f(int n) { volatile int x = n; return n ? f(n - 1) + (x != n) : 0; }\n"
@@ -249,33 +395,33 @@ def test_cpp_programs_right_and_wrong(route):
     assert {name: by_name[name].reason for name in RIGHT if by_name[name].verdict != PASS} == {}
     assert {name: by_name[name].verdict for name in WRONG if by_name[name].verdict != FAIL} == {}
     assert by_name["does not compile"].reason.startswith("0 of 2 tests passed; does not compile: ")
-    assert "took over 2 s" in by_name["endless"].reason
+    assert "CPU time limit (2 s) exceeded" in by_name["endless"].reason
 
 
-def test_only_what_a_program_mentions_is_imported_for_it():
+def test_only_names_that_a_program_uses_are_imported_for_it():
     assert prelude("def f(xs: List[int]): return Counter(xs), pow(2, 3), lists") == (
         "from collections import Counter\nfrom typing import List\nimport sys\nsys.setrecursionlimit(50000)"
     )
 
 
-def test_a_whole_program_has_the_usual_names_where_its_benchmark_says_so(route):
+def test_a_full_program_gets_imports_if_its_benchmark_says_so(route):
     deep = "def down(n): return n and down(n - 1)\nprint(down(5000) + gcd(4, 6))"
     (verdict,) = verify(route, (deep, {"inputs": [""], "outputs": ["2"], "usual": True}))
     assert verdict.verdict == PASS, verdict.reason
 
 
-def test_a_text_of_digits_is_not_the_number(route):
+def test_a_string_of_digits_is_not_a_number(route):
     tests = json.loads(cases_of([[{"input": "7", "output": '"1488"', "testtype": "functional"}]], {"func_name": "f"}))
     text, number = verify(route, ("def f(n): return '1488'", tests), ("def f(n): return 1488", tests))
     assert (text.verdict, number.verdict) == (PASS, FAIL)
 
 
 @pytest.mark.parametrize(("got", "expected"), [(2, 2.0), (2.0, 2), (True, 1), (1, True), (1, 1 + 1e-12)])
-def test_numbers_are_compared_as_python_does_but_for_rounding(got, expected):
+def test_numbers_are_compared_as_in_python_except_rounding(got, expected):
     assert same(got, expected) and not same(got + 1, expected) and not same(str(got), expected)
 
 
-def test_where_all_tests_count_none_is_run_after_the_first_that_fails():
+def test_if_all_tests_must_pass_the_first_failure_is_the_last_run():
     """The third would pass."""
     tests = json.dumps({"inputs": ["1", "2", "3"], "outputs": ["1", "0", "3"]})
     with closing(CodeVerifier(LIMITS, 1, all_count=True)) as verifier:
@@ -283,12 +429,12 @@ def test_where_all_tests_count_none_is_run_after_the_first_that_fails():
     assert verdict.verdict == FAIL and verdict.reason.startswith("1 of 3")
 
 
-def test_a_whole_program_must_import_what_it_uses(route):
+def test_a_full_program_must_import_what_it_uses(route):
     (verdict,) = verify(route, ("print(gcd(4, 6))", {"inputs": [""], "outputs": ["2"]}))
     assert verdict.verdict == FAIL
 
 
-def test_huge_numbers_count_where_they_are_hashed():
+def test_huge_numbers_are_counted_where_hashed():
     huge = {"i": "0x1"}
     assert hashed({"s": [huge, huge, {"c": ["0x0p+0", "0x0p+0"]}]}) == 3 and hashed([huge, {"t": [huge]}]) == 0
     assert hashed({"s": [{"t": [huge, 5]}]}) == 1 and hashed({"d": [[huge, huge], [1, {"s": [huge]}]]}) == 2

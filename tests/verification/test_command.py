@@ -27,7 +27,7 @@ def write(folder: Path, *rows) -> Path:
     return path
 
 
-def test_it_writes_a_verdict_a_line_in_the_order_of_the_rows(settings, capsys):
+def test_it_writes_one_verdict_per_line_in_row_order(settings, capsys):
     rows = [
         GOOD,
         {**GOOD, "text": "so it is 6"},
@@ -39,9 +39,9 @@ def test_it_writes_a_verdict_a_line_in_the_order_of_the_rows(settings, capsys):
     verdicts = [json.loads(line) for line in (settings / "rows.verdicts.jsonl").open()]
     assert [v["verdict"] for v in verdicts] == ["pass", "fail", "pass", "pass", "unknown"]
     assert [v["line"] for v in verdicts] == [1, 2, 3, 4, 5]
-    told = capsys.readouterr().out
-    assert "math             1 pass       1 fail       0 inconclusive" in told
-    assert "inconclusive 1: no judge is configured; set verify.judge" in told
+    output = capsys.readouterr().out
+    assert "math             1 pass       1 fail       0 inconclusive" in output
+    assert "inconclusive 1: no judge is configured; set verify.judge" in output
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_it_writes_a_verdict_a_line_in_the_order_of_the_rows(settings, capsys):
         ({"category": "other", "text": "x"}, "verify.rules.other: missing"),
     ],
 )
-def test_a_row_that_cannot_be_verified_is_one_line_and_nothing_is_written(settings, row, line):
+def test_an_invalid_row_is_a_one_line_error_and_nothing_is_written(settings, row, line):
     with pytest.raises(SystemExit) as caught:
         command.main(str(write(settings, GOOD, row)))
     assert line in str(caught.value) and "\n" not in str(caught.value)
     assert not list(settings.glob("*.verdicts*"))
 
 
-def test_no_rows_and_no_file_are_named(settings):
+def test_empty_and_missing_files_are_named(settings):
     with pytest.raises(SystemExit, match=r"rows.jsonl: no rows"):
         command.main(str(write(settings)))
     with pytest.raises(SystemExit, match=r"gone.jsonl: no such file"):

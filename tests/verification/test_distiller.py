@@ -17,7 +17,7 @@ from distillery.generation.engine import PROMPT_TOO_LONG, Completion
 from distillery.generation.ledger import Ledger
 from distillery.verification.distiller import Distill, Distiller, trace_rows
 from distillery.verification.verdict import Item, Verdict
-from stages.distill import ask_for
+from stages.distill import ask_for, summary
 from tests.support.builders import make_query
 from tests.support.scripted_engine import ScriptedEngine
 
@@ -27,7 +27,7 @@ LOCK = model_locks.Lock("teacher-t", "path", "revision", True, {})
 
 
 class Equal:
-    """Verifies at once: the answer is the ground truth, or inconclusive where it says `shrug`."""
+    """Verifies at once: compares the answer with the ground truth; `shrug` is inconclusive."""
 
     def __init__(self):
         self.ready = []
@@ -74,7 +74,7 @@ def test_a_query_is_asked_until_it_verifies_or_the_attempts_run_out(tmp_path, ri
     assert len({request.seed for request in engine.asked}) == attempts, "every attempt has a seed of its own"
 
 
-def test_unknown_is_tried_again_apart_from_fails(tmp_path):
+def test_inconclusive_attempts_have_their_own_limit(tmp_path):
     answers = {1: "shrug", 2: "4", 3: "4", 4: "5"}
     rows, _ = distill([make_query()], lambda request: respond(answers[request.attempt]), tmp_path)
     assert [row["verdict"] for row in rows] == [UNKNOWN, FAIL, FAIL, PASS]
@@ -82,7 +82,7 @@ def test_unknown_is_tried_again_apart_from_fails(tmp_path):
     assert [row["verdict"] for row in rows] == [UNKNOWN, UNKNOWN]
 
 
-def test_what_no_response_can_mend_is_asked_once(tmp_path):
+def test_hopeless_queries_are_asked_once(tmp_path):
     rows, engine = distill([make_query(answer=None)], lambda request: respond("shrug"), tmp_path)
     assert len(rows) == len(engine.asked) == 1
 
@@ -93,26 +93,26 @@ def test_many_queries_each_settle_once(tmp_path):
     assert Counter(row["verdict"] for row in rows) == {PASS: 50, FAIL: 50}
 
 
-def test_no_query_is_no_work(tmp_path):
+def test_without_queries_nothing_is_requested(tmp_path):
     rows, engine = distill([], right_on(1), tmp_path)
     assert rows == [] and engine.asked == []
 
 
-def test_a_second_run_asks_for_nothing_and_gives_the_same(tmp_path):
+def test_a_second_run_makes_no_requests_and_gives_the_same(tmp_path):
     queries = [make_query(f"what is {i} ?") for i in range(20)]
     first, _ = distill(queries, right_on(2), tmp_path)
     second, engine = distill(queries, right_on(1), tmp_path)
     assert second == first and engine.asked == []
 
 
-def test_new_queries_alone_are_asked(tmp_path):
+def test_only_new_queries_are_asked(tmp_path):
     queries = [make_query(f"what is {i} ?") for i in range(10)]
     distill(queries, right_on(1), tmp_path)
     _, engine = distill([*queries, make_query("new")], right_on(1), tmp_path)
     assert [request.messages[-1]["content"] for request in engine.asked] == ["new"]
 
 
-def test_a_higher_limit_asks_only_what_was_cut(tmp_path):
+def test_a_higher_limit_repeats_only_truncated_requests(tmp_path):
     queries = [make_query("short"), make_query("long")]
     script = lambda request: respond("5") if request.messages[-1]["content"] == "short" else "<think> " + "la " * 80  # noqa: E731
     distill(queries, script, tmp_path, Distill(1, 0, 4))
@@ -120,14 +120,14 @@ def test_a_higher_limit_asks_only_what_was_cut(tmp_path):
     assert [request.messages[-1]["content"] for request in engine.asked] == ["long"]
 
 
-def test_a_removed_query_asks_for_nothing_and_leaves_no_row(tmp_path):
+def test_a_removed_query_makes_no_requests_and_leaves_no_row(tmp_path):
     queries = [make_query(f"what is {i} ?") for i in range(10)]
     before, _ = distill(queries, right_on(2), tmp_path)
     after, engine = distill(queries[:-1], right_on(2), tmp_path)
     assert engine.asked == [] and after == [row for row in before if row["query_id"] != queries[-1]["id"]]
 
 
-def test_a_mended_verifier_asks_only_for_what_fails_now(tmp_path):
+def test_a_changed_verifier_requests_only_what_now_fails(tmp_path):
     queries = [make_query(f"what is {i} ?") for i in range(10)]
     distill(queries, right_on(1), tmp_path)
 
@@ -144,9 +144,9 @@ def test_a_mended_verifier_asks_only_for_what_fails_now(tmp_path):
     assert sum(row["verdict"] == FAIL for row in rows) == 3
 
 
-def test_generation_goes_on_while_a_slow_verifier_works_and_what_waits_is_bounded(tmp_path):
+def test_generation_continues_with_a_bounded_backlog_while_a_slow_verifier_works(tmp_path):
     class Slow(Equal):
-        """Gives one verdict every tenth turn."""
+        """Gives one verdict every tenth poll."""
 
         turns = 0
 
@@ -165,7 +165,7 @@ def test_generation_goes_on_while_a_slow_verifier_works_and_what_waits_is_bounde
     assert len(distiller.traces) == 60
 
 
-def test_a_prompt_without_room_is_hopeless_and_has_a_row(tmp_path):
+def test_a_too_long_prompt_is_hopeless_and_has_a_row(tmp_path):
     class Refusing(ScriptedEngine):
         def poll(self):
             turn, self.waiting = list(self.waiting), deque()
@@ -178,7 +178,7 @@ def test_a_prompt_without_room_is_hopeless_and_has_a_row(tmp_path):
     assert (row["verdict"], row["text"]) == (UNKNOWN, "") and "99 tokens" in row["reason"]
 
 
-def test_a_dead_engine_is_one_error_and_the_ledger_keeps_what_came(tmp_path):
+def test_a_dead_engine_is_one_error_and_the_ledger_keeps_completions(tmp_path):
     class Dying(ScriptedEngine):
         def poll(self):
             if len(self.asked) > 8:
@@ -212,8 +212,26 @@ def test_how_often_a_query_is_asked(verdicts, max_attempts, max_unknown):
     assert [row["verdict"] for row in rows] == expected
 
 
-def test_rows_come_in_order_whatever_came_first(tmp_path):
+def test_rows_are_sorted_regardless_of_completion_order(tmp_path):
     queries = [make_query(f"what is {i} ?") for i in range(9)]
     rows, _ = distill(list(reversed(queries)), right_on(2), tmp_path / "a")
     assert rows == distill(queries, right_on(2), tmp_path / "b")[0]
     assert [(row["query_id"], row["attempt"]) for row in rows] == sorted((row["query_id"], row["attempt"]) for row in rows)
+
+
+def test_the_summary_counts_and_names_what_is_inconclusive(tmp_path):
+    answers = {"what is 1 ?": "5", "what is 2 ?": "4", "what is 3 ?": "shrug"}
+    scripted = ScriptedEngine(lambda request: respond(answers[request.messages[-1]["content"]]), batch=3)
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    list(distiller.run([make_query(text) for text in answers]))
+    first, second, *inconclusive = summary(distiller, engine)
+    engine.close()
+    assert first.startswith("1 of 3 queries verified") and second.endswith("3 attempts failed")
+    assert inconclusive == ["2 inconclusive: equal: "]
+
+
+def test_the_system_prompt_comes_first_where_there_is_one():
+    query = make_query("what ?")
+    assert [turn["role"] for turn in ask_for(LOCK, SAMPLING, "be brief", query, 1).messages] == ["system", "user"]
+    assert [turn["role"] for turn in ask_for(LOCK, SAMPLING, "", query, 1).messages] == ["user"]

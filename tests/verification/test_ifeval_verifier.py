@@ -111,7 +111,7 @@ def test_the_score_is_the_share_of_constraints_that_hold(route):
         ('[{"id": "keywords:frequency", "kwargs": {"keyword": "a", "frequency": 1, "relation": "around"}}]', "refuses"),
     ],
 )
-def test_constraints_that_no_checker_takes_are_named(route, text, why):
+def test_invalid_constraints_are_named(route, text, why):
     with pytest.raises(ConstraintsError, match=why):
         constraints_of(text)
     (verdict,) = verdicts_of(route, [Item("x", "if", "answer", constraints=text)])
@@ -119,7 +119,7 @@ def test_constraints_that_no_checker_takes_are_named(route, text, why):
 
 
 @pytest.mark.parametrize(("name", "dump"), [("kwargs", False), ("kwargs", True), ("instruction_kwargs", False)])
-def test_constraints_are_read_as_data_sets_have_them(name, dump):
+def test_constraints_are_read_in_the_formats_of_data_sets(name, dump):
     ours = [{"id": "keywords:existence", "kwargs": {"keywords": ["a"]}}]
     kwargs = [{"keywords": ["a"], "num_words": None}]
     theirs = {"instruction_id_list": ["keywords:existence"], name: json.dumps(kwargs) if dump else kwargs}
@@ -127,8 +127,8 @@ def test_constraints_are_read_as_data_sets_have_them(name, dump):
     assert check(json.dumps(ours), "a b") == check(json.dumps(theirs), "a b")
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="IFEval's prompts are not here")
-def test_the_checkers_take_every_constraint_of_ifevals_own_prompts():
+@pytest.mark.skipif(not SHARED.exists(), reason="IFEval's prompts are missing")
+def test_the_checkers_accept_every_constraint_of_ifevals_prompts():
     rows = [json.loads(line) for line in SHARED.open()]
     assert len(rows) == 541
     for row in rows:

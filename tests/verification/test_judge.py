@@ -1,4 +1,4 @@
-"""The judge, over a scripted engine: its strict form, its retry, its failure, and what it may decide."""
+"""The judge over a scripted engine: its strict format, retry, failure, and what it may decide."""
 
 import re
 
@@ -50,11 +50,11 @@ def judge_of(script, tmp_path, engine=None) -> Judge:
         ("Verdict: not yes", YES_OR_NO, None),
     ],
 )
-def test_only_the_last_line_in_its_strict_form_counts(text, form, words):
+def test_only_the_last_line_in_the_strict_format_counts(text, form, words):
     assert read(text, form).words == words
 
 
-def test_an_answer_without_the_form_is_asked_once_more_with_another_seed(tmp_path):
+def test_a_malformed_answer_is_retried_once_with_another_seed(tmp_path):
     asked: list[Request] = []
 
     def script(request):
@@ -72,7 +72,7 @@ def test_an_answer_without_the_form_is_asked_once_more_with_another_seed(tmp_pat
     stubborn.close()
 
 
-def test_answers_cannot_fill_the_prompts_other_holes(tmp_path):
+def test_answers_cannot_fill_other_placeholders(tmp_path):
     engine = ScriptedEngine(lambda request: "Rating: 0")
     judge = judge_of(None, tmp_path, engine)
     judge.ask("science", RATING, Item("x", "science", "{reference}", ground_truth="gold")).result(5)
@@ -80,7 +80,7 @@ def test_answers_cannot_fill_the_prompts_other_holes(tmp_path):
     judge.close()
 
 
-def test_what_the_judge_said_is_kept(tmp_path):
+def test_judge_replies_are_stored(tmp_path):
     item = Item("x", "science", "oxygen", ground_truth="O2")
     for engine in (ScriptedEngine(lambda request: "Rating: 5"), Dead(lambda request: "")):
         judge = judge_of(None, tmp_path, engine)
@@ -88,7 +88,7 @@ def test_what_the_judge_said_is_kept(tmp_path):
         judge.close()
 
 
-def test_a_judge_that_is_down_is_could_not_tell_for_all_and_at_once(tmp_path):
+def test_with_the_judge_down_all_verdicts_are_inconclusive_at_once(tmp_path):
     science = ScienceVerifier(judge_of(None, tmp_path, Dead(lambda request: "")))
     for i in range(3):
         verdict = science.verify(Item("x", "science", f"answer {i}", ground_truth="gold")).result(5)
@@ -113,7 +113,7 @@ def test_science_asks_the_judge_only_where_numbers_do_not_decide(tmp_path, gold,
     assert verdict.score == score and by in verdict.reason
 
 
-def test_science_without_a_judge_cannot_be_told():
+def test_science_without_a_judge_is_inconclusive():
     verdict = ScienceVerifier(None).verify(Item("x", "science", "O2", ground_truth="oxygen")).result(1)
     assert verdict.verdict == UNKNOWN and verdict.hopeless and "verify.judge" in verdict.reason
 
@@ -130,20 +130,20 @@ def pool():
     [
         ("2", r"\boxed{2}", "Verdict: no", PASS, 0),
         ("2", r"\boxed{3}", "Verdict: yes", FAIL, 0),
-        (r"(-\infty,2]", r"\boxed{x\le 2}", "Verdict: yes", PASS, 1),
+        (r"x^2+y", r"\boxed{\text{the square of } x \text{ and } y}", "Verdict: yes", PASS, 1),
         (r"\sqrt{2}", r"\boxed{\sqrt{3}}", "Verdict: no", FAIL, 1),
         ("Paris", "the capital of France", "Verdict: yes", PASS, 1),
         (r"\sqrt{2}", r"\boxed{\sqrt{5}}", "perhaps", UNKNOWN, 2),
     ],
 )
-def test_the_judge_decides_what_mathematics_denies_but_nothing_certain(tmp_path, pool, gold, answer, said, verdict, asked):
+def test_the_judge_decides_only_uncertain_mathematics(tmp_path, pool, gold, answer, said, verdict, asked):
     engine = ScriptedEngine(lambda request: said)
     math = MathVerifier(pool, judge_of(None, tmp_path, engine))
     assert math.verify(Item("x", "math", answer, ground_truth=gold)).result(30).verdict == verdict
     assert len(engine.asked) == asked
 
 
-def test_the_projects_own_prompts_ask_for_the_form_that_is_read():
+def test_the_projects_prompts_ask_for_the_format_that_is_parsed():
     for folder in ("conf/prompts", "mini/prompts"):
         for name in ("math", "science"):
             text = prompt(folder, name)

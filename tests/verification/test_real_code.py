@@ -1,4 +1,4 @@
-"""Reference solutions of MBPP and HumanEval pass, and every mutated one fails. Skipped where the data sets are not here."""
+"""Reference solutions of MBPP and HumanEval pass, and every mutated one fails. Skipped if the data sets are missing."""
 
 import ast
 import gzip
@@ -16,11 +16,11 @@ from distillery.verification.verdict import Item
 from tests.support.builders import LIMITS, verdicts_of, verify_params
 
 SHARED = Path(__file__).resolve().parents[4] / "shared/data"
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.exists(), reason="the data sets are not here")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.exists(), reason="the data sets are missing")]
 
 
 class Mutation(ast.NodeTransformer):
-    """Spoils what the functions return: the ``number``-th return gives something else."""
+    """Replaces the value of the ``number``-th return statement."""
 
     def __init__(self, number: int):
         self.left = number
@@ -64,8 +64,8 @@ def mutants(source: str) -> list[str]:
     return [ast.unparse(Mutation(i).visit(ast.parse(source))) for i in range(returns)]
 
 
-def test_spoilt_solutions_of_mbpp_fail(route):
-    """At least one of each program's mutants is caught by its tests and does not pass."""
+def test_mutated_solutions_of_mbpp_fail(route):
+    """Tests detect at least one mutant of each program, with few exceptions."""
     rows, items = mbpp(), []
     for row in rows:
         spoilt = mutants(row["code"])
@@ -76,7 +76,7 @@ def test_spoilt_solutions_of_mbpp_fail(route):
     without = {str(row["task_id"]) for row in rows if not mutants(row["code"])}
     unseen = {str(row["task_id"]) for row in rows} - seen - without
     print(
-        f"{len(rows)} programs, {len(items)} mutants; {len(without)} programs return nothing; tests see none of {len(unseen)}"
+        f"{len(rows)} programs, {len(items)} mutants; {len(without)} programs return nothing; none is caught in {len(unseen)}"
     )
     assert len(unseen) <= 5, unseen
 

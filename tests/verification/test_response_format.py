@@ -16,11 +16,11 @@ from distillery.verification.response_format import answer_part, split
         ("", (None, None)),
     ],
 )
-def test_only_one_think_part_and_one_answer_part_is_the_form(text, parts):
+def test_the_format_is_one_think_part_and_one_answer_part(text, parts):
     assert split(text) == parts
 
 
-def test_the_answer_part_in_free_form_is_the_last_or_all():
+def test_in_other_formats_the_last_answer_or_all_text_counts():
     assert answer_part("<answer> 1 </answer> no <answer> 2 </answer>") == "2"
     assert answer_part("so it is 2") == "so it is 2"
     assert answer_part("<think> so it is 2") is None

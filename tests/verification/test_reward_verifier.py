@@ -23,13 +23,13 @@ def test_the_score_is_the_sum_of_three_ratings_over_twelve(ratings, score):
     assert verdict_of(ratings, 64).score == score
 
 
-def test_no_number_is_no_verdict():
+def test_nan_or_missing_ratings_are_inconclusive():
     assert verdict_of([4, math.nan, 4], 64).verdict == UNKNOWN
     too_long = verdict_of(None, 64)
     assert too_long.verdict == UNKNOWN and too_long.hopeless and "64 tokens" in too_long.reason
 
 
-def test_groups_hold_every_dialogue_once_within_their_size():
+def test_batches_hold_every_dialogue_once_within_their_size():
     lengths = [5, 100, 7, 7, 300, 1]
     found = by_length(lengths, 256)
     assert sorted(i for group in found for i in group) == list(range(6))
@@ -37,7 +37,7 @@ def test_groups_hold_every_dialogue_once_within_their_size():
 
 
 class Fixed:
-    """A substitute for tokenizer and model: one token per word, and the outputs 1, 4 and 3 for whatever it reads."""
+    """A substitute for tokenizer and model: one token per word, and the outputs 1, 4 and 3 for any input."""
 
     pad_token_id, device = 0, "cpu"
     config = type("Config", (), {})()
@@ -51,7 +51,7 @@ class Fixed:
         return type("Output", (), {"logits": torch.tensor([[1.0, 4.0, 3.0]] * len(input_ids))})()
 
 
-def test_params_say_which_output_is_which(monkeypatch):
+def test_params_map_outputs_to_ratings(monkeypatch):
     monkeypatch.setattr("distillery.verification.reward_verifier.load", lambda *_: (Fixed(), Fixed()))
     lock = model_locks.Lock("reward", "x", "r", True, {})
     dialogues = [[{"role": "user", "content": "a " * words}] for words in (3, 65, 64)]
@@ -60,7 +60,7 @@ def test_params_say_which_output_is_which(monkeypatch):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A sequence classifier of three outputs, all of them 0, with the small world's tokenizer."""
+    """A sequence classifier with three outputs, all of them 0, with the small world's tokenizer."""
     from transformers import Qwen3Config, Qwen3ForSequenceClassification
 
     from mini.judge_data import prompts
@@ -90,7 +90,7 @@ def test_dialogues_are_rated_in_batches_by_a_real_classifier(model):
 
 @pytest.mark.slow
 def test_a_reward_model_that_cannot_load_ends_the_run():
-    """Rather than leave all of chat unverified."""
+    """Instead of leaving all chat unverified."""
     rules = {"other": Rule("reward", 0.9)}
     params = VerifyParams(rules, 2.0, 1, LIMITS, None, SETTINGS)  # type: ignore[arg-type]
     from distillery.verification.config import Roles

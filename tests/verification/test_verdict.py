@@ -1,6 +1,8 @@
 """Verdicts, and the roles that verification settings need."""
 
 import json
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +12,10 @@ from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.config import Sampling, VllmSettings
 from distillery.verification.config import VerifyParams, roles_of
 from distillery.verification.judge import JudgeSettings
+from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict, item_of, scored, unknown
-from tests.support.builders import LIMITS, make_query
+from distillery.verification.verdict_store import Verdicts
+from tests.support.builders import LIMITS, make_query, verify_params
 
 JUDGE = JudgeSettings(VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True), Sampling(0.0, 1.0, 8))
 
@@ -35,12 +39,12 @@ def test_a_certain_fail_stays_certain():
     assert scored("math", 0, "", certain=True).at(0.9).certain and not scored("math", 0, "").at(0.9).certain
 
 
-def test_reasons_are_one_short_line_that_any_table_can_hold():
+def test_reasons_are_one_short_line_of_valid_unicode():
     reason = unknown("code", "two\nlines \ud800 " + "x" * 500).reason
     assert "\n" not in reason and len(reason) == 200 and reason.encode()
 
 
-def test_an_item_is_made_of_a_query_and_knows_its_last_question():
+def test_an_item_has_the_querys_fields_and_last_question():
     query = make_query(
         messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     )
@@ -57,9 +61,26 @@ def test_a_role_with_settings_but_no_model_is_an_error(inside, role):
         roles_of(settings)
 
 
-def test_roles_without_settings_are_not_asked_for(inside):
+def test_roles_without_settings_are_not_loaded(inside):
     lock = {"role": "judge", "id": "path", "revision": "r", "local": True, "files": {}}
     write_json(lock, "models/locks/roles/judge.json")
     found = roles_of(VerifyParams({}, 1.0, 1, LIMITS, JUDGE, None))
     assert found.judge is not None and json.loads(json.dumps(found.judge.id)) == "path" and found.reward is None
     assert roles_of(VerifyParams({}, 1.0, 1, LIMITS, None, None)).judge is None
+
+
+def test_a_verdict_takes_the_seconds_of_its_route_unless_it_has_its_own():
+    assert scored("math", 1, "same").at(1.0, 0.5).seconds == 0.5
+    assert replace(scored("math", 1, "same"), seconds=2.0).at(1.0, 0.5).seconds == 2.0
+
+
+def test_verdicts_that_are_known_are_counted_and_polling_waits(tmp_path):
+    with closing(Router(verify_params(), verdicts=Verdicts("t", tmp_path))) as router:
+        for _ in range(2):
+            start = router.remembered
+            router.submit(Item("a", "math", "5", ground_truth="5"))
+            assert [key for key, _ in router.poll(10.0)] == ["a"]
+        assert (start, router.remembered, router.reached) == (0, 1, 1)
+        router.submit(Item("b", "math", r"$2\sqrt{2}$", ground_truth=r"\sqrt{8}"))
+        assert [key for key, _ in router.poll(60.0)] == ["b"], "one call waits for what a process works on"
+        assert router.poll() == []

@@ -1,4 +1,4 @@
-"""Control groups: limit the memory and the processes of a whole sandbox, where the system lets us create them."""
+"""Control groups: limit the memory, the processes and the CPU of a whole sandbox, where the system lets us create them."""
 
 import os
 import signal
@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 PREFIX = "sandbox-"
+PERIOD = 100_000
+"""Microseconds in which a sandbox may use as many microseconds of CPU: one CPU."""
 
 
 class CgroupError(OSError):
@@ -31,6 +33,7 @@ class Cgroup:
 
     def __init__(self, number: str, memory: int, processes: int):
         self.folders: list[Path] = []
+        self.one_cpu = False
         name = f"{PREFIX}{os.getpid()}-{number}"
         try:
             self.version = 2 if (ROOT / "cgroup.controllers").exists() else 1
@@ -50,6 +53,9 @@ class Cgroup:
         with suppress(OSError):  # where swap is not accounted for
             (self.folders[0] / "memory.memsw.limit_in_bytes").write_text(str(memory))
         self._make(ROOT / "pids" / own("pids") / name, {"pids.max": processes})
+        with suppress(OSError):  # where the CPU controller is not there, or not ours
+            self._make(ROOT / "cpu" / own("cpu") / name, {"cpu.cfs_period_us": PERIOD, "cpu.cfs_quota_us": PERIOD})
+            self.one_cpu = True
 
     def _two(self, name: str, memory: int, processes: int) -> None:
         """Next to our own group, since a group that holds processes cannot have limited children."""
@@ -58,6 +64,10 @@ class Cgroup:
         self._make(parent / name, {"memory.max": memory, "pids.max": processes})
         with suppress(OSError):
             (self.folders[0] / "memory.swap.max").write_text("0")
+        with suppress(OSError):
+            (parent / "cgroup.subtree_control").write_text("+cpu")
+            (self.folders[0] / "cpu.max").write_text(f"{PERIOD} {PERIOD}")
+            self.one_cpu = True
 
     def entrances(self) -> list[str]:
         """The files that a process writes its PID to, to join the group."""
@@ -89,7 +99,7 @@ def sweep() -> None:
     """Removes the groups of runs that were killed. A group's name contains the PID of the process that created it."""
     with suppress(OSError):
         places = [ROOT / own("").parent] if (ROOT / "cgroup.controllers").exists() else []
-        places += [ROOT / name / own(name) for name in ("memory", "pids")] if not places else []
+        places += [ROOT / name / own(name) for name in ("memory", "pids", "cpu")] if not places else []
         for folder in (each for place in places for each in place.glob(f"{PREFIX}*")):
             maker = folder.name.removeprefix(PREFIX).split("-")[0]
             if maker.isdigit() and not Path("/proc", maker).exists():

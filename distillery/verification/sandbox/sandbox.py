@@ -1,81 +1,68 @@
 """The sandbox: programs that a model wrote run here and nowhere else.
 
-One bubblewrap sandbox per program, one child process per test (inside/). What a program can see is the system's /usr and
-the Python that runs this project, read only, an empty /tmp of its own, and no network. What it can give back is data.
+One bubblewrap sandbox per program, one child process per test (inside/). What a program can see is the system's /usr, the
+Python that runs this project and the packages of ``Limits.packages``, read only, an empty /tmp of its own, and no network.
+What it can give back is data.
+
+Where the pipeline runs as root, programs become a user that owns nothing (no user namespace is needed); otherwise, or where
+that is refused, they stay the caller's user in a user namespace. The only other process in there is the server, process 1.
 
 Covered, and tested with hostile programs (tests/verification/sandbox/test_sandbox.py):
 
 - reading the project, home folders, /etc, the environment, other processes; writing anywhere but the sandbox's own /tmp
-- the network, raw devices, mounts, further user namespaces, gaining privileges (no_new_privs, no capabilities)
-- endless loops, fork bombs, unbounded memory, output, files and recursion; daemons that stay behind
+- the network, raw devices, mounts, further namespaces, gaining privileges (no_new_privs, no capabilities)
+- system calls that programs do not need (`seccomp`): tracing, keyrings, io_uring, bpf and so on
+- endless loops, fork bombs, unbounded memory, output, files and recursion; daemons that stay behind; what a test leaves for
+  the next one; load: CPU seconds decide a time-out, and a cgroup gives a sandbox no more than one CPU
 - signals to the server, tracing it, forging its answers, taking over its pipes; faked equality, patched ``json`` or
   builtins, early exits: only inputs go in, and results are compared outside, as data
 
-Not covered: a bug in the kernel reached through a system call (there is no seccomp filter), side channels such as
-timing and load, and, where no cgroup can be made, memory that several processes of one program use together.
+Not covered: a bug in the kernel reached through an allowed system call, side channels such as timing, and, where no cgroup
+can be made, memory that several processes use between two looks of the server, a tenth of a second apart.
 """
 
+import base64
 import compileall
-import json
+import hashlib
+import itertools
 import os
-import select
+import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from distillery.core.config import Positive, PositiveFloat, Section
 from distillery.core.errors import SandboxError
+from distillery.verification.sandbox import seccomp
 from distillery.verification.sandbox.cgroups import Cgroup, CgroupError, sweep
-from distillery.verification.sandbox.inside.values import decode, encode
+from distillery.verification.sandbox.limits import Answer, Limits
+from distillery.verification.sandbox.packages import folders_of
+from distillery.verification.sandbox.session import MEBIBYTE, Session
 
 INSIDE = Path(str(files("distillery.verification.sandbox.inside")))
 """Copied into every sandbox; a change in it is a change of this module's code."""
 OWN_BUBBLEWRAP = Path(sys.prefix) / "bubblewrap" / "usr" / "bin" / "bwrap"
-MEBIBYTE = 2**20
-GRACE = 5.0
-# Settings of the whole machine that /proc offers. Where the pipeline runs as root, a program inside is root too as far as
-# these files' owner goes: `--uid` only renames it. So they are mounted read-only, whoever the caller is. /sys is not mounted.
+# Settings of the whole machine that /proc offers, mounted read-only whoever the caller is. /sys is not mounted.
 KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi")
-STANDARD = ("-std=c++20", "-O2")
+FOREIGN_USERS = (1_900_000_000, 61_184)
+"""First numbers of users that no system hands out, the second for containers that map fewer."""
+USERS = 4_000
+STACK = 512 * 1024
+"""KiB of stack that a main thread may grow to: address space is set aside for it when the server starts."""
+NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+STANDARD = ("-std=c++23", "-O2")
+CONTEST_NAMES = re.compile(r"\b(y0|y1|yn|j0|j1|jn)\b")
+"""Names of math.h that programs for contests use for their own variables."""
 COMPILE_SECONDS, COMPILE_MEMORY = 30.0, 2048
-LARGEST_FRAME = 8 * MEBIBYTE
-__all__ = ["Answer", "Limits", "Sandbox", "SandboxError", "Session", "decode", "encode", "find_bubblewrap"]
-
-
-@dataclass(frozen=True)
-class Limits(Section):
-    """What a program may use."""
-
-    seconds: PositiveFloat
-    """Per test; ten tests together may take three times as long."""
-    memory: Positive
-    """MiB, for the whole program with all its processes."""
-    output: Positive
-    """MiB of output per test."""
-    processes: Positive
-    """Processes and threads at any time."""
-    tests: Positive = 10
-    """How many of its tests are run, the first ones."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a program did: ``status`` is ok, error, timeout, flood or dead; then its output, frame, or why not."""
-
-    status: str
-    output: str = ""
-    frame: Any = None
-    why: str = ""
+COMPILED = 1_000
+"""Executables that are kept, by the hash of their source."""
+__all__ = ["Answer", "Limits", "Sandbox", "SandboxError", "Session", "find_bubblewrap"]
 
 
 def find_bubblewrap() -> str:
@@ -107,21 +94,19 @@ class Sandbox:
         self.bubblewrap = find_bubblewrap()
         self.compiler = find_compiler()
         self.header: Path | None = None
-        self.lock, self.number = threading.Lock(), 0
-        self.cgroups: str | None = None
+        self.lock, self.numbers = threading.Lock(), itertools.count()
+        self.weaknesses: list[str] = []
+        self.packages = folders_of(limits.packages)
         self.folder = Path(tempfile.mkdtemp(prefix="sandbox-"))
+        (self.folder / "compiled").mkdir()
         self.inside = shutil.copytree(INSIDE, self.folder / "inside", ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(self.inside, quiet=2)
+        self.folder.chmod(0o755)  # readable for the user that programs become
         sweep()
         try:
-            cgroup = self._cgroup(self.limits.memory)
-            self.cgroups = f"cgroup version {cgroup.version}"
-            cgroup.remove()
-        except CgroupError as error:
-            self.why_no_cgroup = str(error)
-        try:
-            with self.session():
-                pass
+            self.filter = self._filter()
+            self.cgroups = self._try_cgroups()
+            self.first_user = self._try_users()
         except SandboxError:
             self.close()
             raise
@@ -129,26 +114,27 @@ class Sandbox:
     @property
     def description(self) -> str:
         """One line: what runs programs, and what enforces their limits."""
-        limits = f"{self.limits.memory} MiB, {self.limits.processes} processes, {self.limits.seconds:g} s per test"
-        if self.cgroups:
-            return f"bubblewrap with {self.cgroups}: {limits}"
-        return f"bubblewrap without cgroups ({self.why_no_cgroup}), limits hold each process alone: {limits}"
+        limits = self.limits
+        user = "a user of its own" if self.first_user else "the caller's user, in a user namespace"
+        numbers = f"{limits.memory} MiB, {limits.processes} processes, {limits.seconds:g} CPU s per test"
+        weak = f" ({'; '.join(self.weaknesses)})" if self.weaknesses else ""
+        return f"bubblewrap as {user}, {self.cgroups or 'no cgroup'}{weak}: {numbers}"
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
-    def session(self, language: str = "python") -> Iterator["Session"]:
+    def session(self, limits: Limits | None = None) -> Iterator[Session]:
         """A fresh sandbox for one program; it is gone, with all that ran in it, when the block ends.
 
-        Raises SandboxError where the system has no compiler for the language.
+        ``limits`` replace those of the sandbox. Raises SandboxError where none can be started.
         """
-        if language == "cpp":
-            self._prepare_compiler()
-        memory = self.limits.memory if language == "python" else max(self.limits.memory, COMPILE_MEMORY)
-        cgroup = self._cgroup(memory) if self.cgroups else None
+        limits, number = limits or self.limits, next(self.numbers)
+        user = self.first_user + (os.getpid() + number) % USERS if self.first_user else None
+        cgroup = Cgroup(f"{id(self):x}-{number}", limits.memory * MEBIBYTE, limits.processes) if self.cgroups else None
         try:
-            session = Session(self._start(cgroup), self.limits, self._compile(language))
+            path = ["/packages"] if self.packages else []
+            session = Session(self._start(cgroup, user), limits, user, path, limited=bool(cgroup))
             try:
                 yield session
             finally:
@@ -156,6 +142,30 @@ class Sandbox:
         finally:
             if cgroup:
                 cgroup.remove()
+
+    def load(self, session: Session, source: str, prelude: str, language: str) -> Answer:
+        """Loads a program into a session; C++ is compiled first, in a sandbox of its own, once per source."""
+        if language != "cpp":
+            return session.load(source, prelude)
+        kept = self.folder / "compiled" / hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
+        if not kept.exists():
+            compiled = self._compile(source)
+            if compiled.status != "ok":
+                return compiled
+            if len(list(kept.parent.iterdir())) < COMPILED:
+                kept.write_bytes(compiled.output)
+            return session.load("", executable=base64.b64encode(compiled.output).decode())
+        return session.load("", executable=base64.b64encode(kept.read_bytes()).decode())
+
+    def _compile(self, source: str) -> Answer:
+        self._prepare_compiler()
+        command = [str(self.compiler), *STANDARD, "-w", "-I/include", "/tmp/solution.cpp", "-o", "/tmp/solution"]
+        with self.session(replace(self.limits, memory=max(self.limits.memory, COMPILE_MEMORY), processes=64)) as session:
+            compiled = session.compile(source, command, COMPILE_SECONDS)
+            if "previous declaration" in compiled.why:
+                compiled = session.compile(CONTEST_NAMES.sub(r"solution_\1", source), command, COMPILE_SECONDS)
+        empty = compiled.status == "ok" and not compiled.output
+        return Answer("error", why="the compiler wrote no executable") if empty else compiled
 
     def _prepare_compiler(self) -> None:
         """Precompiles the standard library's all-in-one header, once per run: saves a second per program."""
@@ -169,135 +179,85 @@ class Sandbox:
                 subprocess.run(command, input=b"#include <bits/stdc++.h>", capture_output=True, check=False)
                 self.header = folder
 
-    def _compile(self, language: str) -> list[str] | None:
-        """The command that makes /tmp/solution out of /tmp/solution.cpp, for languages that need one."""
-        if language != "cpp":
+    def _filter(self) -> Path | None:
+        """The file with the filter of system calls, None where there is no libseccomp."""
+        try:
+            data = seccomp.compiled()
+        except SandboxError as error:
+            self.weaknesses.append(f"no filter of system calls: {error}")
             return None
-        return [str(self.compiler), *STANDARD, "-w", "-I/include", "/tmp/solution.cpp", "-o", "/tmp/solution"]
+        path = self.folder / "filter"
+        path.write_bytes(data)
+        return path
 
-    def _cgroup(self, memory: int) -> Cgroup:
-        with self.lock:
-            self.number += 1
-        return Cgroup(f"{id(self):x}-{self.number}", memory * MEBIBYTE, self.limits.processes)
+    def _try_cgroups(self) -> str:
+        try:
+            cgroup = Cgroup(f"{id(self):x}-trial", self.limits.memory * MEBIBYTE, self.limits.processes)
+        except CgroupError as error:
+            self.weaknesses.append(f"{error}; memory is checked ten times a second")
+            return ""
+        cgroup.remove()
+        if not cgroup.one_cpu:
+            self.weaknesses.append("no control of CPU time by cgroups")
+        return f"cgroups of version {cgroup.version}"
 
-    def _command(self) -> list[str]:
+    def _try_users(self) -> int:
+        """The first of the users that programs become, 0 where they stay the caller's. Raises SandboxError where both fail."""
+        for first in FOREIGN_USERS if os.geteuid() == 0 else ():
+            self.first_user = first
+            try:
+                with self.session():
+                    return first
+            except SandboxError:
+                continue
+        self.first_user = 0
+        with self.session():
+            return 0
+
+    def _command(self, user: int | None) -> list[str]:
         python = sys.base_prefix
-        command = [self.bubblewrap, "--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session"]
-        command += ["--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
-        command += ["--ro-bind", "/usr", "/usr"]
+        command = [self.bubblewrap, *NAMESPACES, "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
+        if user:
+            for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_KILL"):
+                command += ["--cap-add", capability]
+        else:
+            command += ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534"]
+        command += ["--hostname", "sandbox", "--ro-bind", "/usr", "/usr"]
         for name in ("lib", "lib64", "bin"):
             command += ["--symlink", f"usr/{name}", f"/{name}"]
         if not python.startswith("/usr/"):
+            for parent in [*reversed(Path(python).parents)][1:]:  # bubblewrap would make them for the caller alone
+                command += ["--perms", "0755", "--dir", str(parent)]
             command += ["--ro-bind", python, python]
+        command += ["--perms", "0755", "--dir", "/packages"]
+        for name, folder in self.packages.items():
+            command += ["--ro-bind", str(folder), f"/packages/{name}"]
         if self.header:
             command += ["--ro-bind", str(self.header), "/include"]
         command += ["--proc", "/proc", *_read_only(KERNEL_SETTINGS)]
-        command += ["--dev", "/dev", "--size", str(MEBIBYTE), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-        command += ["--size", str(64 * MEBIBYTE), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+        command += ["--dev", "/dev", "--perms", "1777", "--size", str(MEBIBYTE), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+        command += ["--perms", "1777", "--size", str(64 * MEBIBYTE), "--tmpfs", "/tmp", "--chdir", "/tmp"]
         command += ["--ro-bind", str(self.inside), "/inside", "--remount-ro", "/"]
         return [*command, os.path.realpath(sys._base_executable), "-I", "-S", "-B", "-X", "utf8", "/inside"]  # type: ignore[attr-defined]
 
-    def _start(self, cgroup: Cgroup | None) -> "subprocess.Popen[bytes]":
-        command = self._command()
-        if cgroup:
-            enter = 'while [ "$1" != -- ]; do echo $$ > "$1" || exit 97; shift; done; shift; exec "$@"'
-            command = ["/bin/sh", "-c", enter, "sandbox", *cgroup.entrances(), "--", *command]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={}, start_new_session=True)
-
-
-class Session:
-    """One program's sandbox. Every method answers in time: what does not answer is killed, and the answer says so."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", limits: Limits, compile: list[str] | None):
-        self.process, self.limits, self.compile = process, limits, compile
-        if self._receive(GRACE + 10) != {"status": "ready"}:
-            self.end()
-            said = (process.stderr.read() if process.stderr else b"").decode("utf-8", "replace").strip()
-            raise SandboxError(f"no sandbox could be started: {said or 'no answer'}; is `unshare --user` allowed here?")
-
-    def load(self, source: str, prelude: str = "") -> Answer:
-        """Loads the program, and imports to run before it; C++ is compiled. The answer says whether it is ok."""
-        limits = self._limits(self.limits.seconds)
-        if self.compile:
-            limits = self._limits(COMPILE_SECONDS) | {"memory": COMPILE_MEMORY * MEBIBYTE}
-        request = {"op": "load", "source": source, "prelude": prelude, "compile": self.compile, "limits": limits}
-        return self._ask(request, limits["seconds"])
-
-    def run(self, stdin: str, seconds: float) -> Answer:
-        """Runs the whole program on one input."""
-        request = {"op": "run", "input": stdin, "limits": self._limits(seconds), "largest": self.limits.output * MEBIBYTE}
-        return self._ask(request, seconds)
-
-    def open(self, names: list[str], seconds: float) -> Answer:
-        """Loads the program's functions in a child that `tell` talks to until `close`; the frame says what ``names`` are."""
-        return self._open({"names": names}, seconds)
-
-    def open_tests(self, tests: str, names: dict[str, Any], entry: tuple[str, ...], seconds: float) -> Answer:
-        """Readies tests whose functions ``names`` are answered from outside; ``entry`` is a function of theirs to call."""
-        return self._open({"tests": tests, "names": names, "entry": entry}, seconds)
-
-    def tell(self, message: Any, seconds: float) -> Answer:
-        """Hands a message to the open child; its next one is the answer's ``frame``."""
-        return self._ask({"op": "tell", "message": message, "largest": LARGEST_FRAME}, seconds)
-
-    def close(self) -> None:
-        self._ask({"op": "close"}, 0.0)
-
-    def end(self) -> None:
-        """Kills the sandbox; the kernel then kills all that is in its process namespace."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                pipe.close()
-
-    def _open(self, request: dict[str, Any], seconds: float) -> Answer:
-        return self._ask({"op": "open", "limits": self._limits(seconds), "largest": LARGEST_FRAME} | request, seconds)
-
-    def _limits(self, seconds: float) -> dict[str, Any]:
-        return {
-            "seconds": seconds,
-            "memory": self.limits.memory * MEBIBYTE,
-            "file": 64 * MEBIBYTE,
-            "processes": self.limits.processes,
-        }
-
-    def _ask(self, request: dict[str, Any], seconds: float) -> Answer:
+    def _start(self, cgroup: Cgroup | None, user: int | None) -> "subprocess.Popen[bytes]":
+        """Bubblewrap, started by a shell that joins the cgroup and raises the stack's limit, which a server cannot do later."""
+        enter = f"ulimit -S -s {STACK} 2>/dev/null || ulimit -S -s $(ulimit -H -s); "
+        enter += 'while [ "$1" != -- ]; do echo $$ > "$1" || exit 97; shift; done; shift; exec "$@"'
+        command, opened = self._command(user), list[int]()
+        if self.filter:
+            file = os.open(self.filter, os.O_RDONLY)
+            command, opened = [command[0], "--seccomp", str(file), *command[1:]], [file]
         try:
-            self._send(json.dumps(request).encode(), seconds + GRACE)
-        except (BrokenPipeError, TimeoutError):
-            return Answer("dead", why="the program brought its sandbox down")
-        answer = self._receive(seconds + GRACE)
-        if answer is None:
-            return Answer("dead", why="the program brought its sandbox down")
-        return Answer(answer["status"], answer.get("output", ""), answer.get("frame"), printable(answer.get("why", "")))
-
-    def _send(self, data: bytes, seconds: float) -> None:
-        assert self.process.stdin
-        pipe, data, deadline = self.process.stdin.fileno(), struct.pack(">I", len(data)) + data, time.monotonic() + seconds
-        os.set_blocking(pipe, False)
-        while data:
-            if not select.select([], [pipe], [], max(deadline - time.monotonic(), 0))[1]:
-                raise TimeoutError
-            data = data[os.write(pipe, data[: 1 << 16]) :]
-
-    def _receive(self, seconds: float) -> dict[str, Any] | None:
-        assert self.process.stdout
-        pipe, got, deadline = self.process.stdout.fileno(), bytearray(), time.monotonic() + seconds
-        size = 4
-        while len(got) < size:
-            if not select.select([pipe], [], [], max(deadline - time.monotonic(), 0))[0]:
-                return None
-            piece = os.read(pipe, 1 << 20)
-            if not piece:
-                return None
-            got += piece
-            if len(got) >= 4:
-                size = 4 + struct.unpack(">I", got[:4])[0]
-        return json.loads(bytes(got[4:]))
-
-
-def printable(text: str, most: int = 200) -> str:
-    """A program's output, shortened to one line for a table."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[-most:]
+            return subprocess.Popen(
+                ["/bin/sh", "-c", enter, "sandbox", *(cgroup.entrances() if cgroup else ()), "--", *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={},
+                start_new_session=True,
+                pass_fds=opened,
+            )
+        finally:
+            for file in opened:
+                os.close(file)

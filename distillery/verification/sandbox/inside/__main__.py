@@ -1,89 +1,162 @@
-"""Starts one child process per test, relays its output, and kills it and all that it left behind.
+"""Starts one child process per test, relays what it says, and kills it and all that it left behind.
 
-It reads frames (four bytes of length, then JSON) from standard input and answers each with one on standard output.
-Nobody else can write there: children have neither pipe, and this process cannot be traced or opened through /proc
-(``PR_SET_DUMPABLE`` 0). Only inputs arrive here, never an expected output, so nothing that a program does in here can
-make a wrong answer right.
+It reads requests from standard input (four bytes of length, then JSON) and answers each on standard output: four bytes of
+length, four bytes of the header's length, the header as JSON, then what the program said, as it said it. Nobody else can
+write there: children have neither pipe. It is process 1 of the sandbox, so that no other one of the caller's user is in
+there, and cannot be traced or opened through /proc (``PR_SET_DUMPABLE`` 0). Where the pipeline runs as root, children
+become the user that it names. Only inputs arrive here, never an expected output, so nothing that a program does in here
+can make a wrong answer right.
 """
 
+import base64
+import contextlib
 import ctypes
+import fcntl
+import json
 import os
 import signal
+import stat
+import struct
+import sys
+import threading
 from pathlib import Path
 
 from children import Child
 from programs import be_functions, be_program
 from stand_ins import be_tests
-from values import receive, send, write_all
+from together import be_together
+from values import receive, write_all
 
 PR_SET_DUMPABLE = 4
+THREAD_STACK = 16 * 2**20
+"""Stack of a Python thread, unless a program sets another; the system's default is that of the main thread, which is huge."""
+LARGEST_BINARY = 64 * 2**20
 
 
 class Server:
     """Answers one request after the other: ``load``, then ``run``, or ``open``, ``tell`` ... and ``close``."""
 
     def __init__(self):
+        self.uid, self.packages = 0, ""
         self.source = self.prelude = ""
-        self.command: list[str] = []
+        self.binary: int | None = None
         self.child: Child
 
-    def load(self, request):
-        """Takes a program; C++ is compiled by the command that comes with it."""
-        self.source, self.prelude = request["source"], request["prelude"]
-        if command := request["compile"]:
-            Path("/tmp/solution.cpp").write_text(self.source, encoding="utf-8", errors="replace")
-            child = Child(lambda *_: os.execve(command[0], command, {"PATH": "/usr/bin"}), request["limits"])
-            ended = child.collect(1 << 16)
+    def start(self, request):
+        """Sets the user that programs become, and tries whether it can be become and can read Python's library."""
+        self.uid = request["uid"]
+        sys.path += request["path"]
+        os.environ.update(request["environment"])
+
+        def trial(*_):
+            import decimal  # noqa: F401
+
+        child = Child(trial, request["limits"], self.uid)
+        try:
+            return child.collect(1 << 16)
+        finally:
             child.end()
-            self.command = ["/tmp/solution"]
-            return ended
-        return {"status": "ok"}
+
+    def load(self, request):
+        """Takes a program, its source or an executable."""
+        self.source, self.prelude = request["source"], request["prelude"]
+        if executable := request["executable"]:
+            self.binary = read_only(base64.b64decode(executable))
+        return {"status": "ok"}, b""
+
+    def compile(self, request):
+        """Compiles a source; the executable is what is said."""
+        command, uid = request["command"], self.uid
+
+        def body(*_):
+            Path("/tmp/solution.cpp").write_text(request["source"], encoding="utf-8", errors="replace")
+            os.dup2(2, 1)
+            os.execve(command[0], command, {"PATH": "/usr/bin"})
+
+        child = Child(body, request["limits"], uid)
+        try:
+            header, _ = child.collect(1 << 16)
+            return header, read_file("/tmp/solution") if header["status"] == "ok" else b""
+        finally:
+            child.end()
 
     def run(self, request):
         """One test by standard input and output."""
         stdin = os.memfd_create("input")
         write_all(stdin, request["input"].encode("utf-8", "surrogatepass"))
         os.lseek(stdin, 0, os.SEEK_SET)
-        child = Child(self.become_program, request["limits"], stdin)
+        inherited = () if self.binary is None else (self.binary,)
+        child = Child(self.become_program, request["limits"], self.uid, stdin, inherited)
         try:
             return child.collect(request["largest"])
         finally:
             child.end()
 
-    def become_program(self, *_pipes):
+    def become_program(self, _reader, _writer, executable=None):
         """The child's body: executes the compiled program, or interprets the source."""
-        if self.command:
-            os.execv(self.command[0], self.command)
+        if executable is not None:
+            os.execve(executable, ["solution"], {"PATH": "/usr/bin"})
         be_program(self.source, self.prelude)
 
     def open(self, request):
         """A child that handles several messages: the program's functions, or tests that call another sandbox's."""
         tests = request.get("tests")
         if tests is None:
-            self.child = Child(lambda *pipes: be_functions(self.source, self.prelude, *pipes), request["limits"])
-            return self.child.exchange({"names": request["names"]}, request["largest"])
-        self.child = Child(lambda *pipes: be_tests(tests, request["names"], request["entry"], *pipes), request["limits"])
-        return {"status": "ok"}
+            self.child = Child(lambda *pipes: be_functions(self.source, self.prelude, *pipes), request["limits"], self.uid)
+            return self.child.exchange(json.dumps({"names": request["names"]}).encode(), request["largest"])
+        if request["together"]:
+            source, prelude, most = self.source, self.prelude, request["most"]
+            self.child = Child(lambda *pipes: be_together(source, prelude, tests, most, *pipes), request["limits"], self.uid)
+            return {"status": "ok"}, b""
+        names, entry = request["names"], request["entry"]
+        self.child = Child(lambda *pipes: be_tests(tests, names, entry, *pipes), request["limits"], self.uid)
+        return {"status": "ok"}, b""
 
     def tell(self, request):
-        return self.child.exchange(request["message"], request["largest"])
+        return self.child.exchange(request["message"].encode(), request["largest"])
 
     def close(self, request):
         self.child.end()
-        return {"status": "ok"}
+        return {"status": "ok"}, b""
+
+
+def read_only(data):
+    """A file in memory that nobody can change, opened for reading."""
+    file = os.memfd_create("solution", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    write_all(file, data)
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    again = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(file)
+    return again
+
+
+def read_file(path):
+    """A file that a child wrote; nothing where it left no plain one."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(file, "rb") as opened:
+            if stat.S_ISREG(os.fstat(file).st_mode):
+                return opened.read(LARGEST_BINARY)
+    return b""
+
+
+def answer(header, payload):
+    head = json.dumps(header).encode()
+    write_all(1, struct.pack(">II", 4 + len(head) + len(payload), len(head)) + head + payload)
 
 
 def main():
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    threading.stack_size(THREAD_STACK)
     server = Server()
-    send(1, {"status": "ready"})
+    answer({"status": "ready"}, b"")
     while True:
         try:
             request = receive(0)
         except EOFError:
             return
-        send(1, getattr(server, request["op"])(request))
+        answer(*getattr(server, request["op"])(request))
 
 
 if __name__ == "__main__":

@@ -2,40 +2,108 @@
 
 import contextlib
 import ctypes
-import json
 import os
 import resource
 import select
+import shutil
 import signal
 import struct
 import sys
 import time
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+TICK = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+WRITABLE = ("/tmp", "/dev/shm")
+UNLIMITED = resource.RLIM_INFINITY
+
+
+def become(uid):
+    """Changes to another user for good; does nothing where the sandbox runs as a plain user."""
+    if uid:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
 
 
 def confine(limits):
     """Limits of one child; the sandbox and its cgroup enforce what these cannot."""
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for name, value in (
-        ("AS", limits["memory"]),
-        ("CPU", limits["seconds"] + 1),
-        ("FSIZE", limits["file"]),
-        ("NPROC", limits["processes"]),
-        ("STACK", limits["memory"] // 4),
-        ("NOFILE", 64),
-        ("CORE", 0),
+    seconds = int(limits["seconds"]) + 1
+    for name, soft, hard in (
+        ("AS", limits["address_space"], limits["address_space"]),
+        ("CPU", seconds, seconds),
+        ("FSIZE", limits["file"], limits["file"]),
+        ("NPROC", limits["processes"], limits["processes"]),
+        ("STACK", limits["memory"], UNLIMITED),  # programs for contests raise it themselves
+        ("NOFILE", 64, 64),
+        ("CORE", 0, 0),
     ):
-        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (int(value), int(value)))
+        limit = getattr(resource, "RLIMIT_" + name)
+        allowed = resource.getrlimit(limit)[1]
+        if allowed != UNLIMITED:
+            soft, hard = (allowed if value == UNLIMITED else min(value, allowed) for value in (soft, hard))
+        resource.setrlimit(limit, (int(soft), int(hard)))
+
+
+def others():
+    """The folders of all processes in the sandbox but this one."""
+    return [path for path in Path("/proc").iterdir() if path.name.isdigit() and int(path.name) != os.getpid()]
+
+
+def statistics(process):
+    """CPU seconds of a process with the children that it waited for, and its resident bytes; zeros once it is gone."""
+    try:
+        fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0, 0
+    return sum(map(int, fields[11:15])) / TICK, int(fields[21]) * PAGE
+
+
+def reaped():
+    """CPU seconds of all children that have been waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+class Clock:
+    """What a test has used: CPU seconds decide, the wall clock only ends what waits or gets no CPU."""
+
+    def __init__(self, limits):
+        self.limits, self.before = limits, reaped()
+        self.deadline = time.monotonic() + limits["backstop"]
+        self.next, self.cpu, self.over = 0.0, 0.0, ""
+
+    def look(self):
+        """Seconds to wait until the next look; ``over`` says which limit is reached."""
+        now = time.monotonic()
+        if now >= self.next:
+            found = [statistics(process) for process in others()]
+            self.cpu = sum(cpu for cpu, _ in found) + reaped() - self.before
+            if self.cpu > self.limits["seconds"]:
+                self.over = "timeout"
+            elif sum(size for _, size in found) > self.limits["resident"]:
+                self.over = "memory"
+            elif now > self.deadline:
+                self.over = "stalled"
+            self.next = now + min(max((self.limits["seconds"] - self.cpu) / 2, 0.01), 0.1)
+        return max(self.next - now, 0.001)
+
+    def ended(self):
+        """The same for a child that has ended and was waited for."""
+        self.next = 0.0
+        self.look()
+        return self.over if self.over == "timeout" else ""
 
 
 class Child:
-    """One test's process, its pipes and its deadline."""
+    """One test's process, its pipes and its clock."""
 
-    def __init__(self, body, limits, stdin=None):
-        """Forks; ``body(reader, writer)`` runs in the child, whose standard output and error come back through pipes."""
-        self.deadline = time.monotonic() + limits["seconds"]
+    def __init__(self, body, limits, uid, stdin=None, inherited=()):
+        """Forks; ``body(reader, writer, *inherited)`` runs in the child, whose outputs come back through pipes."""
+        self.clock, self.uid = Clock(limits), uid
         to_child, self.writer = os.pipe()
         self.reader, from_child = os.pipe()
         self.output, output = os.pipe()
@@ -43,30 +111,31 @@ class Child:
         ours = (self.writer, self.reader, self.output, self.errors)
         self.pid = os.fork()
         if self.pid == 0:
-            self._become(body, limits, stdin, (to_child, from_child), (output, errors))
+            self._become(body, limits, stdin, (to_child, from_child, *inherited), (output, errors))
         for fd in (to_child, from_child, output, errors, *(() if stdin is None else (stdin,))):
             os.close(fd)
         for fd in ours:
             os.set_blocking(fd, False)
         self.fds = list(ours)
 
-    def _become(self, body, limits, stdin, control, outputs):
+    def _become(self, body, limits, stdin, kept, outputs):
         code = 1
         try:
-            keep = [os.dup(fd) for fd in control]
+            keep = [os.dup(fd) for fd in kept]
             inlet = os.open("/dev/null", os.O_RDONLY) if stdin is None else stdin
             for place, fd in enumerate((inlet, *outputs)):
                 os.dup2(fd, place)
-            low, high = sorted(keep)
-            for first, last in ((3, low), (low + 1, high), (high + 1, 256)):
-                os.closerange(first, last)
+            for fd in set(range(3, 256)) - set(keep):
+                with contextlib.suppress(OSError):
+                    os.close(fd)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            become(self.uid)
             confine(limits)
             body(*keep)
-            sys.stdout.flush()
+            flush()
             code = 0
         except SystemExit as error:
-            sys.stdout.flush()
+            flush()
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
         except BaseException as error:
             lines = (type(error).__name__, ": ", str(error)[:500])
@@ -74,18 +143,15 @@ class Child:
         finally:
             os._exit(code & 255)
 
-    def left(self):
-        return self.deadline - time.monotonic()
-
-    def exchange(self, message, largest):
-        """Hands a message to the child and waits for its next one; a status where none comes."""
-        data = json.dumps(message).encode()
+    def exchange(self, data, largest):
+        """Hands a message to the child and waits for its next one: how it ended, and the message's bytes."""
         data, got = struct.pack(">I", len(data)) + data, b""
         while True:
-            if self.left() <= 0:
-                return {"status": "timeout"}
+            wait = self.clock.look()
+            if self.clock.over:
+                return self.done(self.clock.over)
             said = [fd for fd in (self.reader, self.output, self.errors) if fd in self.fds]
-            ready = select.select(said, [self.writer] if data else [], [], self.left())
+            ready = select.select(said, [self.writer] if data else [], [], wait)
             try:
                 if self.writer in ready[1]:
                     data = data[os.write(self.writer, data[: 1 << 16]) :]
@@ -102,21 +168,19 @@ class Child:
                     os.close(fd)
             size = struct.unpack(">I", got[:4])[0] if len(got) >= 4 else 0
             if size > largest:
-                return {"status": "flood"}
+                return self.done("flood")
             if len(got) >= 4 + size and len(got) >= 4:
-                try:
-                    return {"status": "ok", "frame": json.loads(got[4 : 4 + size])}
-                except (ValueError, RecursionError):
-                    return {"status": "error", "why": "an answer that is no answer"}
+                return self.done("ok", payload=got[4 : 4 + size])
 
     def collect(self, largest):
-        """Reads the child's output to its end: its text and how the child ended."""
+        """Reads the child's output to its end: how the child ended, and its output."""
         texts = {self.output: bytearray(), self.errors: bytearray()}
         while texts.keys() & set(self.fds):
-            if self.left() <= 0:
-                return {"status": "timeout"}
+            wait = self.clock.look()
+            if self.clock.over:
+                return self.done(self.clock.over)
             open_ = [fd for fd in texts if fd in self.fds]
-            for fd in select.select(open_, [], [], self.left())[0]:
+            for fd in select.select(open_, [], [], wait)[0]:
                 piece = os.read(fd, 1 << 16)
                 texts[fd] += piece
                 if fd == self.errors:
@@ -125,43 +189,100 @@ class Child:
                     self.fds.remove(fd)
                     os.close(fd)
             if len(texts[self.output]) > largest:
-                return {"status": "flood"}
-        ended = self.death(texts[self.errors])
-        return ended | {"output": texts[self.output].decode("utf-8", "replace")}
+                return self.done("flood")
+        header, _ = self.death(texts[self.errors])
+        return header, bytes(texts[self.output])
 
     def death(self, said=b""):
         """How the child ended, once its pipes are closed; it may still linger."""
-        while self.left() > 0:
+        while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 break
+            self.clock.look()
+            if self.clock.over:
+                return self.done(self.clock.over)
             time.sleep(0.001)
-        else:
-            return {"status": "timeout"}
         code = os.waitstatus_to_exitcode(status)
+        if over := self.clock.ended():
+            return self.done(over)
         if code == 0:
-            return {"status": "ok"}
+            return self.done("ok")
         if self.errors in self.fds and not said:
             with contextlib.suppress(OSError):
                 said = os.read(self.errors, 2000)
         why = said.decode("utf-8", "replace").strip() or (f"signal {-code}" if code < 0 else f"exit code {code}")
-        return {"status": "error", "why": why[-300:]}
+        return self.done("error", why[-300:])
 
     def gone(self):
         """How the child ended where an answer was expected: an error, whatever its exit status."""
-        ended = self.death()
-        return {"status": "error", "why": "the program ended without an answer"} if ended["status"] == "ok" else ended
+        header, payload = self.death()
+        return self.done("error", "the program ended without an answer") if header["status"] == "ok" else (header, payload)
+
+    def done(self, status, why="", payload=b""):
+        return {"status": status, "why": why, "cpu": round(self.clock.cpu, 3)}, payload
 
     def end(self):
-        """Kills the child and all its descendants, detached ones included; none is left when this returns."""
+        """Kills the child and all its descendants, detached ones included, and deletes the files that they left."""
         for fd in self.fds:
             os.close(fd)
-        for _ in range(200):
-            try:
-                os.kill(-1, signal.SIGKILL)
-            except ProcessLookupError:
-                break
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            time.sleep(0.0005)
+        kill_all()
+        clean(self.uid)
+
+
+def flush():
+    with contextlib.suppress(AttributeError, ValueError):  # a program may have closed or replaced it
+        sys.stdout.flush()
+
+
+def kill_all():
+    for _ in range(2000):
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.0005)
+    sys.exit("processes cannot be killed")
+
+
+def clean(uid):
+    """Empties what a program can write to, as the program's own user; the sandbox ends where that fails."""
+    if empty():
+        return
+    pid = os.fork()
+    if pid == 0:
+        become(uid)
+        for folder in WRITABLE:
+            for entry in list(os.scandir(folder)):
+                remove(entry)
+        os._exit(0)
+    deadline = time.monotonic() + 5
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        if time.monotonic() > deadline:
+            sys.exit("files cannot be deleted")
+        time.sleep(0.0005)
+    if not empty():
+        sys.exit("files cannot be deleted")
+
+
+def empty():
+    return not any(next(os.scandir(folder), None) for folder in WRITABLE)
+
+
+def remove(entry):
+    if entry.is_dir(follow_symlinks=False):
+        open_up(entry.path)
+        shutil.rmtree(entry.path)
+    else:
+        Path(entry.path).unlink()
+
+
+def open_up(folder):
+    """Lets their owner into directories that a program has closed."""
+    Path(folder).chmod(0o700)
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            open_up(entry.path)

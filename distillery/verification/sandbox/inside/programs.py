@@ -12,13 +12,18 @@ from values import decode, encode, receive, send
 
 OPERATIONS: dict[str, Any] = {each.__name__: each for each in (len, iter, next, str, repr, bool)}
 OPERATIONS |= {each.__name__: each for each in (operator.getitem, operator.setitem, operator.delitem)}
+ARITHMETIC = {
+    name: getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "neg", "abs")
+}
+ARITHMETIC |= {"and": operator.and_, "or": operator.or_, "xor": operator.xor}
+VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 def program(source, name, prelude=""):
     """Runs a program's text, after the imports of ``prelude``, as a module of that name; returns its namespace."""
     vars(builtins).update(exit=sys.exit, quit=sys.exit)
     module = types.ModuleType(name)
-    module.__dict__["__builtins__"] = __builtins__
+    module.__dict__.update(__builtins__=__builtins__, __file__="/tmp/solution.py")
     sys.modules[name] = module
     exec(prelude, module.__dict__)
     exec(compile(source, "solution.py", "exec"), module.__dict__)
@@ -28,6 +33,7 @@ def program(source, name, prelude=""):
 def be_program(source, prelude):
     """A whole program that reads standard input and writes standard output, and ends as it would under the interpreter."""
     sys.argv = ["solution.py"]
+    sys.set_int_max_str_digits(0)
     try:
         program(source, "__main__", prelude)
     finally:
@@ -48,10 +54,28 @@ def finish():
 
 
 def find(namespace, name):
-    """A function by its name, of the module or of its class Solution."""
+    """A function by its name, of the module, or a method of its class Solution or else of another class of it."""
     if name in namespace:
         return namespace[name]
-    return getattr(namespace["Solution"](), name)
+    own = [
+        each for each in namespace.values() if isinstance(each, type) and each.__module__ == "solution" and name in vars(each)
+    ]
+    return getattr(namespace.get("Solution", own[-1] if own else None)(), name)
+
+
+def operate(kind, operations, arguments):
+    """LeetCode's tests of a class: the results of its constructor and then its methods, None for the constructor."""
+    made = kind(*arguments[0])
+    return [None, *(getattr(made, name)(*given) for name, given in zip(operations[1:], arguments[1:], strict=True))]
+
+
+def call_of(target, arguments, named):
+    """Calls a function; a class with operations in LeetCode's form is constructed and they are called."""
+    lists = len(arguments) == 2 and all(isinstance(each, list) and each for each in arguments)
+    if isinstance(target, type) and lists and arguments[0][0] == target.__name__:
+        return operate(target, *arguments)
+    value = target(*arguments, **named)
+    return [*value] if isinstance(value, VIEWS) else value  # type: ignore[misc]
 
 
 def be_functions(source, prelude, reader, writer):
@@ -60,6 +84,7 @@ def be_functions(source, prelude, reader, writer):
     The first message asks what some names are in the program: functions and classes, or values.
     """
     names = receive(reader)["names"]
+    sys.set_int_max_str_digits(0)
     namespace, handles = program(source, "solution", prelude), list[Any]()
     send(writer, {name: describe(namespace[name], handles) for name in names if name in namespace})
     while True:
@@ -74,9 +99,11 @@ def be_functions(source, prelude, reader, writer):
                 value = getattr(handles[call["on"]], call["get"])
             elif "apply" in call:
                 value = OPERATIONS[call["apply"]](handles[call["on"]], *arguments)
+            elif "arithmetic" in call:
+                value = ARITHMETIC[call["arithmetic"]](handles[call["on"]], *arguments)
             else:
                 target = handles[call["on"]] if "on" in call else find(namespace, call["fn"])
-                value = target(*arguments, **named)
+                value = call_of(target, arguments, named)
             answer = {"value": encode(value, handles), "args": [encode(argument, handles) for argument in arguments]}
         except Exception as error:
             answer = {"error": type(error).__name__, "message": str(error)[:200]}

@@ -6,7 +6,7 @@ import sys
 import types
 from typing import Any
 
-from programs import OPERATIONS
+from programs import ARITHMETIC, OPERATIONS
 from values import decode, encode, receive, send
 
 
@@ -45,8 +45,22 @@ def _through(name):
     return lambda self, *arguments: self._ask({"on": self._number, "apply": name}, *arguments)
 
 
+def _computed(name):
+    """An operator of the program's object. A plain result could be faked, so that only a further object is accepted."""
+
+    def apply(self, *arguments):
+        value = self._ask({"on": self._number, "arithmetic": name}, *arguments)
+        if not isinstance(value, Handle):
+            raise Unsupported("an object of the program's is computed with")
+        return value
+
+    return apply
+
+
 for _name in OPERATIONS:
     setattr(Handle, f"__{_name}__", _through(_name))
+for _name in ARITHMETIC:
+    setattr(Handle, f"__{_name}__", _computed(_name))
 
 
 class Elsewhere:

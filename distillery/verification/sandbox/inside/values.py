@@ -7,6 +7,8 @@ import struct
 from typing import Any
 
 LARGEST_INT = 2**53
+LONGEST_INT = 100_000
+"""Hexadecimal digits."""
 DEEPEST = 200
 BUILTIN_TYPES = {each: name for name, each in vars(builtins).items() if isinstance(each, type)}
 
@@ -47,22 +49,30 @@ def encode(value: Any, handles: list[Any], depth: int = 0) -> Any:
     return {"h": len(handles) - 1}
 
 
-def decode(value, of_handle):
-    """The value behind ``encode``'s JSON; ``of_handle`` gives the object that a handle's number stands for."""
+def decode(value, of_handle, depth=0):
+    """The value behind ``encode``'s JSON; ``of_handle`` gives the object that a handle's number stands for.
+
+    Raises ValueError or TypeError where the JSON is not ``encode``'s.
+    """
+    if depth > DEEPEST:
+        raise ValueError("a value nested too deeply")
+    deeper = (of_handle, depth + 1)
     if isinstance(value, list):
-        return [decode(item, of_handle) for item in value]
+        return [decode(item, *deeper) for item in value]
     if not isinstance(value, dict):
         return value
     if "i" in value:
+        if len(value["i"]) > LONGEST_INT:
+            raise ValueError("a number with too many digits")
         return int(value["i"], 16)
     if "f" in value:
         return float.fromhex(value["f"])
     if "t" in value:
-        return tuple(decode(item, of_handle) for item in value["t"])
+        return tuple(decode(item, *deeper) for item in value["t"])
     if "s" in value:
-        return (frozenset if value.get("frozen") else set)(decode(item, of_handle) for item in value["s"])
+        return (frozenset if value.get("frozen") else set)(decode(item, *deeper) for item in value["s"])
     if "d" in value:
-        return {decode(k, of_handle): decode(v, of_handle) for k, v in value["d"]}
+        return {decode(k, *deeper): decode(v, *deeper) for k, v in value["d"]}
     if "c" in value:
         return complex(*map(float.fromhex, value["c"]))
     if "b" in value:
