@@ -1,15 +1,18 @@
 """Solutions per second, ten tests each: our sandbox against one plain subprocess per test, in the same run.
 
-python -m bench.sandbox. Two workers on two cores. The plain subprocess isolates nothing, as in many graders.
+python -m bench.sandbox. Two at a time, on as many cores. The plain subprocess isolates nothing; it is what many graders do.
+C++ is compiled once: the same source is verified again and again.
 """
 
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from distillery.verification.code_verifier import CodeVerifier
@@ -17,27 +20,36 @@ from distillery.verification.sandbox.sandbox import Limits
 from distillery.verification.verdict import Item
 
 SOLUTIONS, TESTS, WORKERS, ROUNDS = 60, 10, 2, 3
-PROGRAM = "import sys\nn = int(sys.stdin.readline())\nprint(sum(i * i for i in range(n)))\n"
 INPUTS = [f"{10 * i}\n" for i in range(TESTS)]
 OUTPUTS = [str(sum(i * i for i in range(int(given)))) for given in INPUTS]
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
+PROGRAM = "import sys\nn = int(sys.stdin.readline())\nprint(sum(i * i for i in range(n)))\n"
+FUNCTION = "def f(n):\n    return sum(i * i for i in range(n))\n"
+PYTEST = "import pytest\nfrom solution import f\n" + "".join(
+    f"def test_{i}():\n    assert f({given.strip()}) == {wanted}\n"
+    for i, (given, wanted) in enumerate(zip(INPUTS, OUTPUTS, strict=True))
+)
+CPP = """#include <bits/stdc++.h>
+int main() { long long n, s = 0; std::cin >> n; for (int i = 0; i < n; i++) s += 1LL * i * i; std::cout << s; }
+"""
+CASES: dict[str, tuple[str, Any]] = {
     "standard input": (PROGRAM, {"inputs": INPUTS, "outputs": OUTPUTS}),
-    "function calls": (
-        "def f(n):\n    return sum(i * i for i in range(n))\n",
-        {"fn_name": "f", "inputs": [[int(i)] for i in INPUTS], "outputs": list(map(int, OUTPUTS))},
-    ),
+    "function calls": (FUNCTION, {"fn_name": "f", "inputs": [[int(i)] for i in INPUTS], "outputs": list(map(int, OUTPUTS))}),
+    "functions of pytest's": (FUNCTION, PYTEST),
+    "C++, the same source": (CPP, {"language": "cpp", "inputs": INPUTS, "outputs": OUTPUTS}),
 }
 
 
-def in_sandbox(verifier: CodeVerifier, source: str, tests: dict) -> None:
-    items = [Item(str(i), "code", source, test_cases=json.dumps(tests)) for i in range(SOLUTIONS)]
+def in_sandbox(verifier: CodeVerifier, source: str, tests: Any) -> None:
+    cases = tests if isinstance(tests, str) else json.dumps(tests)
+    items = [Item(str(i), "code", source, test_cases=cases) for i in range(SOLUTIONS)]
     verdicts = [future.result() for future in [verifier.verify(item) for item in items]]
     assert all(verdict.score == 1 for verdict in verdicts), verdicts[0]
 
 
-def plain(_: int) -> None:
+def plain(command: list[str], _: int) -> None:
+    """Every test in a process of its own."""
     for given, expected in zip(INPUTS, OUTPUTS, strict=True):
-        done = subprocess.run([sys.executable, "-c", PROGRAM], input=given, capture_output=True, text=True, timeout=5)
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=5)
         assert done.stdout.strip() == expected
 
 
@@ -52,14 +64,18 @@ def rate(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    verifier = CodeVerifier(Limits(5.0, 512, 4, 32), WORKERS)
+    verifier = CodeVerifier(Limits(5.0, 512, 16, 32, ("pytest",)), WORKERS)
     print(verifier.notice)
-    with ThreadPoolExecutor(WORKERS) as threads:
-        beside = rate(lambda: list(threads.map(plain, range(SOLUTIONS))))
-    print(f"plain subprocess per test: {beside:.1f} solutions/s")
+    with ThreadPoolExecutor(WORKERS) as threads, tempfile.TemporaryDirectory() as folder:
+        compiled = str(Path(folder) / "solution")
+        subprocess.run(["g++", "-O2", "-x", "c++", "-", "-o", compiled], input=CPP.encode(), check=True)
+        python = rate(lambda: list(threads.map(partial(plain, [sys.executable, "-c", PROGRAM]), range(SOLUTIONS))))
+        cpp = rate(lambda: list(threads.map(partial(plain, [compiled]), range(SOLUTIONS))))
+    print(f"plain subprocess per test: Python {python:.1f} solutions/s, C++ {cpp:.1f}")
     for name, (source, tests) in CASES.items():
         ours = rate(partial(in_sandbox, verifier, source, tests))
-        print(f"sandbox, {name}: {ours:.1f} solutions/s, {ours / beside:.1f} times")
+        beside = cpp if source == CPP else python
+        print(f"sandbox, {name}: {ours:.1f} solutions/s, {ours / beside:.2f} times; {1000 * WORKERS / ours:.0f} ms each")
     verifier.close()
 
 

@@ -32,6 +32,7 @@ TARGETS: dict[str, list[str]] = {
     f"{LIB}/verification/math_text.py": ["verification/test_math_verifier.py"],
     f"{LIB}/verification/science_verifier.py": ["verification/test_judge.py", "verification/test_math_verifier.py"],
     f"{LIB}/verification/code_verifier.py": ["verification/test_code_verifier.py", "verification/test_real_code.py"],
+    f"{LIB}/verification/choice_verifier.py": ["verification/test_choice_verifier.py"],
     f"{LIB}/verification/code_blocks.py": ["verification/test_code_verifier.py"],
     f"{LIB}/verification/output_comparison.py": ["verification/test_code_verifier.py"],
     f"{LIB}/verification/program_check.py": ["verification/test_code_verifier.py"],
@@ -107,17 +108,28 @@ def changes(node: ast.AST) -> list[ast.AST]:
     return []
 
 
+def without_effect(tree: ast.AST) -> set[int]:
+    """Nodes that decide no result: annotations and settings classes, decorators (caching, threads), text for people."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        aside: list[ast.AST] = list(getattr(node, "decorator_list", []))
+        if isinstance(node, ast.AnnAssign | ast.JoinedStr):
+            aside.append(node)
+        elif isinstance(node, ast.arg) and node.annotation:
+            aside.append(node.annotation)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("log", "Progress", "print"):
+            aside.append(node)
+        found |= {id(inner) for each in aside for inner in ast.walk(each)}
+    return found
+
+
 def mutants_of(path: str) -> list[Mutant]:
-    """Every mutant of a module; docstrings, annotations and settings classes are skipped."""
+    """Every mutant of a module."""
     source = (ROOT / path).read_text()
     offsets = [0]
     for line in source.encode().splitlines(keepends=True):
         offsets.append(offsets[-1] + len(line))
-    skipped = {id(inner) for node in ast.walk(ast.parse(source)) for inner in ast.walk(node) if isinstance(node, ast.AnnAssign)}
-    found = []
-    for node in ast.walk(tree := ast.parse(source)):
-        if isinstance(node, ast.AnnAssign | ast.arg):
-            skipped |= {id(inner) for inner in ast.walk(node.annotation or tree) if node.annotation}
+    skipped, found = without_effect(tree := ast.parse(source)), []
     for node in ast.walk(tree):
         if id(node) in skipped or not isinstance(node, ast.expr):
             continue

@@ -33,7 +33,6 @@ from distillery.corpus.arrow_text import combine_chunks, out_of_turn
 from distillery.corpus.token_shards import Shard, chosen, count_shards, open_shard
 
 MOST_REASONS = 10
-REJECTED = CURATED.append(pa.field("rejected_for", pa.string()))
 REASONS = ("structure", "special_token", "perplexity", "ngram", "repetition")
 GROUPS = ("category", "difficulty", "attempt")
 Tally = dict[str, tuple[int, int]]

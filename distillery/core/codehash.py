@@ -84,7 +84,7 @@ def hash_code(names: Iterable[str]) -> str:
 @cache
 def reached_directly(module: str) -> frozenset[str]:
     """What a module imports or names, and the packages that these and it are in."""
-    found = {module}
+    found: set[str] = set()
     for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -92,7 +92,7 @@ def reached_directly(module: str) -> frozenset[str]:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and "." in str(node.value) and node.value in modules():
             found |= {node.value} | {name for name in modules() if name.startswith(f"{node.value}.")}
-    found |= {name.rpartition(".")[0] for name in found}
+    found |= {name.rpartition(".")[0] for name in found | {module}}
     return frozenset(found & modules().keys())
 
 

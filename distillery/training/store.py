@@ -112,11 +112,16 @@ def hand_back(folder: Path, student: Path) -> None:
 
 
 def referred_to() -> set[str]:
-    """The identities that trainings' metrics refer to: in the workspace, and in every branch and tag, as DVC has them."""
+    """The identities that trainings' metrics refer to: in the workspace, and in every branch and tag, as DVC has them.
+
+    Raises DataError where DVC cannot say: nothing must be deleted then.
+    """
     found = {read_json(path).get("identity") for path in Path("metrics/train").glob("*.json")}
     command = [sys.executable, "-m", "dvc", "metrics", "show", "--all-branches", "--all-tags", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
-    revisions: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+    if done.returncode:
+        raise DataError(f"`dvc metrics show` failed, so it is unknown which trainings are referred to: {done.stderr.strip()}")
+    revisions: dict[str, Any] = json.loads(done.stdout)
     for revision in revisions.values():
         for path, metrics in revision.get("data", {}).items():
             if path.startswith("metrics/train/"):

@@ -29,6 +29,8 @@ from distillery.verification.output_comparison import Same, same_as_livecodebenc
 
 DEEPEST = 50_000
 LONG = 4300
+A_MILLION = 10**6
+"""A row's memory limit from here on is in bytes, not in MiB."""
 USUAL = (
     *("collections", "heapq", "bisect", "itertools", "functools", "math", "operator", "string", "re"),
     *("datetime", "random", "statistics", "copy", "io", "json", "sys", "typing"),
@@ -138,14 +140,16 @@ def suite_of(test_cases: str | None, most: int) -> Suite:
     names = {
         name for test in tests if not isinstance(test, Stdin) for name in ([test.fn] if isinstance(test, Call) else test.names)
     }
-    limits = {name: _number(cases.get(key)) for name, key in (("seconds", "time_limit"), ("memory", "memory_limit"))}
-    memory = int(limits["memory"]) if limits["memory"] else None
-    return Suite(language, tests[:most], usual, same, frozenset(names), limits["seconds"], memory)
+    memory = _number(cases.get("memory_limit"))
+    megabytes = None if memory is None else int(memory if memory < A_MILLION else memory / 2**20) or 1
+    return Suite(language, tests[:most], usual, same, frozenset(names), _number(cases.get("time_limit")), megabytes)
 
 
 def _number(value: Any) -> float | None:
-    """A positive number, or None for anything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    """A positive number, as it is or as ``{"seconds": ..., "nanos": ...}``; None for anything else."""
+    if isinstance(value, dict):
+        value = sum((_number(value.get(name)) or 0.0) * unit for name, unit in (("seconds", 1), ("nanos", 1e-9)))
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e18 else None
 
 
 def cases_in(text: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from distillery.verification.verdict import Item, Verdict, one_line, scored, unk
 
 NAME = "code"
 TOTAL, TEN = 3, 10
+MOST = 10
+"""A row's own limits may be so many times those of params.yaml."""
 MOST_HASHED = 1000
 _MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
@@ -48,11 +50,9 @@ class Grader:
 
     def __init__(self, sandbox: Sandbox, suite: Suite, all_count: bool):
         self.sandbox, self.suite, self.all_count = sandbox, suite, all_count
-        self.limits = replace(
-            sandbox.limits,
-            seconds=suite.seconds or sandbox.limits.seconds,
-            memory=suite.memory or sandbox.limits.memory,
-        )
+        usual = sandbox.limits
+        seconds, memory = suite.seconds or usual.seconds, suite.memory or usual.memory
+        self.limits = replace(usual, seconds=min(seconds, MOST * usual.seconds), memory=min(memory, MOST * usual.memory))
         self.left = self.total = TOTAL * self.limits.seconds * ceil(len(suite.tests) / TEN)
 
     def grade(self, program: str) -> list[Outcome]:
@@ -88,7 +88,7 @@ class Grader:
             outcome = self._ended(opened) or self._call(session, test, seconds)
         finally:
             session.close()
-        if not outcome.passed and test.script and (outcome.passed is None or not suspicion(program, test.script.source)):
+        if not outcome.passed and test.script and (outcome.passed is None or not _suspicion(program, [test.script])):
             return self._together(session, program, [test.script])[0]
         return outcome
 
@@ -126,7 +126,7 @@ class Grader:
             outcomes = [_outcome(passed is True, str(why)) for passed, why in message_of(answer)["outcomes"]]
         except (ValueError, TypeError, KeyError):
             return [Outcome(False, "an answer that is no value")] * len(scripts)
-        found = suspicion(program, "\n".join(each.source for each in scripts)) if parses(program) else "no Python"
+        found = _suspicion(program, scripts)
         if found is None:
             return outcomes
         if scripts[0].pytest or len(outcomes) != len(scripts):
@@ -179,10 +179,15 @@ class Grader:
             "timeout": f"CPU time limit ({limits.seconds:g} s) exceeded",
             "flood": f"output limit ({limits.output} MiB) exceeded",
             "memory": memory,
-            "stalled": "it waited, or was given no CPU, for several times its time limit",
+            "stalled": "it waited, or was given no CPU, for longer than its time limit",
         }
         why = memory if answer.why == "signal 9" else answer.why or whys.get(answer.status, answer.status)
         return Outcome(None, why) if answer.status == "stalled" else _outcome(False, why)
+
+
+def _suspicion(program: str, scripts: list[Script]) -> str | None:
+    """Why a pass of tests in the program's own process is not to be trusted, or None."""
+    return suspicion(program, "\n".join(each.source for each in scripts)) if parses(program) else "what is no Python"
 
 
 def _together(script: Script) -> list[Any]:

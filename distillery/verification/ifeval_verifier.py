@@ -39,8 +39,10 @@ def constraints_of(text: str | None) -> list[Constraint]:
     found = _parsed(text or "null")
     if isinstance(found, dict) and "instruction_id_list" in found:
         ids, kwargs = found["instruction_id_list"], found.get("kwargs") or found.get("instruction_kwargs")
-        kwargs = (_parsed(kwargs) if isinstance(kwargs, str) else kwargs) or [{}] * len(ids)
-        found = [{"id": each, "kwargs": given} for each, given in zip(ids, kwargs, strict=False)]
+        kwargs = _parsed(kwargs) if isinstance(kwargs, str) else kwargs
+        if not isinstance(ids, list) or not isinstance(kwargs or [], list) or (kwargs and len(kwargs) != len(ids)):
+            raise ConstraintsError("instruction_id_list and kwargs are not lists of one length")
+        found = [{"id": each, "kwargs": given} for each, given in zip(ids, kwargs or [{}] * len(ids), strict=True)]
     if not isinstance(found, list) or not found:
         raise ConstraintsError("the query has no constraints")
     for constraint in found:
@@ -57,10 +59,12 @@ def _parsed(text: str) -> Any:
 
 def check_signature(constraint: Any) -> None:
     """Raises ConstraintsError unless a checker with this id accepts these arguments and needs no random ones."""
-    if not isinstance(constraint, dict) or constraint.get("id") not in checkers():
-        known = constraint.get("id") if isinstance(constraint, dict) else constraint
-        raise ConstraintsError(f"no IFEval checker {known!r}")
-    name, given = constraint["id"], arguments(constraint)
+    name = constraint.get("id") if isinstance(constraint, dict) else constraint
+    if not isinstance(constraint, dict) or not isinstance(name, str) or name not in checkers():
+        raise ConstraintsError(f"no IFEval checker {name!r}")
+    if not isinstance(constraint.get("kwargs") or {}, dict):
+        raise ConstraintsError(f"{name}: kwargs are no object: {constraint['kwargs']!r}")
+    given = arguments(constraint)
     checker = checkers()[name](name)
     wanted = inspect.signature(checker.build_description).parameters
     if extra := given.keys() - wanted.keys():

@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from distillery.core.config import Section
-from distillery.core.errors import ConfigError, EngineError
+from distillery.core.errors import ConfigError
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, Sampling
 from distillery.generation.engine import Completion, Request
@@ -62,7 +62,7 @@ class EngineThread:
         self.engine.close()
 
     def _run(self) -> None:
-        dead: EngineError | None = None
+        dead: Exception | None = None
         while True:
             try:
                 asked = self.inbox.get(block=not self.waiting)
@@ -77,17 +77,17 @@ class EngineThread:
                     self.engine.submit(request)
             except Empty:
                 pass
-            except EngineError as error:
+            except Exception as error:  # a full disk under the ledger, too: whoever waits must hear of it
                 dead = self._fail(error)
                 continue
             try:
                 for completion in self.engine.poll():
                     for future in self.waiting.pop(completion.key):
                         future.set_result(completion)
-            except EngineError as error:
+            except Exception as error:
                 dead = self._fail(error)
 
-    def _fail(self, error: EngineError) -> EngineError:
+    def _fail(self, error: Exception) -> Exception:
         waiting, self.waiting = self.waiting, {}
         for future in (future for futures in waiting.values() for future in futures):
             future.set_exception(error)

@@ -13,6 +13,7 @@ from distillery.core.codehash import digest, hash_code
 from distillery.core.errors import ConfigError
 from distillery.core.model_locks import Lock
 from distillery.verification import ifeval_verifier, math_verifier
+from distillery.verification.choice_verifier import ChoiceVerifier
 from distillery.verification.code_verifier import CodeVerifier
 from distillery.verification.config import VerifyParams
 from distillery.verification.ifeval_verifier import IfVerifier
@@ -48,7 +49,7 @@ def judge_settings(resources: Resources) -> list[Any]:
 
 
 def sandbox_settings(resources: Resources) -> list[Any]:
-    return [asdict(resources.settings.sandbox)]
+    return [asdict(resources.settings.sandbox), resources.all_tests_count]
 
 
 def reward_model(resources: Resources) -> tuple[Lock, RewardSettings]:
@@ -102,9 +103,10 @@ VERIFIERS: dict[str, Entry] = {
         "fallback",
         math_verifier.prepare,
     ),
+    "choice": Entry(lambda _: ChoiceVerifier(), (f"{HERE}.choice_verifier", f"{HERE}.math_text")),
     "science": Entry(
         lambda resources: ScienceVerifier(resources.judge),
-        (f"{HERE}.science_verifier", *MATHEMATICS, *JUDGED),
+        (f"{HERE}.science_verifier", f"{HERE}.choice_verifier", *MATHEMATICS, *JUDGED),
         settings=judge_settings,
         judge="always",
     ),

@@ -1,8 +1,9 @@
-"""Science: plain numbers (with their units) are compared as mathematics; else a judge rates the answer from 0 to 5."""
+"""Science: options as multiple choice, numbers with their units as mathematics; else a judge rates the answer from 0 to 5."""
 
 import re
 from concurrent.futures import Future
 
+from distillery.verification.choice_verifier import is_choice, verdict_of
 from distillery.verification.futures import done, then
 from distillery.verification.judge import Judge, JudgeReply
 from distillery.verification.math_compare import compare
@@ -24,7 +25,7 @@ def numbers(gold: str, answer: str) -> Verdict | None:
 
 
 class ScienceVerifier:
-    """Without a judge, anything but a plain number is inconclusive."""
+    """Without a judge, anything but options and plain numbers is inconclusive."""
 
     def __init__(self, judge: Judge | None):
         self.judge = judge
@@ -32,6 +33,10 @@ class ScienceVerifier:
     def verify(self, item: Item) -> "Future[Verdict]":
         if not item.ground_truth:
             return done(unknown(NAME, "the query has no ground truth", hopeless=True))
+        if is_choice(item.ground_truth, item.question):
+            chosen = verdict_of(item.ground_truth, item.answer or "", item.question)
+            if self.judge is None or chosen.score is not None:
+                return done(chosen)
         verdict = numbers(item.ground_truth, item.answer or "")
         if verdict:
             return done(verdict)

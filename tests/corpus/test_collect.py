@@ -260,6 +260,7 @@ def test_a_source_without_queries_is_named(inside):
     assert not (inside / "data/raw").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_partial_output_and_restarts(inside):
     write(inside, *({"messages": f"what is {i} ?"} for i in range(60_000)))
     sources: dict = {"s": {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}}

@@ -118,6 +118,7 @@ def test_an_error_on_a_cluster_is_one_line(world, cluster, tmp_path):
     assert "part-00003.parquet" in output and "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_missing_cluster_is_a_one_line_error(world, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     synthetic_corpus.settings(tmp_path / "w", "ray")
@@ -151,6 +152,7 @@ def test_a_missing_column_is_named(world, tmp_path):
     assert "data/raw/part-00001.parquet: missing column 'category'" in output and "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_windows_shorter_than_a_dialogue_are_an_error(world, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     for stage in STAGES[2:6]:

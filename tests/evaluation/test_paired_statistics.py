@@ -147,6 +147,7 @@ def test_holm_controls_the_family_wise_error_rate():
     assert alarms / RUNS <= 0.065
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
 def test_holm_matches_statsmodels(ps):
     from statsmodels.stats.multitest import multipletests

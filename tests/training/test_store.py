@@ -127,3 +127,12 @@ def test_other_branches_refer_to_trainings_too(inside, monkeypatch):
 
     monkeypatch.setattr(store.subprocess, "run", lambda *_, **__: Done())
     assert store.referred_to() == {"x"}
+
+
+def test_nothing_is_deleted_where_dvc_cannot_say_what_is_referred_to(inside, monkeypatch):
+    class Failed:
+        returncode, stdout, stderr = 1, "", "no repository"
+
+    monkeypatch.setattr(store.subprocess, "run", lambda *_, **__: Failed())
+    with pytest.raises(DataError, match="no repository"):
+        store.main("--free")

@@ -259,6 +259,11 @@ def test_a_package_that_the_sandbox_lacks_is_named(route):
     assert verdict.verdict == UNKNOWN and "no package no_such_package" in verdict.reason
 
 
+def test_a_program_that_is_no_python_fails_asserts(route):
+    (verdict,) = verify(route, ("def f(x:", {"asserts": ["assert f(3) == 6", "assert sorted([f(3)]) == [6]"]}))
+    assert verdict.verdict == FAIL and "SyntaxError" in verdict.reason
+
+
 def test_tests_that_are_no_python_fail_every_program_once(route):
     (verdict,) = verdicts_of(route, [Item("x", "code", "def f(a): return a", test_cases="``\ndef test_a():\n    assert True")])
     assert verdict.verdict == FAIL and verdict.hopeless and "no Python" in verdict.reason
@@ -299,6 +304,21 @@ DATA_SETS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("cases", "seconds", "memory"),
+    [
+        ({}, None, None),
+        ({"time_limit": 2, "memory_limit": 256}, 2.0, 256),
+        ({"time_limit": {"seconds": 1, "nanos": 500_000_000}, "memory_limit": 268_435_456}, 1.5, 256),
+        ({"time_limit": "2", "memory_limit": -1}, None, None),
+        ({"time_limit": True, "memory_limit": 0}, None, None),
+    ],
+)
+def test_limits_of_rows(cases, seconds, memory):
+    suite = suite_of(json.dumps(cases | {"inputs": [""], "outputs": [""]}), 10)
+    assert (suite.seconds, suite.memory) == (seconds, memory)
+
+
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_forms_and_values_of_public_data_sets(route, name):
     source, tests, wanted = DATA_SETS[name]
@@ -325,6 +345,22 @@ TAMPERING = {
     "names put together": "def f(x): return getattr(f, '__glo' + 'bals__')",
     "a lookup as a value": "g = getattr\ndef f(x): return g(f, '__globals__')",
     "evaluated text": "def f(x): return eval('1')",
+    "a process": "import subprocess\ndef f(x): return 1",
+    "a relative import": "from . import x\ndef f(x): return 1",
+    "a module behind a module": "import typing\ndef f(x): return typing.sys.modules",
+    "a module from a module": "from typing import sys\ndef f(x): return 1",
+    "a private name of a module": "import random\ndef f(x): return random._inst",
+    "more of sys": "import sys\ndef f(x): return sys.modules",
+    "everything of sys": "from sys import *\ndef f(x): return 1",
+    "a module as a value": "import math\nm = math\ndef f(x): return 1",
+    "an item of a module": "import string\nstring.x['a'] = 1\ndef f(x): return 1",
+    "a computed attribute": "def f(x): setattr(x, 'a' + 'b', 1)",
+    "a shared attribute": "def f(x): setattr(x, 'most_common', 1)",
+    "a special keyword": "A = dict(__eq__=lambda *_: 1)\ndef f(x): return 1",
+    "the class of a value": "def f(x): return x.__class__('A', (), {})",
+    "the decimal context": "from decimal import getcontext\ndef f(x): getcontext().prec = 1",
+    "holds all": "class A:\n    def __contains__(self, x): return True\ndef f(x): return A()",
+    "a generator's frame": "def f(x): return (i for i in ()).gi_frame",
     "an empty array": "import numpy as np\ndef f(x): return np.empty(0)",
 }
 

@@ -133,3 +133,18 @@ def test_the_checkers_accept_every_constraint_of_ifevals_prompts():
     assert len(rows) == 541
     for row in rows:
         constraints_of(json.dumps({"instruction_id_list": row["instruction_id_list"], "kwargs": row["kwargs"]}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"id": ["x"], "kwargs": {}}]',
+        '[{"id": "punctuation:no_comma", "kwargs": "sun"}]',
+        '[{"id": "punctuation:no_comma", "kwargs": ["sun"]}]',
+        '{"instruction_id_list": "punctuation:no_comma", "kwargs": [{}]}',
+        '{"instruction_id_list": ["punctuation:no_comma", "punctuation:no_comma"], "kwargs": [{}]}',
+    ],
+)
+def test_constraints_of_a_wrong_shape_are_refused_and_none_is_lost(text):
+    with pytest.raises(ConstraintsError):
+        constraints_of(text)

@@ -153,3 +153,14 @@ def test_the_projects_prompts_ask_for_the_format_that_is_parsed():
     )
     lines = re.findall(r'"(Verdict: \w+)"', prompt("conf/prompts", "math"))
     assert len(lines) == 2 and all(YES_OR_NO.fullmatch(line) for line in lines)
+
+
+def test_any_failure_of_the_judge_ends_in_inconclusive_verdicts_not_in_waiting(tmp_path):
+    class Full(ScriptedEngine):
+        def poll(self):
+            raise OSError(28, "No space left on device")
+
+    science = ScienceVerifier(judge_of(None, tmp_path, Full(lambda request: "")))
+    for i in range(2):
+        verdict = science.verify(Item("x", "science", f"answer {i}", ground_truth="gold")).result(5)
+        assert verdict.verdict == UNKNOWN and "No space left" in verdict.reason

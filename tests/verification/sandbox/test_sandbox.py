@@ -263,6 +263,7 @@ def test_a_test_finds_nothing_of_the_one_before(sandbox, first_user, monkeypatch
         assert [session.run("", 2.0).text for _ in range(3)] == ["[] []\n"] * 3
 
 
+@pytest.mark.slow
 def test_cpu_time_decides_and_waiting_is_inconclusive(route):
     slow, waiting = verdicts_of(
         route,

@@ -54,12 +54,12 @@ def others():
 
 
 def statistics(process):
-    """CPU seconds of a process with the children that it waited for, and its resident bytes; zeros once it is gone."""
+    """CPU seconds of a process with the children that it waited for, its resident bytes, whether it wants to run."""
     try:
         fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
-        return 0.0, 0
-    return sum(map(int, fields[11:15])) / TICK, int(fields[21]) * PAGE
+        return 0.0, 0, False
+    return sum(map(int, fields[11:15])) / TICK, int(fields[21]) * PAGE, fields[0] in (b"R", b"D")
 
 
 def reaped():
@@ -69,11 +69,11 @@ def reaped():
 
 
 class Clock:
-    """What a test has used: CPU seconds decide, the wall clock only ends what waits or gets no CPU."""
+    """What a test has used: CPU seconds decide, the wall clock only ends what waits by itself or gets no CPU for long."""
 
     def __init__(self, limits):
         self.limits, self.before = limits, reaped()
-        self.deadline = time.monotonic() + limits["backstop"]
+        self.began = self.active = time.monotonic()
         self.next, self.cpu, self.over = 0.0, 0.0, ""
 
     def look(self):
@@ -81,12 +81,14 @@ class Clock:
         now = time.monotonic()
         if now >= self.next:
             found = [statistics(process) for process in others()]
-            self.cpu = sum(cpu for cpu, _ in found) + reaped() - self.before
+            cpu, self.cpu = self.cpu, sum(each for each, _, _ in found) + reaped() - self.before
+            if self.cpu > cpu or any(wants for _, _, wants in found):
+                self.active = now
             if self.cpu > self.limits["seconds"]:
                 self.over = "timeout"
-            elif sum(size for _, size in found) > self.limits["resident"]:
+            elif sum(size for _, size, _ in found) > self.limits["resident"]:
                 self.over = "memory"
-            elif now > self.deadline:
+            elif now > self.began + self.limits["backstop"] or now > self.active + self.limits["idle"]:
                 self.over = "stalled"
             self.next = now + min(max((self.limits["seconds"] - self.cpu) / 2, 0.01), 0.1)
         return max(self.next - now, 0.001)
@@ -103,7 +105,7 @@ class Child:
 
     def __init__(self, body, limits, uid, stdin=None, inherited=()):
         """Forks; ``body(reader, writer, *inherited)`` runs in the child, whose outputs come back through pipes."""
-        self.clock, self.uid = Clock(limits), uid
+        self.clock, self.uid, self.said = Clock(limits), uid, bytearray()
         to_child, self.writer = os.pipe()
         self.reader, from_child = os.pipe()
         self.output, output = os.pipe()
@@ -163,9 +165,8 @@ class Child:
                     got += piece
                     if not piece:
                         return self.gone()
-                elif not piece:
-                    self.fds.remove(fd)
-                    os.close(fd)
+                else:
+                    self.heard(fd, piece)
             size = struct.unpack(">I", got[:4])[0] if len(got) >= 4 else 0
             if size > largest:
                 return self.done("flood")
@@ -174,26 +175,32 @@ class Child:
 
     def collect(self, largest):
         """Reads the child's output to its end: how the child ended, and its output."""
-        texts = {self.output: bytearray(), self.errors: bytearray()}
-        while texts.keys() & set(self.fds):
+        text = bytearray()
+        while {self.output, self.errors} & set(self.fds):
             wait = self.clock.look()
             if self.clock.over:
                 return self.done(self.clock.over)
-            open_ = [fd for fd in texts if fd in self.fds]
+            open_ = [fd for fd in (self.output, self.errors) if fd in self.fds]
             for fd in select.select(open_, [], [], wait)[0]:
                 piece = os.read(fd, 1 << 16)
-                texts[fd] += piece
-                if fd == self.errors:
-                    del texts[fd][:-2000]
-                if not piece:
-                    self.fds.remove(fd)
-                    os.close(fd)
-            if len(texts[self.output]) > largest:
+                self.heard(fd, piece)
+                if fd == self.output:
+                    text += piece
+            if len(text) > largest:
                 return self.done("flood")
-        header, _ = self.death(texts[self.errors])
-        return header, bytes(texts[self.output])
+        header, _ = self.death()
+        return header, bytes(text)
 
-    def death(self, said=b""):
+    def heard(self, fd, piece):
+        """Keeps the end of the error output; a pipe whose end is reached is closed."""
+        if fd == self.errors:
+            self.said += piece
+            del self.said[:-2000]
+        if not piece:
+            self.fds.remove(fd)
+            os.close(fd)
+
+    def death(self):
         """How the child ended, once its pipes are closed; it may still linger."""
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -208,10 +215,10 @@ class Child:
             return self.done(over)
         if code == 0:
             return self.done("ok")
-        if self.errors in self.fds and not said:
+        if self.errors in self.fds:
             with contextlib.suppress(OSError):
-                said = os.read(self.errors, 2000)
-        why = said.decode("utf-8", "replace").strip() or (f"signal {-code}" if code < 0 else f"exit code {code}")
+                self.said += os.read(self.errors, 2000)
+        why = self.said.decode("utf-8", "replace").strip() or (f"signal {-code}" if code < 0 else f"exit code {code}")
         return self.done("error", why[-300:])
 
     def gone(self):

@@ -89,10 +89,9 @@ class Results:
             self.error = last_line(report.longreprtext)
 
     def pytest_runtest_logreport(self, report):
-        if report.when == "call" or not report.passed:
-            self.outcomes.append(
-                [report.passed, "skipped" if report.skipped else "" if report.passed else last_line(report.longreprtext)]
-            )
+        """One outcome per test that ran; a test that its own marks skip says nothing about the program."""
+        if not report.skipped and (report.when == "call" or not report.passed):
+            self.outcomes.append([report.passed, "" if report.passed else last_line(report.longreprtext)])
 
 
 def last_line(text):

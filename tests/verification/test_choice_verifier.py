@@ -1,0 +1,58 @@
+import pytest
+
+from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.verification.choice_verifier import is_choice, options_of, verdict_of
+
+QUESTION = """Which planet is the largest?
+A) Mars
+B. **Jupiter**
+(C) Saturn
+D: The Moon, which is no planet"""
+INLINE = r"What is 3+4? (A) 5 (B) $7$ (C) \frac{1}{2}"
+
+
+def test_options_are_read_from_a_question():
+    assert options_of(QUESTION) == {"A": "mars", "B": "jupiter", "C": "saturn", "D": "the moon, which is no planet"}
+    assert options_of(INLINE) == {"A": "5", "B": "7", "C": r"\frac{1}{2}"}
+    assert options_of("What is (B) here? Nothing follows from A.") == {}
+    assert is_choice("B", QUESTION) and is_choice("Jupiter", QUESTION) and not is_choice("Pluto", QUESTION)
+    assert not is_choice("B", "no options")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ("B", PASS),
+        ("b", PASS),
+        ("(B)", PASS),
+        ("B. Jupiter", PASS),
+        ("Jupiter", PASS),
+        ("**Jupiter.**", PASS),
+        (r"\boxed{B}", PASS),
+        (r"\boxed{\text{(B) Jupiter}}", PASS),
+        (r"so $\boxed{\text{Jupiter}}$.", PASS),
+        ("The largest is Jupiter, so the answer is B.", PASS),
+        ("Mars is small (A). Thus the correct answer is (B) Jupiter, not C.", PASS),
+        ("So our selection is option B. #### B", PASS),
+        ("Option A is wrong. B is the correct choice.", PASS),
+        ("Let us see.\n\nB) Jupiter", PASS),
+        ("因此答案是 B", PASS),
+        ("C", FAIL),
+        ("Saturn", FAIL),
+        ("The answer is A.", FAIL),
+        (r"\boxed{A} or \boxed{B}", UNKNOWN),
+        ("The answer is A or maybe the answer is B", UNKNOWN),
+        ("I do not know", UNKNOWN),
+        (r"B? \boxed{", UNKNOWN),
+        ("", UNKNOWN),
+        ("Pluto", UNKNOWN),
+    ],
+)
+def test_what_an_answer_chooses(answer, verdict):
+    assert verdict_of("B", answer, QUESTION).verdict == verdict
+    assert verdict_of("Jupiter", answer, QUESTION).verdict == verdict
+
+
+def test_a_reference_that_is_no_option_is_hopeless():
+    found = verdict_of("Pluto", "B", QUESTION)
+    assert found.verdict == UNKNOWN and found.hopeless
