@@ -124,7 +124,7 @@ class Sandbox:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
-    def session(self, limits: Limits | None = None) -> Iterator[Session]:
+    def session(self, limits: Limits | None = None, trial: bool = False) -> Iterator[Session]:
         """A fresh sandbox for one program; it is gone, with all that ran in it, when the block ends.
 
         ``limits`` replace those of the sandbox. Raises SandboxError where none can be started.
@@ -134,7 +134,7 @@ class Sandbox:
         cgroup = Cgroup(f"{id(self):x}-{number}", limits.memory * MEBIBYTE, limits.processes) if self.cgroups else None
         try:
             path = ["/packages"] if self.packages else []
-            session = Session(self._start(cgroup, user), limits, user, path, limited=bool(cgroup))
+            session = Session(self._start(cgroup, user), limits, user, path, bool(cgroup), trial)
             try:
                 yield session
             finally:
@@ -206,12 +206,12 @@ class Sandbox:
         for first in FOREIGN_USERS if os.geteuid() == 0 else ():
             self.first_user = first
             try:
-                with self.session():
+                with self.session(trial=True):
                     return first
             except SandboxError:
                 continue
         self.first_user = 0
-        with self.session():
+        with self.session(trial=True):
             return 0
 
     def _command(self, user: int | None) -> list[str]:

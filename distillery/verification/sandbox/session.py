@@ -26,17 +26,26 @@ GONE = Answer("dead", why="the program brought its sandbox down")
 class Session:
     """Every method answers in time: what does not answer is killed, and the answer says so.
 
-    ``uid`` is the user that programs become, None where they stay the caller's. ``limited`` says whether a cgroup holds
-    the memory of all processes together. Raises SandboxError where the sandbox does not start.
+    ``uid`` is the user that programs become, None where they stay the caller's. ``limited`` says whether a cgroup holds the
+    memory of all processes together, ``trial`` whether to try if programs can start. Raises SandboxError where the sandbox
+    does not start.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", limits: Limits, uid: int | None, path: list[str], limited: bool):
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        limits: Limits,
+        uid: int | None,
+        path: list[str],
+        limited: bool,
+        trial: bool = False,
+    ):
         self.process, self.limits, self.limited = process, limits, limited
         ready = self._receive(GRACE + 10, MEBIBYTE)
         if ready.status == "ready":
             environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-            start = {"op": "start", "uid": uid, "path": path, "environment": environment, "limits": self._limits(GRACE)}
-            ready = self._ask(start, GRACE)
+            start = {"op": "start", "uid": uid, "path": path, "environment": environment, "trial": trial}
+            ready = self._ask(start | {"limits": self._limits(GRACE)}, GRACE)
         if ready.status != "ok":
             process.kill()
             said = (process.stderr.read() if process.stderr else b"").decode("utf-8", "replace").strip()

@@ -43,10 +43,13 @@ class Server:
         self.child: Child
 
     def start(self, request):
-        """Sets the user that programs become, and tries whether it can be become and can read Python's library."""
+        """Sets the user that programs become; on request tries whether that works and the user can read Python's library."""
         self.uid = request["uid"]
         sys.path += request["path"]
         os.environ.update(request["environment"])
+
+        if not request["trial"]:
+            return {"status": "ok"}, b""
 
         def trial(*_):
             import decimal  # noqa: F401
