@@ -138,20 +138,17 @@ class Grader:
 
     def _apart(self, session: Session, test: Script, found: str) -> Outcome:
         """A pass in one process is confirmed with the tests in a sandbox of their own, or inconclusive."""
-        seconds = self.limits.seconds
-        opened = session.open(test.names, seconds)
+        opened = session.open(test.names, self.limits.seconds)
         try:
             said = message_of(opened) if opened.status == "ok" else {}
-            names = {name: said.get(name, {}) for name in test.names} | {
-                name: {"module": name} for name in modules_in(test.source)
-            }
-            if self._script(session, test, names, seconds):
-                return Outcome(True)
-            return Outcome(None, f"the program uses {found}")
-        except (ValueError, AttributeError):
-            return Outcome(None, f"the program uses {found}")
+            modules = {name: {"module": name} for name in modules_in(test.source)}
+            names = {name: said.get(name, {}) for name in test.names} | modules
+            passed = self._script(session, test, names, self.limits.seconds)
+        except (ValueError, AttributeError):  # what it says is no message
+            passed = False
         finally:
             session.close()
+        return Outcome(True) if passed else Outcome(None, f"the program uses {found}")
 
     def _script(self, session: Session, test: Script, names: dict[str, Any], seconds: float) -> bool:
         """Connects two sandboxes: forwards the tests' calls to the program, and its answers back; whether the tests pass."""

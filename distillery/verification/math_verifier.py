@@ -26,8 +26,9 @@ YES_OR_NO = re.compile(r"Verdict: ?(yes|no)\.?", re.IGNORECASE)
 LONGEST = 20_000
 _COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z*]+\}|\\text\{[^{}]*\}|\\[a-zA-Z]+")
 _PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}|[^\W\d_]{4,}")
-_PRECISE = 1e-9
-"""Numbers that differ by more, relative to the larger one, are not equal; Math-Verify rounds to six decimals."""
+_ROUNDING, _PRECISE = 1e-6, 1e-9
+"""The relative difference of constants that counts as rounding, since Math-Verify rounds to six decimals however small they
+are; and that of values too small for a float, and of functions at a point."""
 
 
 def key_of(answer: str | None) -> str | None:
@@ -115,7 +116,7 @@ def _differ(expected: Any, found: Any) -> bool:
         return False
     if ours == theirs == 0 and expected.is_number and found.is_number:
         return bool(abs((expected - found).evalf(30)) > _PRECISE * abs(expected.evalf(30)))
-    return abs(ours - theirs) > max(_PRECISE * abs(ours), 0.0) and abs(ours - theirs) > 1e-6 * abs(ours)
+    return abs(ours - theirs) > _ROUNDING * abs(ours)
 
 
 def verify_with_library(gold: str, answer: str) -> Verdict:

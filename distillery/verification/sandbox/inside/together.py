@@ -7,7 +7,6 @@ other reasons to trust it (`verification.program_check`). That a test fails can 
 import contextlib
 import io
 import sys
-import types
 from pathlib import Path
 
 from programs import find, program
@@ -56,22 +55,14 @@ def named(solution, names):
 
 
 def by_pytest(text, most):
+    """The outcomes of the first tests that pytest finds in a text."""
     import pytest
 
     Path("/tmp/test_solution.py").write_text(text, encoding="utf-8", errors="replace")
-    sys.modules.setdefault("solution", types.ModuleType("solution"))
     results = Results(most)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        options = [
-            "-q",
-            "-x" if most == 1 else "-s",
-            "-p",
-            "no:cacheprovider",
-            "--rootdir=/tmp",
-            "--tb=line",
-            "/tmp/test_solution.py",
-        ]
-        pytest.main(options, plugins=[results])
+        options = "-q -s -p no:cacheprovider --rootdir=/tmp --tb=line /tmp/test_solution.py"
+        pytest.main(options.split(), plugins=[results])
     return results.outcomes or [[False, results.error or "pytest found no tests"]]
 
 
