@@ -91,7 +91,7 @@ PROGRAMS = tuple(
 )
 SANDBOX = tuple(f"{HERE}.sandbox.{name}" for name in ("cgroups", "packages", "sandbox", "seccomp", "session"))
 INSIDE = tuple(
-    f"{HERE}.sandbox.inside.{name}" for name in ("__main__", "children", "programs", "stand_ins", "together", "values")
+    f"{HERE}.sandbox.inside.{name}" for name in ("server", "children", "programs", "stand_ins", "together", "values")
 )
 
 VERIFIERS: dict[str, Entry] = {

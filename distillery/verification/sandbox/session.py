@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import struct
 import subprocess
@@ -20,6 +21,11 @@ BACKSTOP = 10.0
 """A test that gets too little CPU ends after so many times its CPU seconds on the clock; one that waits, much earlier."""
 ADDRESS_SPACE = 64 * 1024 * MEBIBYTE
 """Far above what may be used: stacks of threads, and numpy, reserve much that they never touch."""
+PRELOADED = frozenset(
+    "bisect collections dataclasses datetime decimal fractions functools heapq itertools math random re typing".split()
+)
+"""Modules that a program's tests find imported, if it imports them."""
+IMPORTS = re.compile(r"^\s*(?:import|from)\s+(\w+)", re.MULTILINE)
 GONE = Answer("dead", why="the program brought its sandbox down")
 
 
@@ -27,8 +33,9 @@ class Session:
     """Every method answers in time: what does not answer is killed, and the answer says so.
 
     ``uid`` is the user that programs become, None where they stay the caller's. ``limited`` says whether a cgroup holds the
-    memory of all processes together, ``trial`` whether to try if programs can start. Raises SandboxError where the sandbox
-    does not start.
+    memory of all processes together, ``trial`` whether to try if programs can start, ``pytest`` whether to import it before
+    any program comes. ``sound``: every request so far was answered as usual. Raises SandboxError where the sandbox does not
+    start.
     """
 
     def __init__(
@@ -39,12 +46,14 @@ class Session:
         path: list[str],
         limited: bool,
         trial: bool = False,
+        pytest: bool = False,
     ):
-        self.process, self.limits, self.limited = process, limits, limited
+        self.process, self.limits, self.limited, self.sound = process, limits, limited, True
         ready = self._receive(GRACE + 10, MEBIBYTE)
         if ready.status == "ready":
             environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-            start = {"op": "start", "uid": uid, "path": path, "environment": environment, "trial": trial}
+            environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+            start = {"op": "start", "uid": uid, "path": path, "environment": environment, "trial": trial, "pytest": pytest}
             ready = self._ask(start | {"limits": self._limits(GRACE)}, GRACE)
         if ready.status != "ok":
             process.kill()
@@ -54,17 +63,20 @@ class Session:
 
     def load(self, source: str, prelude: str = "", executable: str | None = None) -> Answer:
         """Takes a program: its source and imports to run before it, or an executable in base 64."""
-        return self._ask({"op": "load", "source": source, "prelude": prelude, "executable": executable}, GRACE)
+        used = set(IMPORTS.findall(f"{prelude}\n{source}")) & PRELOADED
+        request = {"op": "load", "source": source, "prelude": prelude, "executable": executable, "modules": sorted(used)}
+        return self._ask(request, GRACE)
 
     def compile(self, source: str, command: list[str], seconds: float) -> Answer:
         """Runs a compiler; the answer's output is the executable."""
         request = {"op": "compile", "source": source, "command": command, "limits": self._limits(seconds)}
         return self._ask(request, seconds, LARGEST_FILE)
 
-    def run(self, stdin: str, seconds: float) -> Answer:
-        """Runs the whole program on one input."""
+    def run(self, stdin: str, seconds: float, files: dict[str, str] | None = None) -> Answer:
+        """Runs the whole program on one input, with the names of ``files`` (name to text) as its arguments."""
         largest = self.limits.output * MEBIBYTE
-        return self._ask({"op": "run", "input": stdin, "limits": self._limits(seconds), "largest": largest}, seconds, largest)
+        request = {"op": "run", "input": stdin, "files": files or {}, "limits": self._limits(seconds), "largest": largest}
+        return self._ask(request, seconds, largest)
 
     def open(self, names: list[str], seconds: float) -> Answer:
         """Loads the program's functions in a child that `tell` talks to until `close`; the message says what ``names`` are."""
@@ -113,9 +125,11 @@ class Session:
         wait = (BACKSTOP + 1) * seconds + 4 * GRACE
         try:
             self._send(json.dumps(request).encode(), wait)
+            answer = self._receive(wait, largest + MEBIBYTE)
         except (BrokenPipeError, TimeoutError):
-            return GONE
-        return self._receive(wait, largest + MEBIBYTE)
+            answer = GONE
+        self.sound = self.sound and answer.status == "ok"
+        return answer
 
     def _send(self, data: bytes, seconds: float) -> None:
         assert self.process.stdin

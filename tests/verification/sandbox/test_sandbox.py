@@ -176,7 +176,7 @@ OUTSIDE = {
     "processes outside": "import os\nassert sum(p.isdigit() for p in os.listdir('/proc')) > 6\nprint(6)",
     "writes outside /tmp": "open('/usr/share/x', 'w')\nprint(6)",
     "writes to the root": "open('/x', 'w')\nprint(6)",
-    "writes to its own server": "open('/inside/__main__.py', 'a')\nprint(6)",
+    "writes to its own server": "open('/inside/server.py', 'a')\nprint(6)",
     "a link out of the sandbox": f"import os\nos.symlink({str(ROOT)!r}, '/tmp/l')\nos.listdir('/tmp/l')\nprint(6)",
     "the root of the first process": "import os\nassert os.path.exists('/proc/1/root/etc/passwd')\nprint(6)",
     "a connection": "import socket\nsocket.create_connection(('1.1.1.1', 53), 1)\nprint(6)",
@@ -320,7 +320,11 @@ def test_hostile_programs_never_pass_or_leave_traces_and_good_ones_pass_alongsid
     assert {name: v.reason for name, v in found.items() if name.startswith("good") and v.verdict != PASS} == {}
     assert [name for name, v in found.items() if not name.startswith("good") and v.verdict == PASS] == []
     assert all(v.reason.encode() is not None for v in found.values())
-    left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before and "/inside" in (p.info["cmdline"] or [])]
+    left = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if p.pid not in before and any("/inside" in part for part in p.info["cmdline"] or [])
+    ]
     _, alive = psutil.wait_procs(left, timeout=60)
     assert alive == [], "sandboxes of tests in another process end by themselves"
     assert not list(cgroups.ROOT.glob(f"**/{cgroups.PREFIX}{os.getpid()}-*/**/{cgroups.PREFIX}*"))

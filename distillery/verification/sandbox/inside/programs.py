@@ -6,17 +6,16 @@ import contextlib
 import operator
 import sys
 import types
-from typing import Any
 
 from values import decode, encode, receive, send
 
-OPERATIONS: dict[str, Any] = {each.__name__: each for each in (len, iter, next, str, repr, bool)}
-OPERATIONS |= {each.__name__: each for each in (operator.getitem, operator.setitem, operator.delitem)}
+OPERATIONS = {each.__name__: each for each in (len, iter, next, str, repr, bool)}
+OPERATIONS |= {each.__name__: each for each in (operator.getitem, operator.setitem, operator.delitem)}  # type: ignore[misc]
 ARITHMETIC = {
     name: getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "neg", "abs")
 }
 ARITHMETIC |= {"and": operator.and_, "or": operator.or_, "xor": operator.xor}
-VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+VIEWS: "tuple[type, ...]" = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 def program(source, name, prelude=""):
@@ -30,9 +29,9 @@ def program(source, name, prelude=""):
     return module.__dict__
 
 
-def be_program(source, prelude):
+def be_program(source, prelude, arguments):
     """A whole program that reads standard input and writes standard output, and ends as it would under the interpreter."""
-    sys.argv = ["solution.py"]
+    sys.argv = ["solution.py", *arguments]
     sys.set_int_max_str_digits(0)
     try:
         program(source, "__main__", prelude)
@@ -85,7 +84,8 @@ def be_functions(source, prelude, reader, writer):
     """
     names = receive(reader)["names"]
     sys.set_int_max_str_digits(0)
-    namespace, handles = program(source, "solution", prelude), list[Any]()
+    namespace = program(source, "solution", prelude)
+    handles: list[object] = []
     send(writer, {name: describe(namespace[name], handles) for name in names if name in namespace})
     while True:
         call = receive(reader)

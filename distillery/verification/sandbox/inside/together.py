@@ -54,6 +54,14 @@ def named(solution, names):
             yield name, find(solution, name)
 
 
+def load_pytest():
+    """Imports pytest with its plugins, so that children need not: that takes longer than most programs' tests."""
+    import pytest
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        pytest.main(["--version"])
+
+
 def by_pytest(text, most):
     """The outcomes of the first tests that pytest finds in a text."""
     import pytest

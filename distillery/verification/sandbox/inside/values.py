@@ -4,7 +4,6 @@ import builtins
 import json
 import os
 import struct
-from typing import Any
 
 LARGEST_INT = 2**53
 LONGEST_INT = 100_000
@@ -13,7 +12,7 @@ DEEPEST = 200
 BUILTIN_TYPES = {each: name for name, each in vars(builtins).items() if isinstance(each, type)}
 
 
-def encode(value: Any, handles: list[Any], depth: int = 0) -> Any:
+def encode(value, handles, depth=0):
     """A Python value as JSON; what JSON cannot represent stays here, and is sent as a handle number."""
     if depth > DEEPEST:
         raise ValueError("a value nested too deeply")

@@ -1,5 +1,7 @@
 """Starts one child process per test, relays what it says, and kills it and all that it left behind.
 
+Modules that take long to import are imported where they are needed: starting is a third of a program's verification.
+
 It reads requests from standard input (four bytes of length, then JSON) and answers each on standard output: four bytes of
 length, four bytes of the header's length, the header as JSON, then what the program said, as it said it. Nobody else can
 write there: children have neither pipe. It is process 1 of the sandbox, so that no other one of the caller's user is in
@@ -8,7 +10,7 @@ become the user that it names. Only inputs arrive here, never an expected output
 can make a wrong answer right.
 """
 
-import base64
+import binascii
 import contextlib
 import ctypes
 import fcntl
@@ -18,13 +20,10 @@ import signal
 import stat
 import struct
 import sys
-import threading
-from pathlib import Path
+from _thread import stack_size
 
 from children import Child
 from programs import be_functions, be_program
-from stand_ins import be_tests
-from together import be_together
 from values import receive, write_all
 
 PR_SET_DUMPABLE = 4
@@ -39,15 +38,17 @@ class Server:
     def __init__(self):
         self.uid, self.packages = 0, ""
         self.source = self.prelude = ""
-        self.binary: int | None = None
-        self.child: Child
+        self.binary = None
 
     def start(self, request):
         """Sets the user that programs become; on request tries whether that works and the user can read Python's library."""
         self.uid = request["uid"]
         sys.path += request["path"]
         os.environ.update(request["environment"])
+        if request["pytest"]:
+            from together import load_pytest
 
+            load_pytest()
         if not request["trial"]:
             return {"status": "ok"}, b""
 
@@ -61,10 +62,12 @@ class Server:
             child.end()
 
     def load(self, request):
-        """Takes a program, its source or an executable."""
+        """Takes a program, its source or an executable. ``modules`` are imported here once, instead of in every test."""
+        for name in request["modules"]:
+            __import__(name)
         self.source, self.prelude = request["source"], request["prelude"]
         if executable := request["executable"]:
-            self.binary = read_only(base64.b64decode(executable))
+            self.binary = read_only(binascii.a2b_base64(executable))
         return {"status": "ok"}, b""
 
     def compile(self, request):
@@ -72,7 +75,7 @@ class Server:
         command, uid = request["command"], self.uid
 
         def body(*_):
-            Path("/tmp/solution.cpp").write_text(request["source"], encoding="utf-8", errors="replace")
+            write("/tmp/solution.cpp", request["source"])
             os.dup2(2, 1)
             os.execve(command[0], command, {"PATH": "/usr/bin"})
 
@@ -84,22 +87,24 @@ class Server:
             child.end()
 
     def run(self, request):
-        """One test by standard input and output."""
+        """One test by standard input and output; ``files`` are written first, and their names are the arguments."""
         stdin = os.memfd_create("input")
         write_all(stdin, request["input"].encode("utf-8", "surrogatepass"))
         os.lseek(stdin, 0, os.SEEK_SET)
         inherited = () if self.binary is None else (self.binary,)
-        child = Child(self.become_program, request["limits"], self.uid, stdin, inherited)
+
+        def body(_reader, _writer, executable=None):
+            for name, text in request["files"].items():
+                write(f"/tmp/{name}", text)
+            if executable is not None:
+                os.execve(executable, ["solution"], {"PATH": "/usr/bin"})
+            be_program(self.source, self.prelude, list(request["files"]))
+
+        child = Child(body, request["limits"], self.uid, stdin, inherited)
         try:
             return child.collect(request["largest"])
         finally:
             child.end()
-
-    def become_program(self, _reader, _writer, executable=None):
-        """The child's body: executes the compiled program, or interprets the source."""
-        if executable is not None:
-            os.execve(executable, ["solution"], {"PATH": "/usr/bin"})
-        be_program(self.source, self.prelude)
 
     def open(self, request):
         """A child that handles several messages: the program's functions, or tests that call another sandbox's."""
@@ -108,9 +113,13 @@ class Server:
             self.child = Child(lambda *pipes: be_functions(self.source, self.prelude, *pipes), request["limits"], self.uid)
             return self.child.exchange(json.dumps({"names": request["names"]}).encode(), request["largest"])
         if request["together"]:
+            from together import be_together
+
             source, prelude, most = self.source, self.prelude, request["most"]
             self.child = Child(lambda *pipes: be_together(source, prelude, tests, most, *pipes), request["limits"], self.uid)
             return {"status": "ok"}, b""
+        from stand_ins import be_tests
+
         names, entry = request["names"], request["entry"]
         self.child = Child(lambda *pipes: be_tests(tests, names, entry, *pipes), request["limits"], self.uid)
         return {"status": "ok"}, b""
@@ -121,6 +130,11 @@ class Server:
     def close(self, request):
         self.child.end()
         return {"status": "ok"}, b""
+
+
+def write(path, text):
+    with open(path, "w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(text)
 
 
 def read_only(data):
@@ -151,7 +165,7 @@ def answer(header, payload):
 def main():
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    threading.stack_size(THREAD_STACK)
+    stack_size(THREAD_STACK)
     server = Server()
     answer({"status": "ready"}, b"")
     while True:
@@ -160,7 +174,3 @@ def main():
         except EOFError:
             return
         answer(*getattr(server, request["op"])(request))
-
-
-if __name__ == "__main__":
-    main()
