@@ -10,6 +10,10 @@ JSON in four forms, the first three with an optional ``language`` (``python``, `
 - ``{"check": "def check(candidate): ...", "fn_name": "f"}``, one test, or without ``fn_name`` a text whose functions
   ``test_...`` are the tests; such a text may also be given alone, as in KodCode;
 - ``[{"input": ..., "output": ..., "fn_name": ...}, ...]``, as DeepCoder has it, each test alone, read as the first form.
+
+``time_limit`` (seconds) and ``memory_limit`` (MiB or bytes) are the row's own limits. ``checker`` (or ``generated_checker``,
+as open-r1/codeforces has it) is a Python program that decides instead of a comparison of outputs: its arguments are the
+files of the input, of the expected output and of the solution's; it accepts by printing 1.
 """
 
 import ast
@@ -88,7 +92,7 @@ class Suite:
     """Tests of one query.
 
     ``usual``: whether the program finds the usual names imported. ``same`` compares outputs. ``names``: what a program must
-    define. ``seconds`` and ``memory`` (MiB) are the row's own limits.
+    define. ``seconds`` and ``memory`` (MiB) are the row's own limits. ``checker`` is a program that decides about outputs.
     """
 
     language: str
@@ -98,6 +102,7 @@ class Suite:
     names: frozenset[str] = frozenset()
     seconds: float | None = None
     memory: int | None = None
+    checker: str = ""
 
 
 @cache
@@ -142,7 +147,11 @@ def suite_of(test_cases: str | None, most: int) -> Suite:
     }
     memory = _number(cases.get("memory_limit"))
     megabytes = None if memory is None else int(memory if memory < A_MILLION else memory / 2**20) or 1
-    return Suite(language, tests[:most], usual, same, frozenset(names), _number(cases.get("time_limit")), megabytes)
+    checker = cases.get("checker") or cases.get("generated_checker") or ""
+    if not isinstance(checker, str):
+        raise TestsError("the checker must be a program's text")
+    seconds = _number(cases.get("time_limit"))
+    return Suite(language, tests[:most], usual, same, frozenset(names), seconds, megabytes, checker)
 
 
 def _number(value: Any) -> float | None:

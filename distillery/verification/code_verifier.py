@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -19,6 +20,8 @@ from distillery.core.errors import SandboxError
 from distillery.core.schemas import FAIL
 from distillery.verification.code_blocks import parses, program_of
 from distillery.verification.code_tests import BrokenTestsError, Call, Script, Stdin, Suite, modules_in, prelude, suite_of
+from distillery.verification.output_comparison import number
+from distillery.verification.process_pool import timed
 from distillery.verification.program_check import suspicion
 from distillery.verification.sandbox.inside.values import decode, encode
 from distillery.verification.sandbox.limits import Answer, Limits
@@ -58,7 +61,7 @@ class Grader:
     def grade(self, program: str) -> list[Outcome]:
         """One outcome per test. Raises SandboxError where the sandbox is unavailable."""
         first = prelude(program) if self.suite.usual else ""
-        with self.sandbox.session(self.limits) as session:
+        with self._session(program) as session:
             loaded = self.sandbox.load(session, program, first, self.suite.language)
             if loaded.status != "ok":
                 return [_not_compiled(loaded, program)] * len(self.suite.tests)
@@ -76,13 +79,20 @@ class Grader:
                     outcomes.append(outcomes[-1] if skip else self._test(session, program, test))
             return outcomes
 
+    def _session(self, program: str) -> AbstractContextManager[Session]:
+        """A sandbox of the program's own, or, where pytest is needed and the program harmless, one that has imported it."""
+        pytest = [test for test in self.suite.tests if isinstance(test, Script) and test.pytest]
+        if pytest and self.limits == self.sandbox.limits and _suspicion(program, pytest) is None:
+            return self.sandbox.shared_session()
+        return self.sandbox.session(self.limits, self.suite.language == "python")
+
     def _test(self, session: Session, program: str, test: Stdin | Call) -> Outcome:
         if self.left <= 0:
             return Outcome(False, f"all tests together took over {self.total:g} CPU s")
         seconds = min(self.limits.seconds, self.left)
         if isinstance(test, Stdin):
             answer = session.run(test.input, seconds)
-            return self._ended(answer) or decided(self.suite.same(answer.text, test.output))
+            return self._ended(answer) or self._compared(test, answer.text)
         opened = session.open([], seconds)
         try:
             outcome = self._ended(opened) or self._call(session, test, seconds)
@@ -91,6 +101,21 @@ class Grader:
         if not outcome.passed and test.script and (outcome.passed is None or not _suspicion(program, [test.script])):
             return self._together(session, program, [test.script])[0]
         return outcome
+
+    def _compared(self, test: Stdin, said: str) -> Outcome:
+        """The outcome by the row's checker, in a sandbox of its own that holds no program of a model; else by comparison."""
+        if not self.suite.checker:
+            return decided(self.suite.same(said, test.output))
+        with self.sandbox.session() as session:
+            session.load(self.suite.checker)
+            files = {"input.txt": test.input, "expected.txt": test.output, "output.txt": said}
+            answer = session.run("", self.sandbox.limits.seconds, files)
+        score = number((answer.text.split() or [""])[-1])
+        if answer.status != "ok":
+            return Outcome(None, f"the row's checker failed: {answer.why or answer.status}")
+        if score is None:
+            return Outcome(None, "the row's checker failed: it printed no number")
+        return Outcome(score >= 1, "" if score >= 1 else "the row's checker rejects the output")
 
     def _call(self, session: Session, test: Call, seconds: float) -> Outcome:
         message = {"fn": test.fn, "args": encode(test.args, []), "kwargs": {k: encode(v, []) for k, v in test.kwargs.items()}}
@@ -243,7 +268,7 @@ class CodeVerifier:
             self.notice = f"no sandbox, so no code is run: {error}"
 
     def verify(self, item: Item) -> "Future[Verdict]":
-        return self.threads.submit(self._verify, item)
+        return self.threads.submit(timed, self._verify, item)
 
     def close(self) -> None:
         self.threads.shutdown(cancel_futures=True)

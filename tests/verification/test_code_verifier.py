@@ -474,3 +474,53 @@ def test_huge_numbers_are_counted_where_hashed():
     huge = {"i": "0x1"}
     assert hashed({"s": [huge, huge, {"c": ["0x0p+0", "0x0p+0"]}]}) == 3 and hashed([huge, {"t": [huge]}]) == 0
     assert hashed({"s": [{"t": [huge, 5]}]}) == 1 and hashed({"d": [[huge, huge], [1, {"s": [huge]}]]}) == 2
+
+
+CHECKER = """
+import sys
+given, expected, said = (open(path).read().split() for path in sys.argv[1:])
+try:
+    a, b = map(int, said)
+    print(int(a + b == int(given[0]) and len(expected) == 2))
+except ValueError:
+    print(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "checker", "verdict", "reason"),
+    [
+        ("n = int(input()); print(1, n - 1)", CHECKER, PASS, ""),
+        ("n = int(input()); print(n - 2, 2)", CHECKER, PASS, ""),
+        ("n = int(input()); print(1, n)", CHECKER, FAIL, "the row's checker rejects the output"),
+        ("print('1 1 1')", CHECKER, FAIL, "the row's checker rejects the output"),
+        ("raise SystemExit(3)", CHECKER, FAIL, "exit code 3"),
+        ("print(1)", "print(0.5)", FAIL, "the row's checker rejects the output"),
+        ("print(1)", "raise ValueError('no')", UNKNOWN, "the row's checker failed: ValueError: no"),
+        ("print(1)", "pass", UNKNOWN, "the row's checker failed: it printed no number"),
+        ("print(1)", "while True: pass", UNKNOWN, "the row's checker failed: timeout"),
+        # It cannot reach the checker: what it prints is all that arrives there.
+        ("open('/tmp/output.txt', 'w').write('5 5'); print('1 1')", CHECKER, FAIL, "the row's checker rejects the output"),
+    ],
+)
+def test_a_rows_checker_decides_about_outputs(route, program, checker, verdict, reason):
+    tests = {"inputs": ["10"], "outputs": ["4 6"], "checker": checker}
+    (found,) = verify(route, (f"```python\n{program}\n```", tests))
+    assert found.verdict == verdict and reason in found.reason
+
+
+def test_a_checker_that_is_no_text_is_named(route):
+    (verdict,) = verify(route, ("x", {"inputs": ["1"], "outputs": ["1"], "checker": [1]}))
+    assert verdict.verdict == UNKNOWN and "the checker must be a program's text" in verdict.reason
+
+
+def test_programs_with_pytests_tests_leave_each_other_nothing(route):
+    """They share one sandbox, one after the other: no module, file or patch of one is there for the next."""
+    program = "import sys\nsys.setrecursionlimit(sys.getrecursionlimit() + 100)\ndef f(x):\n    return 2 * x\n"
+    tests = (
+        "import os, sys\nimport pytest\nfrom solution import f\ndef test_f(tmp_path):\n    (tmp_path / 'x').write_text('')\n"
+    )
+    tests += "    assert f(2) == 4 and 'pytest-0' in str(tmp_path) and sys.getrecursionlimit() < 1200"
+    items = [Item(str(i), "code", program + "#" * i, test_cases=tests) for i in range(4)]
+    found = verdicts_of(route, items)
+    assert {each.verdict for each in found} == {PASS}, [each.reason for each in found]
