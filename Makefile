@@ -41,6 +41,10 @@ summary: $(READY)  ## show the results of the last run
 compare: $(READY)  ## compare two teachers: make compare A=adaptive B=verbose
 	@scripts/compare.sh $(A) $(B)
 
+.PHONY: measure
+measure: $(READY)  ## compare judge and reward model with labels: make measure LABELS=labelled.jsonl
+	@python -m distillery.verification.measure $(LABELS)
+
 .PHONY: gc
 gc: $(READY)  ## list stored trainings; FREE=1 deletes unreferenced ones
 	@python -m distillery.training.store $(if $(FREE),--free)

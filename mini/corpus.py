@@ -8,7 +8,9 @@ from typing import Any
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, write_json_lines
 from mini import problems
+from mini.chat_problems import comparison
 from mini.config import Benchmark, Corpus, load
+from mini.judge_data import PERFECT, another, rated, talked
 from mini.problems import Problem
 from mini.sampling import draw
 
@@ -88,6 +90,21 @@ def twins(rng: Random, params: Corpus, questions: list[dict[str, str]]) -> list[
     ]
 
 
+def labelled(rng: Random, count: int) -> list[dict[str, Any]]:
+    """Responses, right and wrong, for what a judge or the reward model decides, each with its label."""
+    rows = []
+    for i in range(count):
+        problem = comparison(rng, 1) if i % 2 else talked(rng)
+        reply, label = problem.reply, True
+        if i % 2 and rng.random() < 0.5:
+            reply, label = another(rng, problem), False
+        elif not i % 2:
+            reply, ratings = rated(rng, problem)
+            label = ratings == PERFECT
+        rows.append(query(problem) | {"response": f"<think> </think> <answer> {reply} </answer>", "label": label})
+    return rows
+
+
 def main() -> None:
     params = load(Corpus, "corpus")
     benchmarks = load(dict[str, Benchmark], "benchmarks")
@@ -100,6 +117,7 @@ def main() -> None:
     rows = clean + dirt(rng, params, clean) + twins(rng, params, [row for each in questions.values() for row in each])
     rng.shuffle(rows)
     write_json_lines(rows, WORLD / "queries.jsonl")
+    write_json_lines(labelled(Random(f"labels/{params.seed}"), params.labels), WORLD / "labels.jsonl")
     print(f"corpus: {len(rows)} queries, {sum(map(len, questions.values()))} benchmark questions")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillery.core import config
+from distillery.core import config, model_locks
 from distillery.core.config import Section
 from distillery.core.files import atomic_dir, read_json, write_csv, write_text
 from distillery.core.progress import log
@@ -16,6 +16,7 @@ from distillery.core.stage import record_metrics, run_path, run_stage
 from distillery.core.teachers import BASE, keep_only, teacher_names
 from distillery.evaluation import report_tables as tables
 from distillery.evaluation.figures import Figure, Painter, figures, rows_of
+from distillery.verification.agreement import HEAD, table_rows
 
 PAGE = Path("distillery/evaluation/report.html")
 JOINT = ("benchmarks", "collect", "clean", "similarity", "decontaminate", "constrain", "parallel", "analysis", "compare")
@@ -48,6 +49,12 @@ def run_files(teachers: list[str]) -> list[str]:
     return [f"../../{run_path(f'metrics/{name}.json')}" for name in names]
 
 
+def agreement_of(measured: dict[str, Any]) -> dict[str, Any]:
+    """What `distillery.verification.measure` found, without categories where it was with other models than this run's."""
+    locks = filter(None, (model_locks.read_optional(role) for role in ("judge", "reward")))
+    return measured if measured["models"] == model_locks.brief(*locks) else measured | {"categories": {}}
+
+
 def loss_table(teachers: list[str]) -> list[dict[str, Any]]:
     """The students' losses side by side, one row per step: what `dvc plots` draws."""
     curves = {teacher: rows_of(Path(f"data/training/{teacher}/loss.csv")) for teacher in teachers}
@@ -65,6 +72,7 @@ def render(settings: Report, teachers: list[str], benchmarks: list[str], drawn: 
     of_teacher = {kind: by_name(kind, teachers) for kind in PER_TEACHER}
     of_model = {kind: by_name(kind, models) for kind in PER_MODEL}
     compared, analysis = stages["compare"], stages["analysis"]
+    measured = agreement_of(read_json("metrics/agreement.json"))
     return jinja2.Template(PAGE.read_text(), autoescape=True).render(
         settings=settings,
         figures=drawn,
@@ -76,6 +84,9 @@ def render(settings: Report, teachers: list[str], benchmarks: list[str], drawn: 
         differences=tables.difference_rows(compared["differences"]),
         adaptivity=tables.adaptivity_rows(compared["adaptivity"]),
         samples=tables.sample_rows(of_model["students"], benchmarks),
+        agreement_head=HEAD,
+        agreement=table_rows(measured["categories"]),
+        labels=measured["labels"],
         teacher_head=tables.TEACHER_HEAD,
         data_head=tables.DATA_HEAD,
         cost_head=tables.COST_HEAD,

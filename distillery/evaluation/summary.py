@@ -1,21 +1,13 @@
 """python -m distillery.evaluation.summary: the results of the last run in the terminal."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from distillery.core import config
 from distillery.core.files import read_json
 from distillery.core.stage import run_stage
 from distillery.core.teachers import BASE, teacher_names
+from distillery.core.text_table import format_table
 from distillery.evaluation.report_tables import TEACHER_HEAD, headlines, student_rows, teacher_rows
-
-
-def format_table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    """A table's lines, columns padded to their widest cell, numbers to the right."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, ["-" * width for width in widths], *rows]:
-        numbers = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        yield "  ".join([row[0].ljust(widths[0]), *numbers])
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from distillery.core.journal import OPEN, Journal, alive, parse_record
+from distillery.core.text_table import format_table
 from distillery.generation.ledger import ROOT, Ledger
 
 USAGE = "usage: python -m distillery.generation.ledger_cli OWNER [--compact]    (OWNER: a teacher, judge, evaluate-NAME)"
@@ -17,14 +18,6 @@ def verdicts(folder: Path) -> dict[str, str]:
     records = filter(None, (parse_record(line) for line, _ in Journal(folder / "verdicts").refresh()))
     by_time = sorted((record.get("at", 0.0), record["completion"], record["verdict"]) for record in records)
     return {completion: verdict for _, completion, verdict in by_time}
-
-
-def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        yield "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
 
 
 def show(owner: str, root: Path) -> Iterator[str]:
@@ -45,10 +38,10 @@ def show(owner: str, root: Path) -> Iterator[str]:
         [v, *(str(counts[v, field]) for field in ("rows", "cut", "tokens")), f"{counts[v, 'seconds'] / 1000:.1f}"]
         for v in names
     ]
-    yield from table(["verdict", "rows", "cut", "tokens", "engine s"], rows)
+    yield from format_table(["verdict", "rows", "cut", "tokens", "engine s"], rows)
     yield ""
     numbers = sorted({attempt for attempt, _ in attempts})
-    yield from table(["attempt", *names], [[str(n), *(str(attempts[n, v]) for v in names)] for n in numbers])
+    yield from format_table(["attempt", *names], [[str(n), *(str(attempts[n, v]) for v in names)] for n in numbers])
 
 
 def compact(owner: str, root: Path) -> str:

@@ -76,17 +76,21 @@ def summary(rows: list[tuple[str, Verdict]]) -> Iterator[str]:
         yield f"inconclusive {count}: {reason}"
 
 
-def open_router(settings: VerifyParams, categories: set[str]) -> Router:
-    """A router for the categories of a file. Without models in models/locks it runs without them and logs that.
-
-    Raises ConfigError where a category has no rule, or needs a model that is missing.
-    """
+def settings_for(settings: VerifyParams, categories: set[str]) -> VerifyParams:
+    """The settings that these categories need. Raises ConfigError where one has no rule."""
     if strangers := sorted(categories - settings.rules.keys()):
         raise ConfigError(f"params.yaml: verify.rules.{strangers[0]}: missing, and the file has such rows")
     rules = {category: rule for category, rule in settings.rules.items() if category in categories}
     wanted = {rule.verifier for rule in rules.values()}
     settings = replace(settings, rules=rules, judge=settings.judge if wanted & {"math", "science"} else None)
-    settings = replace(settings, reward=settings.reward if "reward" in wanted else None)
+    return replace(settings, reward=settings.reward if "reward" in wanted else None)
+
+
+def open_router(settings: VerifyParams) -> Router:
+    """A router with the models that models/locks names; without these it runs without any and says so.
+
+    Raises ConfigError where a verifier needs a model that is missing.
+    """
     try:
         return Router(settings, roles_of(settings), config.load(str, "prompts"))
     except DataError as error:
@@ -106,7 +110,7 @@ def main(*arguments: str) -> None:
         items = [item_in(scanned, str(i)) for i, scanned in enumerate(rows)]
         if not items:
             raise DataError(f"{source}: no rows")
-        route = open_router(config.load(VerifyParams, "verify"), {item.category for item in items})
+        route = open_router(settings_for(config.load(VerifyParams, "verify"), {item.category for item in items}))
     except (DataError, ConfigError) as error:
         sys.exit(f"verification: {error}")
     for notice in route.notices:

@@ -12,7 +12,7 @@ from stages.clean import Clean, clean
 from stages.collect import Source, as_query
 from stages.decontaminate import Benchmarks, Decontaminate
 
-PARAMS = Corpus(seed=0, queries=60, duplicates=6, urls=3, tables=3, garbage=8, twins=9)
+PARAMS = Corpus(seed=0, queries=60, duplicates=6, urls=3, tables=3, garbage=8, twins=9, labels=0)
 
 
 def test_a_benchmark_has_the_configured_levels_and_no_duplicates():
