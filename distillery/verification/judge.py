@@ -8,7 +8,7 @@ the judge is down.
 import re
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -35,10 +35,14 @@ class JudgeSettings(Section):
 
 @dataclass(frozen=True)
 class JudgeReply:
-    """The judge's verdict, matched by the required form; None, and why, where its answer does not match."""
+    """The judge's verdict, matched by the required form; None, and why, where its answer does not match.
+
+    ``seconds``: what the engine spent on it.
+    """
 
     words: str | None
     why: str = ""
+    seconds: float = 0.0
 
 
 class EngineThread:
@@ -114,8 +118,11 @@ class Judge:
         out: Future[JudgeReply] = Future()
 
         def settle(answered: "Future[Completion]") -> None:
-            error = answered.exception()
-            out.set_result(JudgeReply(None, f"the judge is down: {error}") if error else read(answered.result().text, form))
+            if error := answered.exception():
+                out.set_result(JudgeReply(None, f"the judge is down: {error}"))
+            else:
+                said = read(answered.result().text, form)
+                out.set_result(replace(said, seconds=self.thread.engine.seconds(request)))
 
         self.thread.ask(request).add_done_callback(settle)
         return out

@@ -24,6 +24,13 @@ from distillery.verification.verdict import Item, Verdict, scored, unknown
 NAME = "math"
 YES_OR_NO = re.compile(r"Verdict: ?(yes|no)\.?", re.IGNORECASE)
 LONGEST = 20_000
+LONGEST_REFERENCE, DEEPEST_REFERENCE = 2_000, 50
+"""Characters, and brackets inside brackets, beyond which a reference is compared as text only."""
+GIVEN_UP = "the reference is too large to compare"
+SIMPLE, TRIAL = "x + 17", 0.2
+"""Compared with a reference to find out whether that can be compared at all, in this share of the usual time."""
+_COSTLY = re.compile(r"!|\^.*\^|\^[{(\s-]*\d{2}|\\d?binom|\\(sum|prod|int)|\|{4}|(\\[a-z]{2,4}\W+){5}", re.DOTALL)
+"""References that are tried first: powers, factorials and the like may have more digits than there is time."""
 _COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z*]+\}|\\text\{[^{}]*\}|\\[a-zA-Z]+")
 _PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}|[^\W\d_]{4,}")
 _ROUNDING, _PRECISE = 1e-6, 1e-9
@@ -56,6 +63,15 @@ def quick_verdict(gold: str, answer: str) -> Verdict | None:
             return scored(NAME, 1, "equal numbers")
         return scored(NAME, 0, f"{candidate} is not {expected}", certain="." not in expected + candidate)
     return scored(NAME, 1, "same text") if candidate == expected else None
+
+
+def is_excessive(reference: str) -> bool:
+    """Whether a reference is longer, or nested deeper, than what can be compared in time."""
+    depth = deepest = 0
+    for sign in reference:
+        depth += (sign in "([{") - (sign in ")]}")
+        deepest = max(deepest, depth)
+    return len(reference) > LONGEST_REFERENCE or deepest > DEEPEST_REFERENCE
 
 
 def wrap_latex(text: str) -> str:
@@ -138,6 +154,7 @@ class MathVerifier:
 
     def __init__(self, pool: Pool, judge: Judge | None):
         self.pool, self.judge = pool, judge
+        self.given_up: set[str] = set()
 
     def verify(self, item: Item) -> "Future[Verdict]":
         gold, answer = item.ground_truth, item.answer or ""
@@ -146,8 +163,35 @@ class MathVerifier:
         if len(answer) > LONGEST or len(gold) > LONGEST:
             return done(unknown(NAME, f"longer than {LONGEST} characters"))
         quick = quick_verdict(gold, answer)
-        first = done(quick) if quick else self.pool.run(NAME, verify_with_library, gold, answer)
+        first = done(quick) if quick else self._compared(gold, answer)
         return then(first, lambda verdict: self._judged(item, verdict)) if self.judge else first
+
+    def _compared(self, gold: str, answer: str) -> "Future[Verdict]":
+        if gold in self.given_up or is_excessive(gold):
+            return done(unknown(NAME, GIVEN_UP, hopeless=True))
+        if _COSTLY.search(gold):
+            return then(self._tried(gold, 0.0), lambda hostile: hostile or self._in_pool(gold, answer))
+        return self._in_pool(gold, answer)
+
+    def _in_pool(self, gold: str, answer: str) -> "Future[Verdict]":
+        return then(self.pool.run(NAME, verify_with_library, gold, answer), lambda verdict: self._blame(gold, verdict))
+
+    def _blame(self, gold: str, verdict: Verdict) -> "Verdict | Future[Verdict]":
+        """After a time-out: that of the reference, where it cannot be compared with something simple either."""
+        if not verdict.reason.startswith(LATE):
+            return verdict
+        return then(self._tried(gold, verdict.seconds), lambda hostile: hostile or verdict)
+
+    def _tried(self, gold: str, spent: float) -> "Future[Verdict | None]":
+        """None where a reference can be compared with something simple; otherwise it is given up for good."""
+
+        def ended(tried: Verdict) -> Verdict | None:
+            if not tried.reason.startswith(LATE):
+                return None
+            self.given_up.add(gold)
+            return unknown(NAME, GIVEN_UP, hopeless=True).after(spent + tried.seconds)
+
+        return then(self.pool.run(NAME, verify_with_library, gold, SIMPLE, share=TRIAL), ended)
 
     def _judged(self, item: Item, verdict: Verdict) -> "Verdict | Future[Verdict]":
         if self.judge is None or verdict.verdict == PASS or verdict.certain or verdict.reason.startswith(LATE):
@@ -156,8 +200,9 @@ class MathVerifier:
 
     def _decided(self, verdict: Verdict, said: JudgeReply) -> Verdict:
         if said.words is None:
-            return unknown(NAME, said.why)
+            return unknown(NAME, said.why).after(verdict.seconds + said.seconds)
         agrees = said.words == "yes"
-        return scored(NAME, agrees, f"the judge says {said.words}; before: {verdict.reason}")
+        decided = scored(NAME, agrees, f"the judge says {said.words}; before: {verdict.reason}")
+        return decided.after(verdict.seconds + said.seconds)
 
     def close(self) -> None: ...

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
 from multiprocessing import get_context
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -15,6 +16,12 @@ from distillery.verification.verdict import Verdict, unknown
 LATE = "timed out"
 REMEMBERED = 100_000
 TASKS_A_PROCESS = 2000
+
+
+def timed(function: Callable[..., Verdict], *arguments: Any) -> Verdict:
+    """The verdict of a call, with the seconds that it took."""
+    began = monotonic()
+    return function(*arguments).after(monotonic() - began)
 
 
 def _begin(prepare: tuple[Callable[[], Any], ...]) -> None:
@@ -36,8 +43,11 @@ class Pool:
         self.lock = Lock()
         self.known: OrderedDict[tuple[Any, ...], Future[Verdict]] = OrderedDict()
 
-    def run(self, verifier: str, function: Callable[..., Verdict], *arguments: Any) -> "Future[Verdict]":
-        """The verdict of ``function(*arguments)``; unknown where it takes too long, raises, or kills its process."""
+    def run(self, verifier: str, function: Callable[..., Verdict], *arguments: Any, share: float = 1.0) -> "Future[Verdict]":
+        """The verdict of ``function(*arguments)``; unknown where it takes too long, raises, or kills its process.
+
+        ``share``: of the usual time, how much this call may take.
+        """
         call = (function, *arguments)
         with self.lock:
             if call in self.known:
@@ -46,19 +56,20 @@ class Pool:
             future = self.known[call] = Future()
             if len(self.known) > REMEMBERED:
                 self.known.popitem(last=False)
-        work = self.pool.schedule(function, args=list(arguments), timeout=self.timeout)
-        work.add_done_callback(lambda ended: future.set_result(self._verdict(verifier, ended)))
+        seconds = share * self.timeout
+        work = self.pool.schedule(timed, args=list(call), timeout=seconds)
+        work.add_done_callback(lambda ended: future.set_result(self._verdict(verifier, ended, seconds)))
         return future
 
     def close(self) -> None:
         self.pool.stop()
         self.pool.join()
 
-    def _verdict(self, verifier: str, ended: Any) -> Verdict:
+    def _verdict(self, verifier: str, ended: Any, seconds: float) -> Verdict:
         try:
             return ended.result()
         except TimeoutError:
-            return unknown(verifier, f"{LATE} after {self.timeout:g} s")
+            return unknown(verifier, f"{LATE} after {seconds:g} s").after(seconds)
         except ProcessExpired as error:
             return unknown(verifier, f"the verifying process died (exit code {error.exitcode})")
         except Exception as error:

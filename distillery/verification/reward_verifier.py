@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 from pebble import ProcessPool
@@ -106,14 +107,18 @@ def verdict_of(ratings: list[float] | None, longest: int) -> Verdict:
     return scored(NAME, round(sum(within) / (HIGHEST * len(within)), 4), shown)
 
 
+Waiting = tuple[Dialogue, "Future[Verdict]"]
+
+
 class RewardVerifier:
-    """Batches incoming items; one batch is in the model's process at a time."""
+    """Batches incoming items; one batch is in the model's process at a time. The rows of one that fails are tried alone."""
 
     def __init__(self, lock: ModelLock, settings: RewardSettings):
         self.model, self.settings = lock, settings
         self.pool = ProcessPool(1, context=get_context("forkserver"), initializer=die_with_parent)
         self.lock = Lock()
-        self.waiting: list[tuple[Dialogue, Future[Verdict]]] = []
+        self.waiting: list[Waiting] = []
+        self.alone: list[Waiting] = []
         self.working = False
 
     def verify(self, item: Item) -> "Future[Verdict]":
@@ -129,22 +134,29 @@ class RewardVerifier:
 
     def _next(self) -> None:
         with self.lock:
-            if self.working or not self.waiting:
+            if self.working or not (self.alone or self.waiting):
                 return
-            batch, self.waiting = self.waiting[:MOST_AT_ONCE], self.waiting[MOST_AT_ONCE:]
+            if self.alone:
+                batch = [self.alone.pop()]
+            else:
+                batch, self.waiting = self.waiting[:MOST_AT_ONCE], self.waiting[MOST_AT_ONCE:]
             self.working = True
+        began = monotonic()
         work = self.pool.schedule(rate, args=[self.model, self.settings, [dialogue for dialogue, _ in batch]])
-        work.add_done_callback(lambda ended: self._settle(batch, ended))
+        work.add_done_callback(lambda ended: self._settle(batch, ended, (monotonic() - began) / len(batch)))
 
-    def _settle(self, batch: list[tuple[Dialogue, "Future[Verdict]"]], ended: Any) -> None:
+    def _settle(self, batch: list[Waiting], ended: Any, seconds: float) -> None:
         error = ended.exception()
         with self.lock:
             self.working = False
+            if error and len(batch) > 1 and not isinstance(error, EngineError):
+                self.alone, batch = batch, []
         for i, (_, future) in enumerate(batch):
             if isinstance(error, EngineError):
                 future.set_exception(error)
             elif error:
-                future.set_result(unknown(NAME, f"the reward model is down: {type(error).__name__}: {error}", hopeless=True))
+                why = f"the reward model failed: {type(error).__name__}: {error}"
+                future.set_result(unknown(NAME, why, hopeless=True).after(seconds))
             else:
-                future.set_result(verdict_of(ended.result()[i], self.settings.max_tokens))
+                future.set_result(verdict_of(ended.result()[i], self.settings.max_tokens).after(seconds))
         self._next()

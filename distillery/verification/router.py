@@ -5,7 +5,6 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from time import monotonic
 
 from distillery.core.errors import ConfigError, EngineError
 from distillery.core.model_locks import Lock
@@ -71,7 +70,7 @@ class Router:
         return [verifier.notice for verifier in self.verifiers.values() if isinstance(verifier, CodeVerifier)]
 
     def submit(self, item: Item) -> None:
-        rule, began = self.rules.get(item.category), monotonic()
+        rule = self.rules.get(item.category)
         if rule is None:
             self.ready.put((item, "", unknown("none", f"no rule for the category {item.category}", hopeless=True)))
             return
@@ -81,7 +80,7 @@ class Router:
             self.remembered += 1
         self.reached += not known
         future = done(known) if known else self._verify(rule.verifier, item)
-        future.add_done_callback(partial(self._settle, item, key, rule, began))
+        future.add_done_callback(partial(self._settle, item, key, rule))
 
     def poll(self, wait: float = 0.0) -> list[tuple[str, Verdict]]:
         """What is ready; with ``wait``, blocks up to so many seconds for the first.
@@ -116,12 +115,12 @@ class Router:
             return done(scored(name, 0, "no answer in the form that was asked for"))
         return self.verifiers[name].verify(item)
 
-    def _settle(self, item: Item, key: str, rule: Rule, began: float, ended: "Future[Verdict]") -> None:
+    def _settle(self, item: Item, key: str, rule: Rule, ended: "Future[Verdict]") -> None:
         error = ended.exception()
         if isinstance(error, EngineError):
             self.dead = error
         verdict = unknown(rule.verifier, f"{type(error).__name__}: {error}") if error else ended.result()
-        self.ready.put((item, key, verdict.at(rule.threshold, round(monotonic() - began, 4))))
+        self.ready.put((item, key, verdict.at(rule.threshold)))
 
 
 def open_judge(settings: JudgeSettings, lock: Lock, prompts: str, root: Path) -> Judge:

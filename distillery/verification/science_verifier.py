@@ -46,7 +46,7 @@ class ScienceVerifier:
 
     def _rated(self, said: JudgeReply) -> Verdict:
         if said.words is None:
-            return unknown(NAME, said.why)
-        return scored(NAME, int(said.words) / BEST, f"the judge rates it {said.words} of {BEST}")
+            return unknown(NAME, said.why).after(said.seconds)
+        return scored(NAME, int(said.words) / BEST, f"the judge rates it {said.words} of {BEST}").after(said.seconds)
 
     def close(self) -> None: ...

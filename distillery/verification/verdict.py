@@ -8,7 +8,7 @@ verifier of its category and turns scores into verdicts by the category's thresh
 """
 
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
@@ -42,7 +42,7 @@ def item_of(key: str, query: dict[str, Any], answer: str | None) -> Item:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A score from 0 to 1 (None where unknown), the verdict, its reason, the verifier, and the seconds it took.
+    """A score from 0 to 1 (None where unknown), the verdict, its reason, the verifier, and the seconds that it worked.
 
     ``hopeless`` marks an inconclusive verdict that retrying cannot change; ``certain`` a fail that is beyond doubt, so that
     no judge is asked.
@@ -56,11 +56,14 @@ class Verdict:
     certain: bool = False
     seconds: float = 0.0
 
-    def at(self, threshold: float, seconds: float = 0.0) -> "Verdict":
-        """The same with its score compared to a threshold, and the seconds that it took, unless already set."""
+    def at(self, threshold: float) -> "Verdict":
+        """The same with its score compared to a threshold."""
         verdict = self.verdict if self.score is None else PASS if self.score >= threshold else FAIL
-        took = self.seconds or seconds
-        return Verdict(self.score, verdict, self.reason, self.verifier, self.hopeless, self.certain, took)
+        return replace(self, verdict=verdict)
+
+    def after(self, seconds: float) -> "Verdict":
+        """The same with the seconds that it took, waiting for a free process left out."""
+        return replace(self, seconds=round(seconds, 4))
 
 
 def scored(verifier: str, score: float, reason: str, certain: bool = False) -> Verdict:

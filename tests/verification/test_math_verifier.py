@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.verification import math_verifier
 from distillery.verification.config import Rule
+from distillery.verification.futures import done
 from distillery.verification.math_text import final_expression, number_of
+from distillery.verification.math_verifier import MathVerifier
+from distillery.verification.process_pool import Pool
 from distillery.verification.router import Router
-from distillery.verification.verdict import Item
+from distillery.verification.verdict import Item, unknown
 from tests.support.builders import verdicts_of, verify_params
 
 
@@ -314,7 +317,7 @@ def test_hostile_mathematics_never_passes_and_does_not_affect_other_items():
 def test_a_time_out_is_inconclusive_and_says_so():
     with closing(Router(verify_params(timeout=0.5, math=Rule("math", 0.9)))) as router:
         (hostile,) = verify(router, ("$100000000!$", "$100000001!$"))
-    assert (hostile.verdict, hostile.score, hostile.reason) == (UNKNOWN, None, "timed out after 0.5 s")
+    assert (hostile.verdict, hostile.score, hostile.reason) == (UNKNOWN, None, "the reference is too large to compare")
 
 
 def test_inconclusive_verdicts_state_the_reason(route):
@@ -337,3 +340,70 @@ def test_the_same_pair_is_compared_once(route):
     before = len(route.pool.known)
     assert {v.verdict for v in verify(route, *pairs)} == {PASS}
     assert len(route.pool.known) <= before + 1
+
+
+class Scripted(Pool):
+    """A pool whose comparisons end as told; keeps what it was asked."""
+
+    def __init__(self, *reasons):
+        self.reasons, self.asked = list(reasons), []
+
+    def run(self, verifier, function, *arguments, share=1.0):
+        self.asked.append((*arguments, share))
+        return done(unknown(verifier, self.reasons.pop(0)).after(5))
+
+
+@pytest.mark.parametrize("gold", ["1+" * 1000 + "1", "(" * 51 + "x" + ")" * 51, "\\frac{1}{" * 60 + "x" + "}" * 60])
+def test_an_excessive_reference_is_given_up_at_once(gold):
+    pool = Scripted()
+    verdict = MathVerifier(pool, None).verify(Item("x", "math", "\\boxed{2}", ground_truth=gold)).result(0)
+    assert not pool.asked
+    assert verdict.verdict == UNKNOWN and verdict.hopeless and verdict.reason == "the reference is too large to compare"
+
+
+def test_the_largest_reference_is_compared():
+    assert not math_verifier.is_excessive("1" * 2000) and math_verifier.is_excessive("1" * 2001)
+    assert not math_verifier.is_excessive("[" * 50 + "]" * 50) and not math_verifier.is_excessive("()" * 90)
+
+
+def test_a_reference_that_cannot_be_compared_with_anything_is_given_up():
+    pool = Scripted("timed out after 5 s", "timed out after 5 s")
+    verifier = MathVerifier(pool, None)
+    items = [Item(answer, "math", answer, ground_truth="a+b") for answer in ("x", "y")]
+    first, second = (verifier.verify(item).result(0) for item in items)
+    assert pool.asked == [("a+b", "x", 1.0), ("a+b", "x + 17", 0.2)]
+    assert first.hopeless and first.seconds == 10
+    assert second.hopeless and second.reason == "the reference is too large to compare" and second.seconds == 0
+
+
+def test_a_time_out_that_the_answer_caused_is_no_matter_of_the_reference():
+    pool = Scripted("timed out after 5 s", "x + 17 is not 9", "other")
+    verifier = MathVerifier(pool, None)
+    found = [verifier.verify(Item("x", "math", answer, ground_truth="x-2")).result(0) for answer in ("9^{9^{9}}", "x")]
+    assert [verdict.reason for verdict in found] == ["timed out after 5 s", "other"] and not found[0].hopeless
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        *("9^{9^{9}}", "10^{-10^{10}}", "(10^9)!", "100000!", r"\binom{1000000}{500000}", "(x+1)^{5000}", "(a+b+c)^{30}"),
+        *(r"\prod_{k=1}^n k", r"\int_0^1 x", "||||x||||", r"\sin(\sin(\sin(\sin(\sin(x)))))", "x^{-12}"),
+    ],
+)
+def test_a_costly_reference_is_tried_first_and_given_up_before_any_answer_is_compared(gold):
+    pool = Scripted("timed out after 1 s")
+    verdict = MathVerifier(pool, None).verify(Item("x", "math", "y", ground_truth=gold)).result(0)
+    assert pool.asked == [(gold, "x + 17", 0.2)] and verdict.hopeless
+
+
+def test_a_costly_reference_that_can_be_compared_is():
+    pool = Scripted("x + 17 is not 5!", "y is not 5!")
+    verdict = MathVerifier(pool, None).verify(Item("x", "math", "y", ground_truth="5!")).result(0)
+    assert pool.asked == [("5!", "x + 17", 0.2), ("5!", "y", 1.0)] and verdict.reason == "y is not 5!"
+
+
+@pytest.mark.parametrize("gold", [r"\frac{\sqrt{3}}{2}", "x^2+y", "3x^2", r"\{1,2\}", "(-\\infty, 3]", r"2\pi r"])
+def test_an_ordinary_reference_is_compared_at_once(gold):
+    pool = Scripted("y is not it")
+    MathVerifier(pool, None).verify(Item("x", "math", "y", ground_truth=gold)).result(0)
+    assert pool.asked == [(gold, "y", 1.0)]

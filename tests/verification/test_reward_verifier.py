@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import Future
 
 import pytest
 
@@ -111,3 +112,67 @@ def test_a_rule_without_its_model_is_named():
 def test_thresholds_turn_scores_into_verdicts():
     verdict = verdict_of([4, 4, 2.8], 64)
     assert verdict.at(0.9).verdict == PASS and verdict.at(0.91).verdict == FAIL
+
+
+class Picky(Fixed):
+    """Fails on a batch that holds the word bad."""
+
+    def apply_chat_template(self, dialogue, return_dict):
+        if any("bad" in turn["content"] for turn in dialogue):
+            raise ValueError("roles must alternate")
+        return super().apply_chat_template(dialogue, return_dict)
+
+
+class AtOnce:
+    """A substitute for the pool that works in this process, when told to."""
+
+    def __init__(self):
+        self.later = []
+
+    def schedule(self, function, args):
+        work: Future[object] = Future()
+        self.later.append((work, function, args))
+        return work
+
+    def run(self):
+        while self.later:
+            work, function, args = self.later.pop(0)
+            try:
+                work.set_result(function(*args))
+            except Exception as error:
+                work.set_exception(error)
+
+
+def test_a_row_that_the_model_cannot_take_does_not_spoil_its_neighbours(monkeypatch):
+    monkeypatch.setattr("distillery.verification.reward_verifier.load", lambda *_: (Picky(), Picky()))
+    verifier = RewardVerifier(model_locks.Lock("reward", "x", "r", True, {}), SETTINGS)
+    verifier.close()
+    pool = AtOnce()
+    monkeypatch.setattr(verifier, "pool", pool)
+    replies = ["fine", "bad", "fine", "fine", "bad"]
+    futures = [verifier.verify(Item(str(i), "other", reply)) for i, reply in enumerate(replies)]
+    assert [len(args[2]) for _, _, args in pool.later] == [1]
+    pool.run()
+    found = [future.result(0) for future in futures]
+    assert [verdict.score for verdict in found] == [0.6667, None, 0.6667, 0.6667, None]
+    assert found[1].hopeless and "ValueError: roles must alternate" in found[1].reason
+    assert not verifier.waiting and not verifier.alone and not verifier.working
+
+
+def test_a_batch_is_bounded_and_its_seconds_are_shared(monkeypatch):
+    monkeypatch.setattr("distillery.verification.reward_verifier.load", lambda *_: (Fixed(), Fixed()))
+    monkeypatch.setattr("distillery.verification.reward_verifier.MOST_AT_ONCE", 3)
+    clock = iter([10.0, 13.0, 20.0, 26.0, 30.0, 31.0])
+    monkeypatch.setattr("distillery.verification.reward_verifier.monotonic", lambda: next(clock))
+    verifier = RewardVerifier(model_locks.Lock("reward", "x", "r", True, {}), SETTINGS)
+    verifier.close()
+    pool = AtOnce()
+    monkeypatch.setattr(verifier, "pool", pool)
+    futures = [verifier.verify(Item(str(i), "other", None if i else "fine")) for i in range(5)]
+    pool.run()
+    assert [future.result(0).seconds for future in futures] == [3.0, 2.0, 2.0, 2.0, 1.0]
+
+
+def test_ratings_are_clipped_and_shown():
+    verdict = verdict_of([5, -1, 2.26], 64)
+    assert (verdict.score, verdict.reason) == (0.5217, "coherence 4.0, correctness 0.0, helpfulness 2.3")

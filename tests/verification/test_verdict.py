@@ -2,7 +2,6 @@
 
 import json
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 
@@ -30,9 +29,10 @@ def test_what_is_inconclusive_stays_so_at_any_threshold():
     assert (verdict.verdict, verdict.score, verdict.hopeless) == (UNKNOWN, None, True)
 
 
-def test_a_verdict_carries_its_own_seconds_or_else_those_given():
-    assert scored("math", 1, "").at(0.9, 3.5).seconds == 3.5
-    assert Verdict(1.0, PASS, "", "math", seconds=1.25).at(0.9, 3.5).seconds == 1.25
+def test_a_verdict_carries_the_seconds_of_its_own_work():
+    assert scored("math", 1, "").seconds == 0 and unknown("math", "late").after(1.23456).seconds == 1.2346
+    verdict = scored("math", 0.9, "near", certain=True).after(2.0)
+    assert verdict.at(0.9) == Verdict(0.9, PASS, "near", "math", certain=True, seconds=2.0)
 
 
 def test_a_certain_fail_stays_certain():
@@ -67,11 +67,6 @@ def test_roles_without_settings_are_not_loaded(inside):
     found = roles_of(VerifyParams({}, 1.0, 1, LIMITS, JUDGE, None))
     assert found.judge is not None and json.loads(json.dumps(found.judge.id)) == "path" and found.reward is None
     assert roles_of(VerifyParams({}, 1.0, 1, LIMITS, None, None)).judge is None
-
-
-def test_a_verdict_takes_the_seconds_of_its_route_unless_it_has_its_own():
-    assert scored("math", 1, "same").at(1.0, 0.5).seconds == 0.5
-    assert replace(scored("math", 1, "same"), seconds=2.0).at(1.0, 0.5).seconds == 2.0
 
 
 def test_verdicts_that_are_known_are_counted_and_polling_waits(tmp_path):
