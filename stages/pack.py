@@ -23,7 +23,7 @@ from distillery.core.schemas import SHARED
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import part_paths, read_part, write_part
 from distillery.corpus.arrow_text import combine_chunks
-from distillery.corpus.token_shards import Shard, open_shard
+from distillery.corpus.token_shards import Shard, index_type, open_shard
 from distillery.training.packed_files import DIGEST
 from distillery.training.packing import fill, lay_out, pad_windows
 
@@ -79,7 +79,7 @@ def pack(teacher: str, folder: Path, window: int, pad: int) -> dict[str, int]:
     placed, starts = lay_out(lengths, window)
     shape = (int(placed.max()) + 1, window)
     kind = open_shard(source, 0).ids.dtype
-    kinds = {"ids": kind, "targets": np.dtype(bool), "positions": np.dtype(np.uint16 if window <= 2**16 else np.uint32)}
+    kinds = {"ids": kind, "targets": np.dtype(bool), "positions": index_type(window)}
     arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", each, shape) for name, each in kinds.items()}
     pad_windows(arrays["ids"], arrays["positions"], np.bincount(placed, lengths, shape[0]).astype(np.int64), pad)
     progress, done, targets, names = Progress(f"pack@{teacher}", "dialogues", len(lengths)), 0, 0, []

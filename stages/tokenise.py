@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distillery.core import model_locks
 from distillery.core.files import atomic_dir
 from distillery.core.model_locks import Lock
@@ -18,7 +16,7 @@ from distillery.core.runner import map_parts
 from distillery.core.schemas import QUERY, TRACE
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import matching_parts, read_part
-from distillery.corpus.token_shards import ShardWriter, chosen
+from distillery.corpus.token_shards import ShardWriter, chosen, index_type
 from distillery.training.tokenization import load_tokenizer, special_tokens, spells, tokenize
 
 ROWS_AT_ONCE = 256
@@ -31,7 +29,7 @@ def tokenise_part(lock: Lock, queries: list[Path], traces: list[Path], folder: P
     table = read_part(queries[part], QUERY)
     messages = dict(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
     answered = chosen(read_part(traces[part], TRACE).select(["query_id", "verdict", "text"]))
-    with ShardWriter(folder, part, np.uint16 if len(tokenizer) <= 2**16 else np.uint32) as shard:
+    with ShardWriter(folder, part, index_type(len(tokenizer))) as shard:
         for batch in answered.to_batches(ROWS_AT_ONCE):
             names, texts = batch["query_id"].to_pylist(), batch["text"].to_pylist()
             dialogues = [(messages[name], text) for name, text in zip(names, texts, strict=True)]

@@ -75,8 +75,8 @@ class Journal:
                 continue
 
     def files(self) -> list[Path]:
-        """Every file of the folder, one per writer: while a file is being sealed it may be seen under both names."""
-        found = {writer_of(path): path for path in sorted(self.folder.glob("*.jsonl"), reverse=True)}
+        """Every file of the folder, one per writer: of a file that is seen under both names, its sealed one."""
+        found = {writer_of(path): path for path in sorted(self.folder.glob("*.jsonl"))}
         return [found[writer] for writer in sorted(found)]
 
     def path_of(self, writer: str) -> Path:

@@ -29,6 +29,11 @@ DIALOGUES = pa.schema(
 )
 
 
+def index_type(count: int) -> np.dtype:
+    """The unsigned type of the numbers below ``count``: uint16, or larger where it must be."""
+    return np.promote_types(np.uint16, np.min_scalar_type(count - 1))
+
+
 def ids_name(part: int) -> str:
     return f"ids-{part:05}.npy"
 

@@ -12,6 +12,7 @@ import pytest
 from distillery.core import tables
 from distillery.core.chat import get_path, identify
 from distillery.core.errors import ConfigError, DataError
+from distillery.core.files import write_json
 from distillery.core.schemas import QUERY
 from distillery.corpus import external_sort
 from distillery.corpus.external_sort import Buckets
@@ -282,3 +283,48 @@ def test_a_query_may_have_the_maximum_length(tmp_path):
     path = write(tmp_path, {"messages": "x" * 30}, {"messages": "x" * 31})
     queries, malformed = read("skip", 30, s=source(path))
     assert len(queries) == 1 and malformed[0]["reason"] == "too_long: 31 characters, more than collect.max_characters (30)"
+
+
+def prepared(folder, sources, malformed="skip", **files):
+    for name, rows in files.items():
+        write(folder, *rows, name=f"{name}.jsonl")
+    write_json({f"{name}.jsonl": "hash" for name in files}, folder / "world.json")
+    about: dict = {"revision": None, "split": "train", "category": "math", "columns": {}}
+    settings = {name: {"source": f"{name}.jsonl"} | about | more for name, more in sources.items()}
+    collected_with = {"malformed": malformed, "max_characters": 1000, "sources": settings}
+    (folder / "params.yaml").write_text(json.dumps({"world": "world.json", "collect": collected_with}))
+
+
+def test_the_stage_writes_queries_malformed_rows_and_their_counts(inside, capsys):
+    bad = [{"messages": 3, "n": i} for i in range(7)]
+    prepared(
+        inside, {"a": {}, "b": {}}, a=[{"messages": "what is 1 ?"}, *bad, "{torn"], b=[{"messages": f"{i} ?"} for i in "23"]
+    )
+    collect_stage.main()
+    rows = tables.read_table("data/raw", QUERY).to_pylist()
+    assert sorted(row["messages"][0]["content"] for row in rows) == ["2 ?", "3 ?", "what is 1 ?"]
+    rejected = tables.read_table("data/rejected/collect", collect_stage.MALFORMED).to_pylist()
+    assert [json.loads(row["row"]) for row in rejected] == [*bad, None]
+    found = json.loads((inside / "metrics/collect.json").read_text())
+    assert (found["queries"], found["sources"]) == (3, {"a": 1, "b": 2})
+    assert found["malformed"] == {"json": 1, "messages": 7}
+    assert capsys.readouterr().out.count("skipped a.jsonl") == 5, "the first few are shown"
+
+
+def test_nothing_readable_at_all_is_an_error(inside):
+    prepared(inside, {"a": {}}, a=[{"messages": 3}])
+    with pytest.raises(DataError, match=r"no source gave a query; could not read {'messages': 1}, see data/rejected/collect"):
+        collect_stage.main()
+
+
+def test_columns_of_other_languages_stay_as_they_are(inside):
+    prepared(inside, {"a": {"columns": {"ground_truth": "gold"}}}, a=[{"messages": "x ?", "gold": {"é": "漢"}}])
+    collect_stage.main()
+    assert tables.read_table("data/raw", QUERY)["ground_truth"].to_pylist() == ['{"é": "漢"}']
+
+
+def test_what_is_shown_of_a_row_is_bounded(tmp_path):
+    rows = {"messages": 3, "text": "x" * 200_000}, {"messages": "x", "category": "y" * 2_000}
+    _, (first,) = read("skip", s=source(write(tmp_path, rows[0])))
+    _, (second,) = read("skip", s=source(write(tmp_path, rows[1]), category=None))
+    assert len(first["row"]) == 100_000 and len(second["reason"]) == 1000

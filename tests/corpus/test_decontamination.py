@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -5,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillery.core.errors import DataError
+from distillery.core.files import write_json_lines
 from distillery.core.schemas import QUERY, SIMILARITY
+from distillery.core.tables import part_paths, read_table, write_table
 from distillery.corpus.word_ngrams import gram_hashes, suspects, words
-from stages.decontaminate import Benchmarks, Decontaminate, decontaminate, nested, report
+from stages import decontaminate as decontaminate_stage
+from stages.decontaminate import EVIDENCE, Benchmarks, Decontaminate, decontaminate, nested, report
 from stages.similarity import nearest
 from tests.support.builders import make_query
 
@@ -120,3 +126,47 @@ def test_the_question_with_most_common_ngrams_is_named_and_on_ties_the_first():
 @pytest.mark.parametrize(("words", "size"), [(14, 13), (13, 13), (12, 8), (8, 8), (5, 5)])
 def test_a_questions_length_chooses_the_size_of_its_ngrams(words, size):
     assert Benchmarks(ITEMS, SETTINGS).size(words) == size
+
+
+def stage(folder, texts, cosines, parts=2):
+    """Runs the stage on queries in several parts; its metrics."""
+    (folder / "data/benchmarks").mkdir(parents=True)
+    for name in {item["id"].rpartition("-")[0] for item in ITEMS}:
+        write_json_lines([i for i in ITEMS if i["id"].startswith(name)], folder / f"data/benchmarks/{name}.jsonl")
+    queries = sorted((make_query(text) for text in texts), key=lambda query: query["id"])
+    near = [{"id": q["id"], "benchmark_item": "aime2024-0001", "cosine": cosines.get(text_of(q), 0.1)} for q in queries]
+    write_table(queries, "data/clean", QUERY, parts)
+    write_table(near, "data/similarity", SIMILARITY, parts)
+    settings = {"ngram": 13, "short_ngram": 8, "max_cosine": 0.9}
+    Path("params.yaml").write_text(json.dumps({"decontaminate": settings, "runner": "native"}))
+    decontaminate_stage.main()
+    return json.loads(Path("metrics/decontaminate.json").read_text())
+
+
+def text_of(query):
+    return query["messages"][0]["content"]
+
+
+def test_the_stage_writes_what_it_keeps_and_rejects_with_evidence(inside):
+    inserted = f"Please: {LONG}"
+    found = stage(inside, [LONG, inserted, "near", "further", "what is 2 + 3 ?"], {"near": 0.95, "further": 0.9})
+    assert found["kept"] == 2 and found["rejected"] == {"aime2024": {"embedding": 1, "exact": 1, "ngram": 1}}
+    assert {text_of(row) for row in read_table("data/decontaminated", QUERY).to_pylist()} == {"further", "what is 2 + 3 ?"}
+    rejected = read_table("data/rejected/decontaminate", EVIDENCE).to_pylist()
+    assert {text_of(row): row["reason"] for row in rejected} == {LONG: "exact", inserted: "ngram", "near": "embedding"}
+    assert {row["benchmark_item"] for row in rejected} == {"aime2024-0001"}
+    assert [len(part_paths(f"data/{name}")) for name in ("decontaminated", "rejected/decontaminate")] == [2, 2]
+
+
+def test_a_corpus_that_is_all_benchmark_is_an_error_and_writes_nothing(inside):
+    with pytest.raises(DataError, match="data/clean: all 1 queries look like benchmark questions"):
+        stage(inside, [LONG], {}, 1)
+    assert not Path("data/decontaminated").exists()
+
+
+def test_longer_ngrams_are_tried_first():
+    """A text that holds a long question and a short one is named after the long one."""
+    short = "What is the value of seven plus eight minus three"
+    for items in (ITEMS, ITEMS[::-1]):
+        match = Benchmarks(items, SETTINGS).match(f"{short} ? {LONG}")
+        assert match and match[1] == "aime2024-0001"

@@ -4,7 +4,7 @@ import pytest
 
 from distillery.core.errors import DataError
 from distillery.core.schemas import TRACE
-from distillery.corpus.token_shards import ShardWriter, chosen, open_shard
+from distillery.corpus.token_shards import ShardWriter, chosen, index_type, open_shard
 
 
 def written(folder, dialogues):
@@ -48,3 +48,8 @@ def test_the_first_trace_that_passes_is_chosen_and_ids_are_sorted():
     found = chosen(pa.Table.from_pylist(rows, TRACE)).to_pylist()
     assert [(row["query_id"], row["attempt"]) for row in found] == [("a", 1), ("b", 2)]
     assert len(chosen(TRACE.empty_table())) == 0
+
+
+@pytest.mark.parametrize(("count", "kind"), [(1, "uint16"), (2**16, "uint16"), (2**16 + 1, "uint32"), (2**32, "uint32")])
+def test_numbers_have_the_smallest_type_of_at_least_two_bytes(count, kind):
+    assert index_type(count) == np.dtype(kind)

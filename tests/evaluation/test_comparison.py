@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from distillery.core.errors import DataError
-from stages.compare import Compare, by_difficulty, differences, per_question, too_few, unlike, values_of
+from distillery.evaluation.paired_statistics import questions_needed
+from stages.compare import Compare, by_difficulty, differences, judge, per_question, too_few, unlike, values_of
 from tests.support.builders import samples
 
 SETTINGS = Compare(resamples=2000, confidence=0.95)
@@ -103,3 +104,34 @@ def test_a_benchmark_on_which_nothing_can_reach_significance_is_named():
     assert line.startswith("no difference on b can reach significance (30 questions, 100 resamples, 6 comparisons at 0.95)")
     few = {model: {"b": {"pass@1": np.zeros(7)}} for model in "abcd"}
     assert list(too_few(few, Compare(resamples=10_000, confidence=0.95))), "6 x 2 / 128 is not"
+
+
+def test_a_p_at_the_level_is_significant_and_zero_is_no_decrease():
+    def difference(mean, p):
+        return {"mean": mean, "p": p}, [np.array([mean, mean + 1.0, mean - 1.0])]
+
+    family = [difference(1.0, 0.025), difference(0.0, 0.025), difference(-1.0, 0.2)]
+    judge(family[:2], 0.05)
+    assert [each["verdict"] for each, _ in family[:2]] == ["higher", "higher"]
+    judge(family, 0.05)
+    assert [each["verdict"] for each, _ in family] == ["not significant"] * 3
+    assert [each["p_holm"] for each, _ in family] == pytest.approx([0.075, 0.075, 0.2])
+
+
+def test_questions_needed_are_for_the_level_that_the_undecided_ones_share():
+    """Two of three are undecided, so that each is judged at half the level."""
+    change = [np.random.default_rng(0).normal(0.3, 1, 40)]
+    family = [({"mean": 1.0, "p": p}, change) for p in (0.001, 0.2, 0.3)]
+    judge(family, 0.05)
+    assert [each["verdict"] for each, _ in family] == ["higher", "not significant", "not significant"]
+    assert {each["questions_needed"] for each, _ in family} == {questions_needed(change, 0.025)}
+    alone = [({"mean": 1.0, "p": 0.001}, change)]
+    judge(alone, 0.05)
+    assert alone[0][0]["questions_needed"] == questions_needed(change, 0.05)
+
+
+def test_a_benchmark_may_just_reach_the_level():
+    """The smallest p of 19 resamples is 1 / 20."""
+    values = {model: {"b": {"pass@1": np.zeros(30)}} for model in "ab"}
+    assert not list(too_few(values, Compare(resamples=19, confidence=0.95)))
+    assert list(too_few(values, Compare(resamples=18, confidence=0.95)))

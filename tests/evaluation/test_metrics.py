@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from distillery.evaluation.metrics import majority, many, pass_at, pass_at_1, score
+from distillery.evaluation.metrics import majority, many, pass_at, pass_at_1, score, sizes
 from tests.support.builders import samples
 
 
@@ -53,3 +53,36 @@ def test_many_samples_give_pass_at_k_and_a_majority():
 def test_two_samples_give_pass_at_2():
     assert many(samples([0.5, 0.0], per=2)) == {"pass@2": 50.0, "majority@2": 25.0}
     assert list(many(samples([1.0], per=3))) == ["pass@2", "pass@3", "majority@3"]
+
+
+def test_figures_are_rounded_where_they_are_read():
+    rows = samples([1 / 3, 1.0], per=3)
+    for row, tokens in zip(rows, (10, 20, 31, 7, 7, 8), strict=True):
+        row["completion_tokens"] = tokens
+    rows[0] |= {"finish_reason": "length"}
+    rows[5] |= {"difficulty": "2", "verdict": "unknown"}
+    quantiles = {"min": 7.0, "q1": 7.2, "median": 9.0, "q3": 17.5, "max": 31.0}
+    found = score(rows)
+    assert {name: found["tokens"].get(name, value) for name, value in quantiles.items()} == quantiles
+    assert (found["pass@1"], found["mean_tokens"]) == (50.0, 13.83)
+    assert (found["truncated_share"], found["unknown_share"]) == (0.1667, 0.1667)
+    assert found["by_difficulty"] == {"1": {"pass@1": 66.67, "mean_tokens": 15.0}, "2": {"pass@1": 0.0, "mean_tokens": 8.0}}
+
+
+def test_sizes_are_powers_of_two_and_the_number_of_samples():
+    assert [sizes(most) for most in (1, 2, 3, 4, 5, 8, 12)] == [
+        *([], [2], [2, 3], [2, 4], [2, 4, 5], [2, 4, 8], [2, 4, 8, 12]),
+    ]
+
+
+def test_questions_may_have_unequal_numbers_of_samples():
+    uneven = samples([1.0], per=4) + [row | {"question_id": "other"} for row in samples([0.0], per=2)]
+    assert many(uneven) == {"pass@2": 50.0, "pass@4": 50.0, "majority@4": 50.0}
+
+
+def test_one_answer_is_enough_for_a_majority_and_no_answer_gives_none():
+    rows = samples([1.0], per=2)
+    rows[0] |= {"answer": None}
+    assert many(rows) == {"pass@2": 100.0, "majority@2": 100.0}
+    assert many([row | {"answer": None} for row in rows]) == {"pass@2": 100.0}
+    assert majority([]) == 0.0

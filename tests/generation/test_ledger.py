@@ -41,6 +41,8 @@ def test_key_and_seed_depend_on_the_request_except_max_tokens():
         ("stop", 5, 100, 100, True),
         ("stop", 5, 4, 100, False),
         ("stop", 5, 10, 5, False),
+        ("stop", 10, 10, 100, True),
+        ("stop", 5, 10, 6, True),
         ("length", 10, 10, 100, True),
         ("length", 10, 100, 200, False),
         ("length", 10, 5, 100, False),
@@ -249,3 +251,150 @@ def test_a_truncated_line_is_skipped_and_the_next_one_read(tmp_path, corrupt):
     path.write_bytes(good.replace(b'"text": "yes"}\n', b'"text": "yes\n') + corrupt + good)
     again = Ledger("t", tmp_path)
     assert len(again.entries[ask().key]) == 1 and found(again, ask()) == completion(ask())
+
+
+def test_of_several_valid_completions_the_shortest_is_found_then_the_first_by_text(tmp_path):
+    """Whatever their order: two runs that both generated must go on with the same one."""
+    given = [completion(ask(), text, "stop", tokens) for text, tokens in (("c", 3), ("b", 2), ("a", 2), ("d", 9))]
+    for order in (given, given[::-1], given[:2], given[1::-1]):
+        ledger = Ledger("-".join(each.text for each in order), tmp_path)
+        for each in order:
+            ledger.add(each)
+        held = found(ledger, ask())
+        assert held and held.text == ("a" if len(order) == 4 else "b")
+
+
+class Clock:
+    def __init__(self, monkeypatch, module):
+        self.now = 100.0
+        monkeypatch.setattr(f"distillery.generation.{module}.time", self)
+
+    def monotonic(self):
+        return self.now
+
+
+def test_what_others_wrote_is_looked_for_at_most_every_quarter_of_a_second(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, "ledger")
+    ledger, other = Ledger("t", tmp_path), Ledger("t", tmp_path)
+    other.add(completion(ask()))
+    clock.now += 0.25
+    assert ledger.find_again(ask().key, SAMPLING, 100) is None
+    clock.now += 0.01
+    assert ledger.find_again(ask().key, SAMPLING, 100)
+    looked = ledger.looked
+    clock.now += 9
+    assert ledger.find_again(ask().key, SAMPLING, 100) and ledger.looked == looked, "it is known already"
+
+
+def test_a_ledger_is_not_read_again_just_after_it_was_opened(tmp_path, monkeypatch):
+    Clock(monkeypatch, "ledger").now = 0.1
+    ledger, other = Ledger("t", tmp_path), Ledger("t", tmp_path)
+    other.add(completion(ask()))
+    assert ledger.find_again(ask().key, SAMPLING, 100) is None
+
+
+def test_attempt_and_seconds_are_stored(tmp_path):
+    ledger = Ledger("t", tmp_path)
+    added = [ledger.add(completion(ask())), ledger.add(completion(ask("b")), 3, 1.23456)]
+    again = Ledger("t", tmp_path)
+    assert [(entry.attempt, entry.seconds) for entry in added] == [(1, 0.0), (3, 1.2346)]
+    assert [again.entries[key][0] for key in (ask().key, ask("b").key)] == added
+
+
+class Slow(ScriptedEngine):
+    """Takes a second per token and a second per poll."""
+
+    def __init__(self, clock, script):
+        super().__init__(script, 1)
+        self.clock = clock
+
+    def poll(self):
+        done = super().poll()
+        self.clock.now += 1 + sum(each.completion_tokens for each in done)
+        return done
+
+
+def test_engine_time_starts_with_a_request_and_covers_waiting(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, "cached_engine")
+    engine = LedgerEngine(Ledger("t", tmp_path), 100, lambda: Slow(clock, lambda request: request.messages[-1]["content"]))
+    clock.now += 50
+    engine.submit(ask("a b"))
+    clock.now += 2
+    engine.submit(ask("c"))
+    engine.poll()
+    clock.now += 0.5
+    engine.poll()
+    assert (engine.seconds(ask("a b")), engine.seconds(ask("c"))) == (5.0, 2.5)
+    clock.now += 1000
+    assert engine.poll() == []
+    engine.submit(ask("d"))
+    engine.poll()
+    assert engine.seconds(ask("d")) == 2.0, "time without requests is nobody's"
+
+
+def test_completions_of_one_poll_share_its_time_by_tokens(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, "cached_engine")
+    slow = Slow(clock, lambda request: request.messages[-1]["content"])
+    slow.batch = 8
+    engine = LedgerEngine(Ledger("t", tmp_path), 100, lambda: slow)
+    for text in ("a", "b c d"):
+        engine.submit(ask(text))
+    engine.poll()
+    assert (engine.seconds(ask("a")), engine.seconds(ask("b c d"))) == (1.25, 3.75)
+
+
+class Silent(ScriptedEngine):
+    def _complete(self, request):
+        return completion(request, "", "stop", 0)
+
+
+def test_a_completion_without_tokens_costs_nothing(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, "cached_engine")
+    engine = LedgerEngine(Ledger("t", tmp_path), 100, lambda: Silent(lambda request: ""))
+    engine.submit(ask())
+    clock.now += 3
+    assert len(engine.poll()) == 1 and engine.seconds(ask()) == 0
+
+
+class Idle(ScriptedEngine):
+    def poll(self):
+        raise AssertionError("asked without need")
+
+
+def test_an_engine_is_not_polled_without_requests(tmp_path):
+    ledger = Ledger("t", tmp_path)
+    ledger.add(completion(ask()))
+    engine = LedgerEngine(ledger, 100, lambda: Idle(lambda request: ""))
+    engine.engine = Idle(lambda request: "")
+    engine.submit(ask())
+    assert len(engine.poll()) == 1 and engine.poll() == [] and (engine.asked, engine.reused) == (0, 1)
+
+
+def test_active_writers_are_those_with_a_recent_open_file(tmp_path):
+    ledger = Ledger("t", tmp_path)
+    engine = LedgerEngine(ledger, 100, lambda: ScriptedEngine(lambda request: "x"))
+    assert ledger.journal.others() == 0 and not engine.met_another()
+    ledger.add(completion(ask()))
+    assert ledger.journal.others() == 0, "its own file"
+    other = Ledger("t", tmp_path)
+    other.add(completion(ask()))
+    assert ledger.journal.others() == 1 and LedgerEngine(ledger, 100, engine.start).met_another()
+    stat = other.journal.path.stat()
+    os.utime(other.journal.path, (stat.st_atime - 62, stat.st_mtime - 62))
+    assert ledger.journal.others() == 0 and ledger.journal.others(120) == 1
+    other.close()
+    assert ledger.journal.others(120) == 0, "sealed"
+
+
+def test_a_file_seen_under_both_names_is_read_once(tmp_path):
+    ledger = Ledger("t", tmp_path)
+    ledger.add(completion(ask()))
+    sealed = ledger.journal.path.with_name(f"part-{ledger.journal.own}.jsonl")
+    sealed.write_bytes(ledger.journal.path.read_bytes())
+    again = Ledger("t", tmp_path)
+    assert [path.name for path in again.journal.files()] == [sealed.name] and len(again.entries[ask().key]) == 1
+
+
+def test_a_ledger_needs_no_folder_above_it(tmp_path):
+    Ledger("t", tmp_path / "a" / "b").add(completion(ask()))
+    assert found(Ledger("t", tmp_path / "a" / "b"), ask())

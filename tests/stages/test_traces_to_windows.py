@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
+from distillery.core.errors import DataError
 from distillery.core.files import write_json
+from distillery.core.model_locks import read as read_lock
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, SHARED, TRACE
 from distillery.core.tables import read_table, write_table
 from distillery.corpus.token_shards import open_shard
@@ -172,3 +174,52 @@ def read_table_file(path: Path) -> list[dict]:
     import pyarrow.parquet as pq
 
     return pq.read_table(path).to_pylist()
+
+
+def test_a_dialogue_may_fill_its_window_and_a_longer_one_is_an_error(here, tmp_path):
+    packed = pack.pack("b", tmp_path, WINDOW, 0)
+    longest = int(np.load(tmp_path / "positions.npy").max()) + 1
+    (tmp_path / "exact").mkdir()
+    assert longest < WINDOW and pack.pack("b", tmp_path / "exact", longest, 0)["dialogues"] == packed["dialogues"]
+    with pytest.raises(DataError, match=r"data/parallel: made for windows longer than \d+ tokens; run `dvc repro parallel`"):
+        pack.pack("b", tmp_path, longest - 1, 0)
+
+
+def test_dialogues_of_several_parts_are_packed_in_order(here, tmp_path, monkeypatch):
+    """The same windows, whether the tokens come in one part or in two."""
+    whole = pack.pack("b", tmp_path, WINDOW, 0)
+    (tmp_path / "two").mkdir()
+    monkeypatch.setattr(pack, "trained", in_two(pack.trained))
+    assert pack.pack("b", tmp_path / "two", WINDOW, 0) == whole and whole["dialogues"] > 1
+    for name in ("ids.npy", "targets.npy", "positions.npy", "sha256"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def in_two(trained):
+    def split(folder):
+        for shard, chosen in trained(folder):
+            yield shard, chosen[:1]
+            yield shard, chosen[1:]
+
+    return split
+
+
+def test_special_tokens_in_a_text_are_marked_per_dialogue(here, tmp_path):
+    queries = sorted((make_query(text) for text in ("say <|end|> now", "how many ?", "why ?")), key=lambda q: q["id"])
+    write_table(queries, tmp_path / "queries", QUERY)
+    write_table([trace_rows("a")[1] | {"query_id": query["id"]} for query in queries], tmp_path / "traces", TRACE)
+    (tmp_path / "tokens").mkdir()
+    paths = [*(tmp_path / "queries").glob("*.parquet")], [*(tmp_path / "traces").glob("*.parquet")]
+    tokenise.tokenise_part(read_lock("base"), *paths, tmp_path / "tokens", 0)
+    shard = open_shard(tmp_path / "tokens", 0)
+    spelt = {query["id"]: "<|end|>" in query["messages"][0]["content"] for query in queries}
+    assert dict(zip(shard.names.to_pylist(), shard.special.tolist(), strict=True)) == spelt
+    assert shard.ids.dtype == np.uint16
+
+
+def test_more_traces_than_are_tokenized_at_once(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenise, "ROWS_AT_ONCE", 2)
+    paths = [*Path("data/queries").glob("*.parquet")], [*Path("data/traces/a").glob("*.parquet")]
+    found = tokenise.tokenise_part(read_lock("base"), *paths, tmp_path, 0)
+    assert found == {name: metrics("tokenise/a")[name] for name in ("traces", "tokens")}
+    assert open_shard(tmp_path, 0).ids.tolist() == open_shard("data/tokens/a", 0).ids.tolist()

@@ -96,3 +96,27 @@ def test_the_digest_covers_every_array_and_its_shape():
     ):
         known.add(digest_of(changed))
     assert len(known) == 6 and digest_of({name: array.copy() for name, array in arrays.items()}) in known
+
+
+@pytest.mark.parametrize("lengths", [[1], [32], [32, 32], [32] * 4, [16] * 8, [32] * 5, list(range(1, 33))])
+def test_full_windows_and_powers_of_two(lengths):
+    assert first_fit_decreasing(np.array(lengths, np.int64), 32).tolist() == brute_force(lengths, 32)
+
+
+def test_a_long_digest_is_that_of_all_rows(monkeypatch):
+    arrays = {"ids": np.arange(12, dtype=np.uint16).reshape(6, 2)}
+    whole = digest_of(arrays)
+    monkeypatch.setattr("stages.pack.WINDOWS_AT_ONCE", 4)
+    assert digest_of(arrays) == whole
+    for row in range(6):
+        changed = arrays["ids"].copy()
+        changed[row, 0] += 99
+        assert digest_of({"ids": changed}) != whole
+
+
+def test_a_base_without_a_padding_token_pads_with_zero(inside, monkeypatch):
+    lock = {"role": "base", "id": "base", "revision": "0", "local": True, "files": {}}
+    write_json(lock, "models/locks/roles/base.json")
+    nameless = type("Tokenizer", (), {"pad_token_id": None})()
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: nameless)
+    assert pad_token() == 0

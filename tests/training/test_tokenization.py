@@ -1,9 +1,10 @@
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from distillery.core.errors import DataError
-from distillery.training.tokenization import boundary, load_tokenizer, special_tokens, spells, tokenize
+from distillery.training.tokenization import boundary, load_tokenizer, rendered, special_tokens, spells, tokenize
 from mini.judge_data import prompts
 from mini.tokenizer import build
 
@@ -85,3 +86,19 @@ def test_a_prompt_that_is_tokenized_otherwise_alone_still_ends_where_it_ends(mon
     student = type("Tokenizer", (), {"backend_tokenizer": Splitting()})()
     dialogues: Any = [("ab", "abcd"), ("a", "abcd")]
     assert [prompt for _, prompt in tokenize(student, dialogues)] == [2, 1]
+
+
+def test_nothing_is_tokenized_without_dialogues():
+    assert tokenize(None, []) == []
+
+
+def test_a_tokenizer_that_adds_its_own_tokens_does_not_add_them_to_dialogues(tokenizer):
+    """The chat template writes every token; a start that the tokenizer prepends by itself would come twice."""
+    adding = build(PROMPT, prompts())
+    end = adding.convert_tokens_to_ids("<|end|>")
+    adding.backend_tokenizer.post_processor = TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", end)])
+    dialogue = ([{"role": "user", "content": "how many apples now ?"}], RESPONSE)
+    assert adding.backend_tokenizer.encode("how").ids[0] == end
+    assert tokenize(adding, [dialogue]) == tokenize(tokenizer, [dialogue])
+    prompt, whole = rendered(tokenizer, *dialogue)
+    assert boundary(adding.backend_tokenizer, prompt, whole) == boundary(tokenizer.backend_tokenizer, prompt, whole)

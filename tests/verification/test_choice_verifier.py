@@ -1,7 +1,8 @@
 import pytest
 
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
-from distillery.verification.choice_verifier import is_choice, options_of, verdict_of
+from distillery.verification.choice_verifier import ChoiceVerifier, is_choice, options_of, verdict_of
+from distillery.verification.verdict import Item
 
 QUESTION = """Which planet is the largest?
 A) Mars
@@ -56,3 +57,34 @@ def test_what_an_answer_chooses(answer, verdict):
 def test_a_reference_that_is_no_option_is_hopeless():
     found = verdict_of("Pluto", "B", QUESTION)
     assert found.verdict == UNKNOWN and found.hopeless
+
+
+def test_two_options_are_enough_and_one_is_not():
+    assert options_of("Which?\nA) yes\nB) no") == {"A": "yes", "B": "no"}
+    assert options_of("Which?\nA) yes") == {} and not is_choice("A", "Which?\nA) yes")
+
+
+def test_of_many_named_options_the_last_two_decide():
+    said = "The answer is A. No: the answer is C. Indeed the answer is B. The answer is B."
+    assert verdict_of("B", said, QUESTION).verdict == PASS
+    found = verdict_of("B", said + " Or the answer is C.", QUESTION)
+    assert found.verdict == UNKNOWN and found.reason == "several options: B, C"
+
+
+def test_verdicts_say_what_was_chosen():
+    assert verdict_of("B", "C", QUESTION).reason == "option C for B" and verdict_of("B", "C", QUESTION).certain
+    assert verdict_of("B", "Pluto", QUESTION).reason == "no option is named"
+
+
+def test_the_verifier_needs_a_reference_and_reads_the_item():
+    turns = ({"role": "user", "content": QUESTION},)
+    verifier = ChoiceVerifier()
+    assert verifier.verify(Item("x", "science", "Jupiter", turns, "B")).result(0).verdict == PASS
+    assert verifier.verify(Item("x", "science", "Mars", turns, "B")).result(0).verdict == FAIL
+    missing = verifier.verify(Item("x", "science", "B", turns)).result(0)
+    assert missing.verdict == UNKNOWN and missing.hopeless and missing.reason == "the query has no ground truth"
+
+
+def test_only_the_end_of_a_long_answer_is_searched():
+    named, filler = "The answer is C. ", "and so on it goes, "
+    assert verdict_of("B", named + filler * 120 + "the answer is B.", QUESTION).verdict == PASS

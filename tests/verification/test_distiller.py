@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from distillery.core import model_locks
 from distillery.core.errors import EngineError
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
-from distillery.generation.config import Sampling
-from distillery.generation.engine import PROMPT_TOO_LONG, Completion
+from distillery.generation.config import Sampling, VllmSettings
+from distillery.generation.engine import NO_TRACE, PROMPT_TOO_LONG, Completion
 from distillery.generation.ledger import Ledger
+from distillery.generation.released_traces import NullEngine
 from distillery.verification.distiller import Distill, Distiller, trace_rows
 from distillery.verification.verdict import Item, Verdict
-from stages.distill import ask_for, summary
+from stages.distill import ask_for, engine_of, summary
 from tests.support.builders import make_query
 from tests.support.scripted_engine import ScriptedEngine
 
@@ -235,3 +237,109 @@ def test_the_system_prompt_comes_first_where_there_is_one():
     query = make_query("what ?")
     assert [turn["role"] for turn in ask_for(LOCK, SAMPLING, "be brief", query, 1).messages] == ["system", "user"]
     assert [turn["role"] for turn in ask_for(LOCK, SAMPLING, "", query, 1).messages] == ["user"]
+
+
+class Backlog(Equal):
+    """Keeps verdicts back; records how long it was waited for."""
+
+    def __init__(self, turns):
+        super().__init__()
+        self.turns, self.waits = turns, []
+
+    def poll(self, wait: float = 0.0):
+        self.waits.append(wait)
+        self.turns -= 1
+        return super().poll() if self.turns <= 0 else []
+
+
+def test_the_loop_waits_for_verdicts_only_where_nothing_else_is_to_do(tmp_path):
+    """Four queries, three a poll: first the engine works on one more, then only verdicts are missing."""
+    verifier = Backlog(5)
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1), batch=3))
+    distiller = Distiller(SETTINGS, engine, verifier, partial(ask_for, LOCK, SAMPLING, ""))
+    for _ in distiller.run([make_query(f"what is {i} ?") for i in range(4)]):
+        pass
+    assert verifier.waits == [0.0, 0.1, 0.1, 0.1, 0.1]
+    assert distiller.tokens == sum(trace.completion_tokens for trace in distiller.traces) > 0
+
+
+def test_the_loop_does_not_wait_while_queries_remain(tmp_path):
+    verifier = Backlog(3)
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1), batch=8))
+    distiller = Distiller(replace(SETTINGS, max_in_flight=2), engine, verifier, partial(ask_for, LOCK, SAMPLING, ""))
+    turns = distiller.run([make_query(f"what is {i} ?") for i in range(6)])
+    next(turns)
+    assert verifier.waits == [0.0], "four queries could be asked at once"
+
+
+def test_a_run_that_meets_another_goes_on_elsewhere(tmp_path, monkeypatch):
+    """Not in step: it leaves the rest of the queries in another order, none lost."""
+    asked: list[int] = []
+
+    def second(most):
+        asked.append(most)
+        return 2
+
+    monkeypatch.setattr("distillery.verification.distiller.randrange", second)
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
+    scripted = ScriptedEngine(right_on(1), batch=1)
+    engine.met = True
+    distiller = Distiller(replace(SETTINGS, max_in_flight=1), engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    for _ in distiller.run([make_query(f"what is {i} ?") for i in range(5)]):
+        pass
+    order = [request.messages[-1]["content"].split()[2] for request in scripted.asked]
+    assert order == ["0", "3", "4", "1", "2"] and asked == [4], "it met the other once"
+    engine.met = True
+    list(distiller.run([make_query("the only one")]))
+    assert asked == [4], "nothing is left to reorder"
+
+
+class Late(ScriptedEngine):
+    """Leaves no room for a second attempt, and never any where ``first``."""
+
+    def __init__(self, reason, first):
+        super().__init__(right_on(9), batch=3)
+        self.reason, self.first = reason, first
+
+    def _complete(self, request):
+        if request.attempt > 1 or self.first:
+            return Completion(request.key, "", self.reason, 99, 0, "late")
+        return super()._complete(request)
+
+
+@pytest.mark.parametrize(
+    ("reason", "first", "settled", "why"),
+    [
+        (PROMPT_TOO_LONG, True, {("math", UNKNOWN): 1}, "the prompt has 99 tokens, which leaves no room"),
+        (NO_TRACE, True, {("math", UNKNOWN): 1}, "the released traces do not hold this query"),
+        (NO_TRACE, False, {("math", FAIL): 1}, None),
+    ],
+)
+def test_a_query_that_cannot_be_generated_is_settled_once(tmp_path, reason, first, settled, why):
+    engine = LedgerEngine(Ledger("t", tmp_path), 64, lambda: Late(reason, first))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    list(distiller.run([make_query()]))
+    assert dict(distiller.settled) == settled and len(distiller.traces) == 1
+    verdict = distiller.traces[0].verdict
+    assert verdict.hopeless == first and (why is None or why in verdict.reason)
+
+
+def test_the_summary_shows_the_five_most_frequent_reasons(tmp_path):
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1)))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    list(distiller.run([make_query()]))
+    distiller.traces += [
+        replace(distiller.traces[0], verdict=Verdict(None, UNKNOWN, f"reason {n}", "v")) for n in range(7) for _ in range(n)
+    ]
+    shown = list(summary(distiller, engine))[2:]
+    assert shown == [f"{n} inconclusive: v: reason {n}" for n in (6, 5, 4, 3, 2)]
+
+
+def test_released_traces_need_no_engine(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.distill.Ledger", lambda name: Ledger(name, tmp_path))
+    monkeypatch.setattr("stages.distill.start", lambda lock, settings: ScriptedEngine(right_on(1)))
+    settings = VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True)
+    released = Origin("traces.jsonl", None, "train")
+    assert isinstance(engine_of("a", LOCK, settings, released).start(), NullEngine)
+    engine = engine_of("b", LOCK, settings, None)
+    assert isinstance(engine.start(), ScriptedEngine) and engine.context == 64

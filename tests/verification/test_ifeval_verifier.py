@@ -148,3 +148,36 @@ def test_the_checkers_accept_every_constraint_of_ifevals_prompts():
 def test_constraints_of_a_wrong_shape_are_refused_and_none_is_lost(text):
     with pytest.raises(ConstraintsError):
         constraints_of(text)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"kwargs": None}, {"kwargs": []}, {"kwargs": "null"}, {"instruction_kwargs": [None]}])
+def test_constraints_without_arguments(kwargs):
+    text = json.dumps({"instruction_id_list": ["punctuation:no_comma"]} | kwargs)
+    assert check(text, "no pause").score == 1 and check(text, "a, b").score == 0
+
+
+def test_arguments_go_with_their_own_constraint():
+    ids = ["keywords:existence", "punctuation:no_comma", "startend:end_checker"]
+    text = json.dumps({"instruction_id_list": ids, "kwargs": [{"keywords": ["a"]}, {}, {"end_phrase": "bye"}]})
+    assert (
+        check(text, "a bye").score == 1 and check(text, "a, so").reason == "1 of 3 constraints hold; not punctuation:no_comma"
+    )
+
+
+@pytest.mark.parametrize("kwargs", [[{}, {}], [{}]])
+def test_a_list_of_arguments_must_have_the_length_of_the_ids(kwargs):
+    ids = ["punctuation:no_comma"] * (3 - len(kwargs))
+    with pytest.raises(ConstraintsError, match="not lists of one length"):
+        constraints_of(json.dumps({"instruction_id_list": ids, "kwargs": kwargs}))
+
+
+def test_a_missing_list_of_constraints_is_named(route):
+    (verdict,) = verdicts_of(route, [Item("x", "if", "answer")])
+    assert verdict.hopeless and verdict.reason == "the query has no constraints"
+
+
+def test_the_language_of_a_short_answer_is_always_the_same():
+    import langdetect
+
+    checkers()
+    assert langdetect.DetectorFactory.seed == 0

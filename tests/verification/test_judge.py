@@ -1,6 +1,7 @@
 """The judge over a scripted engine: its strict format, retry, failure, and what it may decide."""
 
 import re
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling
 from distillery.generation.engine import Request
 from distillery.generation.ledger import Ledger
-from distillery.verification.judge import EngineThread, Judge, JudgeReply, prompt, read
+from distillery.verification.judge import EngineThread, Judge, prompt, read
 from distillery.verification.math_verifier import YES_OR_NO, MathVerifier
 from distillery.verification.process_pool import Pool
 from distillery.verification.science_verifier import RATING, ScienceVerifier
@@ -63,7 +64,7 @@ def test_a_malformed_answer_is_retried_once_with_another_seed(tmp_path):
 
     judge = judge_of(script, tmp_path)
     item = Item("x", "science", "oxygen", ground_truth="O2")
-    assert judge.ask("science", RATING, item).result(5) == JudgeReply("4")
+    assert judge.ask("science", RATING, item).result(5).words == "4"
     assert [request.attempt for request in asked] == [1, 2] and asked[0].seed != asked[1].seed
     judge.close()
     stubborn = judge_of(lambda request: "hm", tmp_path / "b")
@@ -84,7 +85,7 @@ def test_judge_replies_are_stored(tmp_path):
     item = Item("x", "science", "oxygen", ground_truth="O2")
     for engine in (ScriptedEngine(lambda request: "Rating: 5"), Dead(lambda request: "")):
         judge = judge_of(None, tmp_path, engine)
-        assert judge.ask("science", RATING, item).result(5) == JudgeReply("5")
+        assert judge.ask("science", RATING, item).result(5).words == "5"
         judge.close()
 
 
@@ -164,3 +165,49 @@ def test_any_failure_of_the_judge_ends_in_inconclusive_verdicts_not_in_waiting(t
     for i in range(2):
         verdict = science.verify(Item("x", "science", f"answer {i}", ground_truth="gold")).result(5)
         assert verdict.verdict == UNKNOWN and "No space left" in verdict.reason
+
+
+def test_science_without_a_reference_is_hopeless():
+    verdict = ScienceVerifier(None).verify(Item("x", "science", "O2")).result(0)
+    assert verdict.verdict == UNKNOWN and verdict.hopeless and verdict.reason == "the query has no ground truth"
+
+
+OPTIONS = ({"role": "user", "content": "Which is a gas?\nA) iron\nB) oxygen\nC) 12"},)
+
+
+@pytest.mark.parametrize(
+    ("answer", "without", "judged", "asked"),
+    [
+        ("B", PASS, PASS, 0),
+        ("oxygen", PASS, PASS, 0),
+        ("A", FAIL, FAIL, 0),
+        ("something that you breathe", UNKNOWN, PASS, 1),
+        ("", UNKNOWN, PASS, 1),
+    ],
+)
+def test_science_asks_the_judge_about_options_only_where_none_can_be_read(tmp_path, answer, without, judged, asked):
+    item, prompts = Item("x", "science", answer, OPTIONS, "B"), []
+
+    def script(request):
+        prompts.append(request)
+        return "Rating: 5"
+
+    assert ScienceVerifier(None).verify(item).result(5).verdict == without
+    assert ScienceVerifier(judge_of(script, tmp_path)).verify(item).result(5).verdict == judged and len(prompts) == asked
+
+
+def test_a_reference_may_be_a_box_or_a_sentence(tmp_path):
+    science = ScienceVerifier(judge_of(lambda request: "Rating: 2", tmp_path))
+    for gold in (r"so it is \boxed{12}", "12"):
+        assert science.verify(Item("x", "science", "12", ground_truth=gold)).result(5).score == 1.0
+    assert science.verify(Item("x", "science", "twelve units", ground_truth="12 V")).result(5).score == 0.4, "the judge"
+
+
+def test_a_verdict_of_the_judges_has_the_seconds_of_the_engine(tmp_path):
+    def slow(request):
+        time.sleep(0.01)
+        return "Rating: 5"
+
+    verdict = ScienceVerifier(judge_of(slow, tmp_path)).verify(Item("x", "science", "O2", ground_truth="oxygen")).result(5)
+    (entries,) = Ledger("judge", tmp_path).entries.values()
+    assert verdict.seconds == entries[0].seconds > 0
