@@ -50,8 +50,6 @@ class Corpus(Section):
     """Queries that are empty, truncated or full of symbols."""
     twins: NonNegative
     """Benchmark questions, as they are or lightly changed."""
-    labels: NonNegative
-    """Labelled responses, right and wrong ones."""
 
 
 @dataclass(frozen=True)

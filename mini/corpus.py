@@ -16,6 +16,7 @@ from mini.sampling import draw
 
 WORLD = Path("mini/world")
 TRIES = 1000
+LABELLED = 240
 KINDS = {"story": problems.story, "program": problems.program}
 
 
@@ -117,7 +118,7 @@ def main() -> None:
     rows = clean + dirt(rng, params, clean) + twins(rng, params, [row for each in questions.values() for row in each])
     rng.shuffle(rows)
     write_json_lines(rows, WORLD / "queries.jsonl")
-    write_json_lines(labelled(Random(f"labels/{params.seed}"), params.labels), WORLD / "labels.jsonl")
+    write_json_lines(labelled(Random(f"labels/{params.seed}"), LABELLED), WORLD / "labels.jsonl")
     print(f"corpus: {len(rows)} queries, {sum(map(len, questions.values()))} benchmark questions")
 
 

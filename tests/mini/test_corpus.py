@@ -12,7 +12,7 @@ from stages.clean import Clean, clean
 from stages.collect import Source, as_query
 from stages.decontaminate import Benchmarks, Decontaminate
 
-PARAMS = Corpus(seed=0, queries=60, duplicates=6, urls=3, tables=3, garbage=8, twins=9, labels=0)
+PARAMS = Corpus(seed=0, queries=60, duplicates=6, urls=3, tables=3, garbage=8, twins=9)
 
 
 def test_a_benchmark_has_the_configured_levels_and_no_duplicates():
@@ -31,6 +31,14 @@ def test_cleaning_finds_the_planted_defects():
     assert reasons["duplicate"] >= PARAMS.duplicates
     assert (reasons["url"], reasons["table"]) == (PARAMS.urls, PARAMS.tables)
     assert reasons["empty"] + reasons["incomplete"] + reasons["unicode_ratio"] == PARAMS.garbage
+
+
+def test_labelled_responses_are_right_where_their_label_says_so():
+    rows = corpus.labelled(Random(0), 80)
+    science = [row for row in rows if row["category"] == "science"]
+    assert len(science) == 40 and {row["label"] for row in science} == {True, False}
+    assert all((row["response"].split()[-2] == row["ground_truth"]) <= row["label"] for row in science)
+    assert {row["category"] for row in rows} == {"science", "multiturn", "other"}
 
 
 def test_planted_benchmark_copies_are_found_unless_reworded():
