@@ -3,8 +3,8 @@
     python scripts/mutate.py [--count 60] [--seed 0] [--workers 2]
 
 A mutant is one operator, comparison, constant, condition or call changed in one of the modules in TARGETS, drawn at random. The
-fast tests of its module run in a copy of the project; each result is printed with the mutant's line.
-Whether a surviving mutant is equivalent to the original must be judged by hand.
+fast tests of its module run in a copy of the project, then, where they notice nothing, the slow ones, too; each result is
+printed with the mutant's line. Whether a surviving mutant is equivalent to the original must be judged by hand.
 """
 
 import argparse
@@ -39,6 +39,7 @@ TARGETS: dict[str, list[str]] = {
     f"{LIB}/verification/code_tests.py": ["verification/test_code_verifier.py", "verification/test_real_code.py"],
     f"{LIB}/verification/ifeval_verifier.py": ["verification/test_ifeval_verifier.py"],
     f"{LIB}/verification/reward_verifier.py": ["verification/test_reward_verifier.py"],
+    f"{LIB}/verification/agreement.py": ["verification/test_agreement.py"],
     f"{LIB}/verification/router.py": ["verification"],
     f"{LIB}/verification/verdict.py": ["verification"],
     f"{LIB}/generation/openai_engine.py": ["generation/test_openai_engine.py"],
@@ -74,6 +75,8 @@ SWAPS: dict[type, type] = {
     ast.And: ast.Or,
     ast.Or: ast.And,
 }
+NO_TESTS = 5
+"""Pytest's exit code where no test is selected."""
 CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -108,17 +111,23 @@ def changes(node: ast.AST) -> list[ast.AST]:
     return []
 
 
+def decides_nothing(node: ast.AST) -> bool:
+    """Annotations and settings classes, text for people, ``strict`` of ``zip`` (it checks what cannot be otherwise)."""
+    match node:
+        case ast.AnnAssign() | ast.JoinedStr() | ast.keyword(arg="strict") | ast.Compare(left=ast.Name(id="__name__")):
+            return True
+        case ast.Call(func=ast.Name(id="log" | "Progress" | "print")):
+            return True
+    return False
+
+
 def without_effect(tree: ast.AST) -> set[int]:
-    """Nodes that decide no result: annotations and settings classes, decorators (caching, threads), text for people."""
+    """Nodes within what decides no result; decorators (caching, threads) and arguments' annotations are among them."""
     found: set[int] = set()
     for node in ast.walk(tree):
         aside: list[ast.AST] = list(getattr(node, "decorator_list", []))
-        if isinstance(node, ast.AnnAssign | ast.JoinedStr):
-            aside.append(node)
-        elif isinstance(node, ast.arg) and node.annotation:
-            aside.append(node.annotation)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("log", "Progress", "print"):
-            aside.append(node)
+        aside += [node] if decides_nothing(node) else []
+        aside += [node.annotation] if isinstance(node, ast.arg) and node.annotation else []
         found |= {id(inner) for each in aside for inner in ast.walk(each)}
     return found
 
@@ -148,9 +157,12 @@ def is_killed(mutant: Mutant, copy: Path) -> bool:
     source = path.read_bytes()
     path.write_bytes(source[: mutant.start] + mutant.after.encode() + source[mutant.end :])
     tests = [f"{TESTS}/{name}" for name in TARGETS[mutant.path]]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
-        return subprocess.run(command, cwd=copy, capture_output=True, timeout=300).returncode != 0
+        return any(
+            subprocess.run([*command, "-m", marked], cwd=copy, capture_output=True, timeout=600).returncode not in (0, NO_TESTS)
+            for marked in ("not slow", "slow")
+        )
     except subprocess.TimeoutExpired:
         return True
     finally:

@@ -18,6 +18,7 @@ MOST_UNITED = 4
 Equal = Callable[[str, str], bool | None]
 """How expressions are compared in the end: by Math-Verify."""
 _SUBSCRIPT = r"(?:_(?:\w|\{[^{}]*\}))?"
+_FUNCTION = re.compile(r"([a-zA-Z])\(([a-z])\)")
 _NAME = re.compile(
     rf"(?:[A-Za-z]|\\[a-zA-Z]+|\\(?:vec|bar|hat|mathbf)\{{\w\}}){_SUBSCRIPT}'*(?:\([^()=]*\))?|[A-Za-z]{{2,}}(?:\([^()=]*\))?",
     re.ASCII,
@@ -26,6 +27,14 @@ _OPERATORS = r"\\(?:frac|sqrt|pm|times|cdot|div|infty|log|ln|sin|cos|tan|sum|int
 _UNSURE = re.compile(r"\\(?:sum|int|prod)\b")
 """What Math-Verify takes for equal too easily."""
 _RELATION = re.compile(r"\\(?:to|rightarrow|equiv|le|ge|neq|in|notin|sim|mid)\b|[<>]")
+EXCLUSIVE = [
+    {"yes", "no"},
+    {"odd", "even"},
+    {"north", "east", "south", "west"},
+    {"monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"},
+    set("january february march april may june july august september october november december".split()),
+]
+"""Words of which one excludes the others; that two other words mean the same cannot be told."""
 _DATE = re.compile(r"\d{4}[-/]\d{1,2}[-/]\d{1,2}|\d{1,2}[-/]\d{1,2}[-/]\d{4}")
 _TIME = re.compile(r"(\d{1,2}:\d{2}) ?(a\.?m\.?|p\.?m\.?)?", re.IGNORECASE)
 _RATIO = re.compile(r"(\d+(?:\.\d+)?) ?: ?(\d+(?:\.\d+)?)")
@@ -253,6 +262,7 @@ def _equations(gold: str, answer: str, equal: Equal) -> bool | None:
             compare(ours[-1], theirs[0], equal) if _is_name(ours[0]) else False if not _letters(gold) else equal(gold, answer)
         )
     if _is_name(ours[0]) and _is_name(theirs[0]):
+        theirs = _with_argument(theirs, ours[0])
         if not _same_name(ours[0], theirs[0]):
             return False
         return compare(_without_condition(ours[-1]), _without_condition(theirs[-1]), equal)
@@ -277,6 +287,18 @@ def _same_name(ours: str, theirs: str) -> bool:
         or {left, re.sub(r"\(.*\)", "()", right)} == {"y", "f()"}
         or {right, re.sub(r"\(.*\)", "()", left)} == {"y", "f()"}
     )
+
+
+def _with_argument(sides: list[str], name: str) -> list[str]:
+    """``f(t)=t+1`` with the variable of ``name``, ``f(x)``: what a function's variable is called does not matter.
+
+    Unless it is no variable: P(A)=0.5.
+    """
+    left, right = (_FUNCTION.fullmatch(plain(each)) for each in (sides[0], name))
+    used = _letters("=".join(sides[1:]))
+    if not left or not right or left[1] != right[1] or left[2] not in used or right[2] in used - {left[2]}:
+        return sides
+    return [re.sub(rf"(?<![\\a-zA-Z]){left[2]}(?![a-zA-Z])", right[2], each) for each in sides]
 
 
 def _without_condition(text: str) -> str:
@@ -380,7 +402,9 @@ def _words(gold: str, answer: str, equal: Equal) -> Found:
     if number_of(theirs) is not None or len(ours) == 1:
         return False
     letters = re.fullmatch(r"[A-Z]{2,6}", ours) and re.fullmatch(r"[A-Z]{2,6}", theirs)
-    return False if letters or {_canonical(left), _canonical(right)} <= {"yes", "no"} else Open()
+    both = {_canonical(each) or each for each in (left, right)}
+    different = any(both <= words for words in EXCLUSIVE)
+    return False if letters or different else Open()
 
 
 def _same_letter(ours: str, theirs: str) -> bool | None:
