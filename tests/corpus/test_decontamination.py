@@ -170,3 +170,18 @@ def test_longer_ngrams_are_tried_first():
     for items in (ITEMS, ITEMS[::-1]):
         match = Benchmarks(items, SETTINGS).match(f"{short} ? {LONG}")
         assert match and match[1] == "aime2024-0001"
+
+
+def test_of_two_questions_in_one_text_the_one_with_more_ngrams_is_named_and_on_ties_the_first():
+    words_ = [f"word{chr(ord('a') + i // 26)}{chr(ord('a') + i % 26)}" for i in range(40)]
+    first, second, longer = (" ".join(words) for words in (words_[:13], words_[13:26], words_[26:40]))
+    items = [{"id": f"b-{i}", "question": text} for i, text in ((2, first), (1, second), (3, longer))]
+    match = Benchmarks(items, SETTINGS).match
+    assert match(f"{first} and {second} .") == ("ngram", "b-1", 1.0)
+    assert match(f"{second} and {first} .") == ("ngram", "b-1", 1.0)
+    assert match(f"{second} and {longer} .") == ("ngram", "b-3", 2.0)
+
+
+def test_a_benchmarks_name_may_hold_the_mark_before_its_numbers():
+    rejected = pa.table({"benchmark_item": ["math-500-0001", "math-500-0002"], "reason": ["exact", "exact"]})
+    assert nested(report(rejected)) == {"math-500": {"exact": 2}}

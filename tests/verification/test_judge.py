@@ -106,6 +106,8 @@ def test_with_the_judge_down_all_verdicts_are_inconclusive_at_once(tmp_path):
         ("12 kg", "13 kg", 0.0, "is not"),
         ("12 kg", "12000 g", 0.8, "judge"),
         ("oxygen", "O2", 0.8, "judge"),
+        ("12", "a dozen", 0.8, "judge"),
+        ("a dozen", "12", 0.8, "judge"),
     ],
 )
 def test_science_asks_the_judge_only_where_numbers_do_not_decide(tmp_path, gold, answer, score, by):

@@ -39,6 +39,10 @@ def test_a_certain_fail_stays_certain():
     assert scored("math", 0, "", certain=True).at(0.9).certain and not scored("math", 0, "").at(0.9).certain
 
 
+def test_scores_are_rounded_to_six_digits():
+    assert scored("math", 1 / 3, "").score == 0.333333
+
+
 def test_reasons_are_one_short_line_of_valid_unicode():
     reason = unknown("code", "two\nlines \ud800 " + "x" * 500).reason
     assert "\n" not in reason and len(reason) == 200 and reason.encode()

@@ -90,7 +90,7 @@ NEVER_RIGHT: dict[str, tuple[str, dict]] = {
     ),
     "exit before the answer": ("import os\ndef f(x): os._exit(0)", DOUBLE),
     "exit with success at import": ("import sys\nsys.exit(0)", DOUBLE),
-    "kills its parent": ("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nprint(6)", ECHO),
+    "kills its parent": ("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nprint(7)", ECHO),
     "stops its parent": ("import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\nwhile True: pass", ECHO),
     "kills everything": ("import os, signal\nos.kill(-1, signal.SIGKILL)\nprint(6)", ECHO),
     "forged frames": (FORGED, DOUBLE),
@@ -245,7 +245,13 @@ def test_what_programs_need_is_allowed(sandbox):
     assert (answer.status, answer.text.split()) == ("ok", ["1", "2"]), answer
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def can_become_another_user() -> bool:
+    """Root, and not the root of a namespace that knows only itself."""
+    known = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+    return os.geteuid() == 0 and known > 60_000
+
+
+@pytest.mark.skipif(not can_become_another_user(), reason="only root can become another user")
 def test_programs_of_root_run_as_a_user_that_owns_nothing(sandbox):
     assert sandbox.first_user and "a user of its own" in sandbox.description
     answer = run(sandbox, "import os\nprint(os.getuid(), os.getgid(), os.getgroups())\nos.setuid(0)")
