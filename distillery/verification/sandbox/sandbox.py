@@ -33,7 +33,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -158,7 +158,7 @@ class Sandbox:
         They get nothing of each other's: children and files of one are gone before the next. A sandbox in which anything
         unusual happened is not used again.
         """
-        stack, session = self.idle.pop() if self.idle else self._shared()
+        stack, session = self._shared()
         try:
             yield session
         except BaseException:
@@ -170,6 +170,8 @@ class Sandbox:
             stack.close()
 
     def _shared(self) -> tuple[ExitStack, Session]:
+        with suppress(IndexError):
+            return self.idle.pop()
         stack = ExitStack()
         return stack, stack.enter_context(self.session(pytest=True))
 

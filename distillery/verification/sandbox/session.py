@@ -25,7 +25,7 @@ PRELOADED = frozenset(
     "bisect collections dataclasses datetime decimal fractions functools heapq itertools math random re typing".split()
 )
 """Modules that a program's tests find imported, if it imports them."""
-IMPORTS = re.compile(r"^\s*(?:import|from)\s+(\w+)", re.MULTILINE)
+IMPORTS = re.compile(r"^[ \t]*(?:import|from)[ \t]+(\w+)", re.MULTILINE)
 GONE = Answer("dead", why="the program brought its sandbox down")
 
 

@@ -19,7 +19,7 @@ from distillery.verification.sandbox import cgroups
 from distillery.verification.sandbox.inside.values import decode, encode
 from distillery.verification.sandbox.limits import Answer, Limits
 from distillery.verification.sandbox.sandbox import Sandbox
-from distillery.verification.sandbox.session import message_of
+from distillery.verification.sandbox.session import IMPORTS, message_of
 from distillery.verification.verdict import Item
 from tests.support.builders import LIMITS, verdicts_of
 
@@ -473,3 +473,23 @@ VALUES = st.recursive(
 def test_values_round_trip(value):
     travelled = decode(json.loads(json.dumps(encode(value, []))), lambda _: None)
     assert travelled == value and type(travelled) is type(value)
+
+
+def test_modules_that_are_loaded_for_a_program_are_those_that_it_imports():
+    assert IMPORTS.findall("import heapq\n  from math import inf\nx = 'import os'\nimportant = 1\n") == ["heapq", "math"]
+    assert IMPORTS.findall("\n \t" * 500_000) == [], "in linear time"
+
+
+def test_sessions_are_used_again_by_harmless_programs_only_while_nothing_unusual_happens(sandbox):
+    with sandbox.shared_session() as first:
+        first.load("print(1)")
+        assert first.run("", 2.0).text == "1\n"
+    with sandbox.shared_session() as second:
+        assert second is first
+        second.load("raise ValueError")
+        assert second.run("", 2.0).status == "error" and not second.sound
+    with sandbox.shared_session() as third:
+        assert third is not first and first.process.returncode is not None
+    with pytest.raises(RuntimeError), sandbox.shared_session() as fourth:
+        raise RuntimeError
+    assert fourth is third and third.process.returncode is not None and not sandbox.idle
