@@ -1,16 +1,18 @@
 import json
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.corpus.livecodebench import cases_of
 from distillery.verification.code_blocks import program_of
+from distillery.verification.code_tests import Stdin, Suite, prelude, same, suite_of
 from distillery.verification.code_tests import TestsError as BadTests
-from distillery.verification.code_tests import prelude, same, suite_of
-from distillery.verification.code_verifier import CodeVerifier, hashed
+from distillery.verification.code_verifier import CodeVerifier, Grader, _not_compiled, hashed
 from distillery.verification.output_comparison import same_as_livecodebench, same_output
 from distillery.verification.program_check import suspicion
+from distillery.verification.sandbox.limits import Answer
 from distillery.verification.verdict import Item
 from tests.support.builders import LIMITS, verdicts_of
 
@@ -524,3 +526,82 @@ def test_programs_with_pytests_tests_leave_each_other_nothing(route):
     items = [Item(str(i), "code", program + "#" * i, test_cases=tests) for i in range(4)]
     found = verdicts_of(route, items)
     assert {each.verdict for each in found} == {PASS}, [each.reason for each in found]
+
+
+PARTLY = "given = open('input.txt').read()\nif given != 'open':\n    print(int(given == 'right'))\n"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "all_count", "verdict", "reason"),
+    [
+        (["wrong", "open"], False, UNKNOWN, "the row's checker failed"),
+        (["wrong", "open"], True, FAIL, "0 of 2 tests passed; the row's checker rejects the output"),
+        (["right", "open"], True, UNKNOWN, "the row's checker failed"),
+        (["right", "right"], True, PASS, "2 of 2 tests passed"),
+        (["right", "wrong"], False, FAIL, "1 of 2 tests passed; the row's checker rejects the output"),
+    ],
+)
+def test_one_inconclusive_test_leaves_a_program_open_unless_it_has_failed_anyway(inputs, all_count, verdict, reason):
+    tests = json.dumps({"inputs": inputs, "outputs": inputs, "checker": PARTLY})
+    verifier = CodeVerifier(LIMITS, 1, all_count)
+    found = verifier.verify(Item("x", "code", "print(input())", test_cases=tests)).result(60)
+    verifier.close()
+    assert found.verdict == verdict and reason in found.reason and found.seconds > 0
+
+
+class Answers:
+    """A session that answers as told; keeps the seconds that each test was given."""
+
+    def __init__(self, *answers):
+        self.answers, self.seconds = list(answers), []
+
+    def run(self, stdin, seconds, files=None):
+        self.seconds.append(seconds)
+        return self.answers.pop(0)
+
+
+def grader(tests=10) -> Grader:
+    suite = Suite("python", [Stdin("", "6")] * tests)
+    return Grader(SimpleNamespace(limits=LIMITS), suite, False)  # type: ignore[arg-type]
+
+
+def test_ten_tests_share_three_times_the_seconds_of_one():
+    found, answers = grader(), Answers(*[Answer("ok", b"6", cpu=1.5)] * 4)
+    outcomes = [found._test(answers, "", test) for test in found.suite.tests]  # type: ignore[arg-type]
+    assert answers.seconds == [2.0, 2.0, 2.0, 1.5]
+    assert [outcome.passed for outcome in outcomes] == [True] * 4 + [False] * 6
+    assert outcomes[-1].why == "all tests together took over 6 CPU s"
+    assert grader(11).left == 12.0 and grader(1).left == 6.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "passed", "why"),
+    [
+        (Answer("timeout"), False, "CPU time limit (2 s) exceeded"),
+        (Answer("flood"), False, "output limit (1 MiB) exceeded"),
+        (Answer("memory"), False, "memory limit (256 MiB) exceeded"),
+        (Answer("error", why="signal 9"), False, "memory limit (256 MiB) exceeded"),
+        (Answer("stalled"), None, "it waited, or was given no CPU, for longer than its time limit"),
+        (Answer("dead", why="the program brought its sandbox down"), False, "the program brought its sandbox down"),
+        (Answer("error", why="ModuleNotFoundError: No module named 'requests'"), None, "the sandbox has no package requests"),
+        (Answer("error", why="ModuleNotFoundError: No module named 'solution'"), False, "No module named 'solution'"),
+        (Answer("error", why="ModuleNotFoundError: No module named 'tkinter'"), False, "No module named 'tkinter'"),
+    ],
+)
+def test_how_a_program_ended(answer, passed, why):
+    found = grader(1)._test(Answers(answer), "", Stdin("", "6"))  # type: ignore[arg-type]
+    assert found.passed is passed and why in found.why
+
+
+@pytest.mark.parametrize(
+    ("answer", "passed"),
+    [
+        (Answer("error", why="solution.cpp:1:10: fatal error: ext/new.hpp: No such file or directory"), None),
+        (Answer("error", why="solution.cpp:1:10: fatal error: own.hpp: No such file or directory"), False),
+        (Answer("error", why="solution.cpp:1:10: error: expected ';'"), False),
+        (Answer("timeout"), False),
+        (Answer("stalled"), None),
+    ],
+)
+def test_a_program_that_does_not_compile_fails_unless_the_compiler_lacks_a_header(answer, passed):
+    assert _not_compiled(answer, '#include <ext/new.hpp>\n#include "own.hpp"\n').passed is passed

@@ -8,7 +8,7 @@ from distillery.verification.ifeval_verifier import ConstraintsError, check, che
 from distillery.verification.verdict import Item
 from tests.support.builders import verdicts_of
 
-SHARED = Path(__file__).resolve().parents[4] / "shared/data/ifeval_prompts.jsonl"
+SHARED = Path(__file__).resolve().parents[3] / "shared/data/ifeval_prompts.jsonl"
 LONG = "The weather in the mountains changes quickly, and people who walk there should carry a warm coat and some food."
 GERMAN = (
     "Das Wetter in den Bergen ändert sich schnell, und wer dort wandert, sollte warme Kleidung und etwas Essen dabei haben."

@@ -9,6 +9,7 @@ from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.verification import math_verifier
 from distillery.verification.config import Rule
 from distillery.verification.futures import done
+from distillery.verification.judge import JudgeReply
 from distillery.verification.math_text import final_expression, number_of
 from distillery.verification.math_verifier import MathVerifier
 from distillery.verification.process_pool import Pool
@@ -437,3 +438,47 @@ def test_an_ordinary_reference_is_compared_at_once(gold):
     pool = Scripted("y is not it")
     MathVerifier(pool, None).verify(Item("x", "math", "y", ground_truth=gold)).result(0)
     assert pool.asked == [(gold, "y", 1.0)]
+
+
+def test_equal_answers_share_a_key():
+    halves = (r"\boxed{0.5}", "1/2", r"so $\boxed{\frac{1}{2}}$", "50/100")
+    assert {math_verifier.key_of(answer) for answer in halves} == {"1/2"}
+    assert math_verifier.key_of(r"\boxed{X + Y}") == math_verifier.key_of(r"\boxed{x+y}") == "x+y"
+    assert math_verifier.key_of("3") != math_verifier.key_of("4")
+    assert [math_verifier.key_of(answer) for answer in (None, "", r"7 or \boxed{")] == [None] * 3
+
+
+def test_quick_verdicts_are_exact_and_say_when_no_doubt_is_left():
+    def quick(gold, answer):
+        found = math_verifier.quick_verdict(gold, answer)
+        return found and (found.score, found.certain)
+
+    assert quick("5", "{5}") == (1.0, False) and quick("x", "x") == (1.0, False) and quick("x", "y") is None
+    assert quick("5", "6") == (0.0, True) and quick("5.0", "6") == (0.0, False) and quick("5", "6.5") == (0.0, False)
+    assert quick("5", r"\boxed{") == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (r"\ln(x^2)", r"2\ln x", True),
+        (r"\ln(x^2)", r"3\ln x", False),
+        (r"\ln x + y", r"y + \ln x", True),
+        (r"\ln x", r"\ln y", False),
+        (r"\ln 2", r"\ln 3", False),
+        (r"\log x", r"\ln x", False),
+    ],
+)
+def test_functions_with_logarithms_are_compared_at_points(one, other, same):
+    assert math_verifier.equal_by_library(one, other) is same
+
+
+def test_the_judges_seconds_come_on_top():
+    verdict = unknown("math", "open").after(2.0)
+    for words in ("yes", None):
+        assert MathVerifier(Scripted(), None)._decided(verdict, JudgeReply(words, "why", 0.5)).seconds == 2.5
+
+
+def test_the_seconds_of_a_reference_that_is_given_up_at_once():
+    pool = Scripted("timed out after 1 s")
+    assert MathVerifier(pool, None).verify(Item("x", "math", "y", ground_truth="9^{9^{9}}")).result(0).seconds == 5

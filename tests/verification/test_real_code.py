@@ -15,7 +15,7 @@ from distillery.verification.router import Router
 from distillery.verification.verdict import Item
 from tests.support.builders import LIMITS, verdicts_of, verify_params
 
-SHARED = Path(__file__).resolve().parents[4] / "shared/data"
+SHARED = Path(__file__).resolve().parents[3] / "shared/data"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.exists(), reason="the data sets are missing")]
 
 
