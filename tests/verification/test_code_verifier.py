@@ -1,3 +1,4 @@
+import ast
 import json
 from contextlib import closing
 from types import SimpleNamespace
@@ -6,8 +7,8 @@ import pytest
 
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.corpus.livecodebench import cases_of
-from distillery.verification.code_blocks import program_of
-from distillery.verification.code_tests import Stdin, Suite, prelude, same, suite_of
+from distillery.verification.code_blocks import defined, program_of
+from distillery.verification.code_tests import Call, Script, Stdin, Suite, prelude, same, suite_of
 from distillery.verification.code_tests import TestsError as BadTests
 from distillery.verification.code_verifier import CodeVerifier, Grader, _not_compiled, hashed
 from distillery.verification.output_comparison import same_as_livecodebench, same_output
@@ -605,3 +606,59 @@ def test_how_a_program_ended(answer, passed, why):
 )
 def test_a_program_that_does_not_compile_fails_unless_the_compiler_lacks_a_header(answer, passed):
     assert _not_compiled(answer, '#include <ext/new.hpp>\n#include "own.hpp"\n').passed is passed
+
+
+@pytest.mark.parametrize(
+    ("blocks", "names", "program"),
+    [
+        (["x = 1\n", "def (\n"], [], "x = 1\n"),
+        (["print(input())\n", "x = 1\n"], [], "print(input())\n"),
+        (["def f(x):\n", "    return x\n"], ["f"], "def f(x):\n\n    return x\n"),
+        (
+            ["import sys\ndef main():\n", "    print(sys.stdin.read())\n"],
+            [],
+            "import sys\ndef main():\n\n    print(sys.stdin.read())\n",
+        ),
+        (["import math\n", "x = 1\n"], ["f"], "x = 1\n"),
+        (["from solutions import f\n", "y = 2\n"], ["f"], "from solutions import f\n"),
+    ],
+)
+def test_which_of_several_blocks_is_the_program(blocks, names, program):
+    answer = "\nand\n".join(f"```python\n{block}```" for block in blocks)
+    assert program_of(answer, names=frozenset(names)) == program
+
+
+def test_a_block_that_does_not_parse_is_not_prolonged_to_another_that_does_not():
+    assert program_of("```python\ndef (\n```\nmore (\n```\nand\n```\n") == "def (\n"
+
+
+def test_names_that_a_program_defines():
+    source = (
+        "import numpy as np\nfrom math import sqrt\nclass A:\n    def m(self):\n        pass\nx = 1\nasync def g():\n    pass\n"
+    )
+    assert defined(ast.parse(source)) == {"np", "sqrt", "A", "m", "x", "g"}
+
+
+def test_only_what_needs_pytest_is_run_by_pytest():
+    plain = "from solution import f\ndef test_a():\n    assert f(1) == 1\ndef test_b():\n    assert f(2) == 2\n"
+    scripts = [test for test in suite_of(plain, 10).tests if isinstance(test, Script)]
+    assert [(test.entry, test.pytest) for test in scripts] == [(("test_a",), False), (("test_b",), False)]
+    for more in ("import pytest\n", "class TestX:\n    pass\n", "def test_c(tmp_path):\n    pass\n", "class A(B):\n    pass\n"):
+        (script,) = suite_of(plain + more, 10).tests
+        assert isinstance(script, Script) and script.pytest and script.source == plain + more
+
+
+@pytest.mark.parametrize(
+    ("outputs", "accepted", "refused"),
+    [
+        ([[3], [4]], [3, [3]], [4, [3, 4]]),
+        ([[3, 4], [5, 6]], [[3, 4]], [3]),
+        ([[3]], [[3]], [3]),
+        ([[[3]]], [[3], [[3]]], [3]),
+    ],
+)
+def test_expected_values_in_a_list_of_one(outputs, accepted, refused):
+    call = suite_of(json.dumps({"fn_name": "f", "inputs": [[1]] * len(outputs), "outputs": outputs}), 10).tests[0]
+    assert isinstance(call, Call)
+    assert [call.decide(value) for value in accepted] == [True] * len(accepted)
+    assert [call.decide(value) for value in refused] == [False] * len(refused)

@@ -2,20 +2,25 @@
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
 from distillery.core.errors import EngineError
+from distillery.core.model_locks import Lock
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
-from distillery.generation.config import Sampling
+from distillery.generation.config import Sampling, VllmSettings
 from distillery.generation.engine import Request
 from distillery.generation.ledger import Ledger
-from distillery.verification.judge import EngineThread, Judge, prompt, read
+from distillery.verification.config import Roles, Rule
+from distillery.verification.judge import EngineThread, Judge, JudgeSettings, prompt, read
 from distillery.verification.math_verifier import YES_OR_NO, MathVerifier
 from distillery.verification.process_pool import Pool
+from distillery.verification.router import Router
 from distillery.verification.science_verifier import RATING, ScienceVerifier
 from distillery.verification.verdict import Item
+from tests.support.builders import verify_params
 from tests.support.scripted_engine import ScriptedEngine
 
 PROMPTS = {"math": "Q {question} R {reference} A {answer}", "science": "S {question} R {reference} A {answer}"}
@@ -213,3 +218,15 @@ def test_a_verdict_of_the_judges_has_the_seconds_of_the_engine(tmp_path):
     verdict = ScienceVerifier(judge_of(slow, tmp_path)).verify(Item("x", "science", "O2", ground_truth="oxygen")).result(5)
     (entries,) = Ledger("judge", tmp_path).entries.values()
     assert verdict.seconds == entries[0].seconds > 0
+
+
+@pytest.mark.parametrize("second_opinion", [True, False])
+def test_a_benchmark_asks_no_judge_to_confirm_a_fail(tmp_path, second_opinion):
+    for name in ("math", "science"):
+        (tmp_path / f"{name}.txt").write_text("{question} {reference} {answer}")
+    lock = Lock("judge", "path", "r", True, {})
+    settings = JudgeSettings(VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True), Sampling(0.0, 1.0, 8))
+    params = replace(verify_params(math=Rule("math", 0.9)), judge=settings)
+    made = Router(params, Roles(judge=lock), str(tmp_path), ledger=tmp_path, second_opinion=second_opinion)
+    made.close()
+    assert (made.judge is not None) == second_opinion
