@@ -226,7 +226,17 @@ def test_a_benchmark_asks_no_judge_to_confirm_a_fail(tmp_path, second_opinion):
         (tmp_path / f"{name}.txt").write_text("{question} {reference} {answer}")
     lock = Lock("judge", "path", "r", True, {})
     settings = JudgeSettings(VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True), Sampling(0.0, 1.0, 8))
-    params = replace(verify_params(math=Rule("math", 0.9)), judge=settings)
+    params = replace(verify_params(math=Rule("math", 0.9), science=Rule("science", 0.9)), judge=settings)
     made = Router(params, Roles(judge=lock), str(tmp_path), ledger=tmp_path, second_opinion=second_opinion)
     made.close()
-    assert (made.judge is not None) == second_opinion
+    judges = {name: verifier.judge for name, verifier in made.verifiers.items()}  # type: ignore[attr-defined]
+    assert judges == {"math": made.judge if second_opinion else None, "science": made.judge} and made.judge
+
+
+def test_no_judge_is_opened_where_none_is_asked(tmp_path):
+    lock, rules = Lock("judge", "path", "r", True, {}), {"math": Rule("math", 0.9)}
+    settings = JudgeSettings(VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True), Sampling(0.0, 1.0, 8))
+    params = replace(verify_params(), judge=settings)
+    made = Router(params, Roles(judge=lock), str(tmp_path / "no prompts"), rules=rules, second_opinion=False)
+    made.close()
+    assert made.judge is None

@@ -9,12 +9,12 @@ from distillery.core.errors import ConfigError
 from distillery.core.files import write_json
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.config import Sampling, VllmSettings
-from distillery.verification.config import VerifyParams, roles_of
+from distillery.verification.config import Rule, VerifyParams, roles_of
 from distillery.verification.judge import JudgeSettings
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict, item_of, scored, unknown
 from distillery.verification.verdict_store import Verdicts
-from tests.support.builders import LIMITS, make_query, verify_params
+from tests.support.builders import LIMITS, make_query, verdicts_of, verify_params
 
 JUDGE = JudgeSettings(VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True), Sampling(0.0, 1.0, 8))
 
@@ -83,3 +83,15 @@ def test_verdicts_that_are_known_are_counted_and_polling_waits(tmp_path):
         router.submit(Item("b", "math", r"$2\sqrt{2}$", ground_truth=r"\sqrt{8}"))
         assert [key for key, _ in router.poll(60.0)] == ["b"], "one call waits for what a process works on"
         assert router.poll() == []
+
+
+def test_a_kind_without_a_rule_is_hopeless():
+    with closing(Router(verify_params(math=Rule("math", 0.9)))) as router:
+        (verdict,) = verdicts_of(router, [Item("x", "poetry", "roses")])
+    assert verdict.hopeless and verdict.reason == "no rule for the category poetry"
+
+
+@pytest.mark.parametrize(("threshold", "all_count"), [(1.0, True), (0.9, False)])
+def test_the_first_failure_ends_a_verification_only_where_all_tests_must_pass(threshold, all_count):
+    with closing(Router(verify_params(code=Rule("code", threshold)))) as router:
+        assert router.verifiers["code"].all_count is all_count  # type: ignore[attr-defined]
