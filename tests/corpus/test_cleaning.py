@@ -1,4 +1,6 @@
+import json
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -6,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillery.core.errors import DataError
 from distillery.core.schemas import QUERY
+from distillery.core.tables import part_paths, read_table, write_table
 from distillery.corpus.arrow_text import classes, flat
+from stages import clean as clean_stage
 from stages.clean import REASONS, Clean, clean, measured, reasons
 from tests.support.builders import make_query
 
@@ -191,3 +196,32 @@ def test_the_unicode_ratio_may_equal_its_limit(odd, plain, reason):
 def test_a_text_is_read_to_its_own_end_only():
     """The first ends where another could open an environment with the next one's brace."""
     assert why(r"so \begin", "{x} is 5") == [None, None]
+
+
+def test_the_stage_writes_what_it_keeps_and_rejects_part_by_part(inside):
+    texts = ["what is 2 + 3 ?", "see https://example.org/a , what is x ?", "", "how many apples are there ?"]
+    rows = sorted((make_query(text) for text in texts), key=lambda row: row["id"])
+    write_table(rows, "data/raw", QUERY, 2)
+    settings = {"max_unicode_ratio": 0.3, "min_characters": 4}
+    Path("params.yaml").write_text(json.dumps({"clean": settings, "runner": "native"}))
+    clean_stage.main()
+    kept = read_table("data/clean", QUERY).to_pylist()
+    assert {row["messages"][0]["content"] for row in kept} == {texts[0], texts[3]}
+    rejected = read_table("data/rejected/clean", clean_stage.REJECTED_QUERY).to_pylist()
+    assert {row["messages"][0]["content"]: row["reason"] for row in rejected} == {texts[1]: "url", texts[2]: "empty"}
+    assert [len(part_paths(f"data/{name}")) for name in ("clean", "rejected/clean")] == [2, 2]
+    found = json.loads(Path("metrics/clean.json").read_text())
+    assert (found["kept"], found["rejected"]) == (2, {"empty": 1, "url": 1})
+
+
+def test_nothing_left_is_an_error(inside):
+    write_table([make_query("")], "data/raw", QUERY)
+    Path("params.yaml").write_text(json.dumps({"clean": {"max_unicode_ratio": 0.3, "min_characters": 4}, "runner": "native"}))
+    with pytest.raises(DataError, match=r"data/raw: no query is left after cleaning \(rejected: {'empty': 1}\)"):
+        clean_stage.main()
+
+
+def test_halves_of_latex_are_looked_for_in_each_text_alone():
+    good, bad = r"what is \[ x^2 \] for x = 3 ?", r"what is \[ x^2 for x = 3 ?"
+    assert why(good, bad, good, bad, good) == [None, "incomplete", None, "incomplete", None]
+    assert why(bad, good) == ["incomplete", None]

@@ -5,7 +5,7 @@ import pytest
 from distillery.core.errors import DataError
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, TRACE
 from distillery.corpus.token_shards import DIALOGUES, Shard
-from stages.curate import REASONS, Price, account, cost, distillation, malformed, measured, reasons
+from stages.curate import REASONS, Price, account, cost, distillation, malformed, measured, pass_rates, reasons
 from tests.support.builders import make_query
 
 GOOD = {"attempt": 1, "think": "a", "answer": "b", "finish_reason": "stop", "perplexity": 2.0, "verdict": "pass"}
@@ -117,3 +117,22 @@ def test_the_cost_of_a_verified_trace_counts_every_device_and_attempt():
     assert cost(run, 4, Price(None)) == expected
     assert cost(run, 4, Price(2.0)) == expected | {"price_per_verified_trace": 0.5}
     assert cost(run, 0, Price(2.0))["price_per_verified_trace"] == 2.0
+
+
+def test_pass_rates_add_up_over_parts():
+    assert pass_rates([{"x": (1, 2), "y": (0, 1)}, {"x": (2, 3)}]) == {"x": 0.6, "y": 0.0}
+
+
+def test_a_part_without_traces_counts_nothing():
+    empty = pa.Table.from_pylist([], TRACE)
+    counts = account(pa.Table.from_pylist([make_query()], QUERY), empty)["counts"]
+    assert counts == {"queries": 1, "attempts": 0, "verified": 0, "unknown": 0, "truncated": 0, "tokens": 0}
+
+
+def test_prices_keep_eight_decimals():
+    run = {"engine_seconds": 1.0, "devices": 1}
+    assert cost(run, 3, Price(1.0)) == {
+        "device_seconds": 1.0,
+        "device_seconds_per_verified_trace": 0.3333,
+        "price_per_verified_trace": 0.00009259,
+    }

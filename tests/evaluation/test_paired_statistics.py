@@ -13,8 +13,10 @@ from distillery.evaluation.paired_statistics import (
     estimate_over,
     holm,
     questions_needed,
+    resampled_means,
     sign_flip_p,
     smallest_p,
+    tail_of,
 )
 from stages.compare import Compare, adaptivities
 
@@ -232,3 +234,25 @@ def test_adaptivity_is_unknown_if_most_resamples_have_one_difficulty(hard, known
     difficulty = [np.array([0.0, 1.0])] if hard == 1 else [np.array([0.0, 0.0, 1.0, 1.0])]
     found = adaptivity({"m": difficulty}, {"m": [10 + 5 * block for block in difficulty]}, 1000, 0.95, 1)
     assert (found["m"]["within"] is not None) == known
+
+
+def test_the_tail_is_wider_for_few_questions():
+    """A t quantile, inflated by n / (n - 1); of one question there is none to widen."""
+    assert tail_of(0.95, 1) == pytest.approx(0.025)
+    assert tail_of(0.95, 2) == pytest.approx(stats.norm.cdf(np.sqrt(2) * stats.t.ppf(0.025, 1)))
+    assert tail_of(0.95, 30) == pytest.approx(stats.norm.cdf(np.sqrt(30 / 29) * stats.t.ppf(0.025, 29)))
+
+
+def test_questions_needed_follow_from_mean_and_variance():
+    """(1.960 + 0.842)^2 x 1.667 / 2.5^2 = 2.1 questions."""
+    assert questions_needed([np.array([1.0, 2.0, 3.0, 4.0])], 0.05) == 3
+    assert questions_needed([np.array([0.0, 1.0, 0.0, 1.0])], 0.05) == 11
+    assert questions_needed([np.array([5.0, 5.1, 5.0])], 0.05) == 2
+    assert questions_needed([np.array([1.0, -1.0])], 0.05) is None and questions_needed([np.array([1.0])], 0.05) is None
+
+
+def test_resampled_means_do_not_depend_on_the_size_of_blocks(monkeypatch):
+    values = np.arange(10.0)
+    whole = resampled_means(values, 100, 3)
+    monkeypatch.setattr("distillery.evaluation.paired_statistics.LARGEST_BLOCK", 70)
+    assert whole.shape == (100,) and resampled_means(values, 100, 3).tolist() == whole.tolist()

@@ -37,9 +37,9 @@ TEXTS = {
         RARE: answer("3 ;"),
         WORDY: answer("4 + 3 = 7 ; let me check : 7 - 3 = 4 ; that is right . ok ."),
     },
-    "b": {GOOD: answer("so 5 ."), LOOP: answer("ok ."), RARE: answer("4 ;"), WORDY: answer("ok .")},
+    "b": {GOOD: answer("so 5 ."), LOOP: answer("ok ."), RARE: answer("4 ;"), WORDY: answer("ok ."), HARD: answer("")},
 }
-PERPLEXITIES = {"a": {GOOD: 1.5, LOOP: 1.25, RARE: 9.0, WORDY: 2.0}, "b": dict.fromkeys((GOOD, LOOP, RARE, WORDY), 3.0)}
+PERPLEXITIES = {"a": {GOOD: 1.5, LOOP: 1.25, RARE: 9.0, WORDY: 2.0}, "b": dict.fromkeys((GOOD, LOOP, RARE, WORDY, HARD), 3.0)}
 
 
 def trace_rows(teacher: str) -> list[dict]:
@@ -129,6 +129,8 @@ def test_curation_keeps_and_removes_with_a_reason(here):
     assert {row["query_id"]: row["perplexity"] for row in kept} == {IDS[GOOD]: 1.5, IDS[WORDY]: 2.0}
     removed = {row["query_id"]: row["rejected_for"] for row in read_table("data/rejected/curate/a").to_pylist()}
     assert removed == {IDS[LOOP]: "repetition", IDS[RARE]: "perplexity"}
+    (thoughtless,) = read_table("data/rejected/curate/b").to_pylist()
+    assert (thoughtless["query_id"], thoughtless["rejected_for"]) == (IDS[HARD], "structure")
     found = metrics("teachers/a")
     assert found["curate"] == {"kept": 2, "rejected": {"perplexity": 1, "repetition": 1}}
     assert found["distill"]["queries"] == 5 and found["distill"]["verified"] == 4 and found["distill"]["attempts"] == 9

@@ -60,6 +60,9 @@ class Cgroup:
     def _two(self, name: str, memory: int, processes: int) -> None:
         """Next to our own group, since a group that holds processes cannot have limited children."""
         parent = (ROOT / own("")).parent
+        missing = {"memory", "pids"} - set((parent / "cgroup.controllers").read_text().split())
+        if missing:
+            raise CgroupError(f"{parent}: the controllers {', '.join(sorted(missing))} are not enabled for this group")
         (parent / "cgroup.subtree_control").write_text("+memory +pids")
         self._make(parent / name, {"memory.max": memory, "pids.max": processes})
         with suppress(OSError):
