@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distillery.core.errors import EngineError
+from distillery.generation import openai_engine
 from distillery.generation.config import Sampling, ServerSettings
 from distillery.generation.engine import PROMPT_TOO_LONG, Request
-from distillery.generation.openai_engine import ServerEngine
+from distillery.generation.openai_engine import Server, ServerEngine
 
 KEY = "sk-very-secret"
 Answer = tuple[int, Any]
@@ -61,7 +63,7 @@ class Stub:
         self.server.server_close()
 
 
-def said(text: str, finish: str = "stop", **more: Any) -> Answer:
+def said(text: str, finish: str | None = "stop", **more: Any) -> Answer:
     choice = {"message": {"role": "assistant", "content": text} | more, "finish_reason": finish}
     return 200, {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": len(text.split())}}
 
@@ -279,4 +281,49 @@ def test_requests_in_flight_stay_within_the_limit(stubs):
     engine = ServerEngine(settings(stub.url, max_num_seqs=4))
     assert len(run(engine, [ask(str(i)) for i in range(30)])) == 30
     assert 2 <= most <= 4
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("finish", "kept"), [("length", "length"), ("stop", "stop"), ("content_filter", "content_filter"), (None, "stop")]
+)
+def test_how_a_completion_ended_is_kept(stubs, finish, kept):
+    stub = stubs(lambda body: said("x", finish))
+    engine = ServerEngine(settings(stub.url))
+    (found,) = run(engine, [ask("hi")]).values()
+    engine.close()
+    assert found.finish_reason == kept
+
+
+def test_pauses_double_up_to_a_limit_and_one_failure_counts_once(monkeypatch):
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(openai_engine, "time", clock)
+    monkeypatch.setattr(openai_engine, "random", SimpleNamespace(uniform=lambda low, high: 1.0))
+    server, pauses = Server("http://x/v1/"), []
+    for _ in range(12):
+        server.failed()
+        server.failed()
+        pauses.append(server.rests_until - clock.now)
+        clock.now = server.rests_until
+    first, longest = openai_engine.FIRST_PAUSE, openai_engine.LONGEST_PAUSE
+    assert server.url == "http://x/v1" and pauses == pytest.approx([min(first * 2**i, longest) for i in range(12)])
+    server.answered()
+    assert (server.pause, server.rests_until) == (first, 0.0)
+
+
+def test_requests_go_to_the_server_with_the_fewest_in_flight_that_does_not_rest():
+    engine = ServerEngine(settings("http://a/v1", "http://b/v1", "http://c/v1"))
+    a, b, c = engine.servers
+    a.in_flight, b.in_flight, c.in_flight = 3, 1, 0
+    c.rests_until = time.monotonic() + 1000
+    assert engine._pick() is b
+    b.rests_until = a.rests_until = c.rests_until
+    assert engine._pick() is None
+    engine.close()
+
+
+def test_nothing_is_in_flight_once_all_is_answered(stubs):
+    engine = ServerEngine(settings(stubs(echo).url))
+    run(engine, [ask(f"number {i}") for i in range(5)])
+    assert [server.in_flight for server in engine.servers] == [0]
     engine.close()
