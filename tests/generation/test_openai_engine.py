@@ -296,7 +296,8 @@ def test_how_a_completion_ended_is_kept(stubs, finish, kept):
 
 
 def test_pauses_double_up_to_a_limit_and_one_failure_counts_once(monkeypatch):
-    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    clock: Any = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
     monkeypatch.setattr(openai_engine, "time", clock)
     monkeypatch.setattr(openai_engine, "random", SimpleNamespace(uniform=lambda low, high: 1.0))
     server, pauses = Server("http://x/v1/"), []
