@@ -52,7 +52,8 @@ def run_files(teachers: list[str]) -> list[str]:
 def agreement_of(measured: dict[str, Any]) -> dict[str, Any]:
     """What `distillery.verification.measure` found, without categories where it was with other models than this run's."""
     locks = filter(None, (model_locks.read_optional(role) for role in ("judge", "reward")))
-    return measured if measured["models"] == model_locks.brief(*locks) else measured | {"categories": {}}
+    same = measured["models"].items() <= model_locks.brief(*locks).items()
+    return measured if same else measured | {"categories": {}}
 
 
 def loss_table(teachers: list[str]) -> list[dict[str, Any]]:

@@ -7,12 +7,13 @@ metrics/agreement.json, names the models and the file by their hashes; the repor
 
 import hashlib
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distillery.core import config
-from distillery.core.errors import ConfigError, DataError
+from distillery.core.errors import ConfigError, DataError, EngineError
 from distillery.core.files import scan_json_lines, write_json
 from distillery.core.model_locks import brief
 from distillery.core.schemas import PASS, UNKNOWN
@@ -77,13 +78,10 @@ def main(*arguments: str) -> None:
         items, labels = read(source)
         settings = settings_for(config.load(VerifyParams, "verify"), {item.category for item in items})
         roles, prompts = roles_of(settings), config.load(str, "prompts")
-        route = Router(settings, roles, prompts)
-    except (DataError, ConfigError) as error:
+        with closing(Router(settings, roles, prompts)) as route:
+            categories = measure(route, items, labels, config.load(int, "seed"))
+    except (DataError, ConfigError, EngineError) as error:
         sys.exit(f"measure: {error}")
-    try:
-        categories = measure(route, items, labels, config.load(int, "seed"))
-    finally:
-        route.close()
     models = brief(*(lock for lock in (roles.judge, roles.reward) if lock))
     labelled = {"file": str(source), "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
     write_json({"labels": labelled, "models": models, "categories": categories}, out)

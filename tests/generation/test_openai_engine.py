@@ -14,7 +14,7 @@ import pytest
 from distillery.core.errors import EngineError
 from distillery.generation import openai_engine
 from distillery.generation.config import Sampling, ServerSettings
-from distillery.generation.engine import PROMPT_TOO_LONG, Request
+from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
 from distillery.generation.openai_engine import Server, ServerEngine
 
 KEY = "sk-very-secret"
@@ -221,7 +221,7 @@ def test_a_too_long_prompt_is_not_an_error(stubs):
     stub = stubs(lambda body: (400, {"error": "This model's maximum context length is 64 tokens"}))
     engine = ServerEngine(settings(stub.url))
     (completion,) = run(engine, [ask("x")]).values()
-    assert completion.finish_reason == PROMPT_TOO_LONG
+    assert (completion.finish_reason, completion.completion_tokens) == (PROMPT_TOO_LONG, 0)
     engine.close()
 
 
@@ -327,4 +327,16 @@ def test_nothing_is_in_flight_once_all_is_answered(stubs):
     engine = ServerEngine(settings(stubs(echo).url))
     run(engine, [ask(f"number {i}") for i in range(5)])
     assert [server.in_flight for server in engine.servers] == [0]
+    engine.close()
+
+
+def test_what_came_before_an_error_is_handed_out_first():
+    engine = ServerEngine(settings("http://a/v1"))
+    before = Completion("k", "x", "stop", 1, 1, "server")
+    engine.done.put(before)
+    engine.done.put(EngineError("gone"))
+    assert engine.poll() == [before]
+    for _ in range(2):
+        with pytest.raises(EngineError, match="gone"):
+            engine.poll()
     engine.close()

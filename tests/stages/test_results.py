@@ -15,6 +15,7 @@ from distillery.core.files import write_csv, write_json
 from distillery.core.tables import write_table
 from distillery.evaluation import summary
 from distillery.evaluation.report_tables import headlines, is_higher
+from distillery.verification.agreement import Judged, agreement
 from stages import compare, headline, report, score
 from stages.evaluate import SAMPLES
 
@@ -97,6 +98,12 @@ def prepare() -> None:
     write_json({"over_long": 1, "trained_on": 7}, "metrics/parallel.json")
     for name in ("benchmarks", "similarity"):
         write_json({}, f"metrics/{name}.json")
+    for role in ("judge", "reward"):
+        write_json({"role": role, "id": role, "revision": "r1", "local": True, "files": {}}, f"models/locks/roles/{role}.json")
+    rows = [Judged(True, True, 5)] * 3 + [Judged(False, None, 5)]
+    measured = {"science": {"verifier": "science", "version": "v"} | agreement(rows, 0)}
+    labels = {"file": "labels.jsonl", "sha256": "0"}
+    write_json({"labels": labels, "models": {"judge": "judge@r1"}, "categories": measured}, "metrics/agreement.json")
     Path("data/analysis").mkdir(parents=True)
     per_teacher: dict[str, list[dict]] = {
         "categories": [{"category": c, "instances": 1, "tokens": 5} for c in COUNTS],
@@ -217,3 +224,11 @@ def test_one_teacher_is_compared_with_the_base_alone():
     verdict = {"a - base": {"overall": {"pass@1": {"verdict": "not significant"}}}}
     (line,) = headlines({"models": models, "differences": verdict}, ["a"])
     assert line == "overall: a highest with 12.0 %; significantly higher than the base: none."
+
+
+def test_agreement_with_labels_is_shown_for_the_runs_own_models_only(here):
+    page = Path("data/report/index.html").read_text()
+    assert "By labels.jsonl." in page and "<td>25.0 %</td>" in page
+    assert report.agreement_of({"models": {"judge": "judge@r1", "reward": "reward@r1"}, "categories": {"x": 1}})["categories"]
+    for models in ({"judge": "judge@r2"}, {"judge": "judge@r1", "reward": "other@r1"}):
+        assert report.agreement_of({"models": models, "categories": {"x": 1}})["categories"] == {}
