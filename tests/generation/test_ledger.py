@@ -398,3 +398,10 @@ def test_a_file_seen_under_both_names_is_read_once(tmp_path):
 def test_a_ledger_needs_no_folder_above_it(tmp_path):
     Ledger("t", tmp_path / "a" / "b").add(completion(ask()))
     assert found(Ledger("t", tmp_path / "a" / "b"), ask())
+
+
+def test_half_a_surrogate_pair_is_stored_like_any_other_text(tmp_path):
+    """A tokenizer may cut one in two; UTF-8 has no bytes for it."""
+    ledger = Ledger("t", tmp_path)
+    ledger.add(completion(ask(), "half \ud83d"))
+    assert found(Ledger("t", tmp_path), ask()) == completion(ask(), "half \ud83d")
