@@ -73,7 +73,7 @@ def render(settings: Report, teachers: list[str], benchmarks: list[str], drawn: 
     of_teacher = {kind: by_name(kind, teachers) for kind in PER_TEACHER}
     of_model = {kind: by_name(kind, models) for kind in PER_MODEL}
     compared, analysis = stages["compare"], stages["analysis"]
-    measured = agreement_of(read_json("metrics/agreement.json"))
+    measured = agreement_of(read_json("conf/agreement.json"))
     return jinja2.Template(PAGE.read_text(), autoescape=True).render(
         settings=settings,
         figures=drawn,

@@ -2,7 +2,7 @@
 
 A row is one of ``python -m distillery.verification`` with ``label``: true (or "pass") where the response is right or good,
 false (or "fail") where it is not. Thresholds and models are those of params.yaml. The result, by default
-metrics/agreement.json, names the models and the file by their hashes; the report shows it.
+conf/agreement.json, names the models and the file by their hashes; the report shows it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from distillery.verification.registry import VERIFIERS
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict
 
-OUT = Path("metrics/agreement.json")
+OUT = Path("conf/agreement.json")
 LABELS = {True: True, False: False, "pass": True, "fail": False}
 
 

@@ -70,7 +70,6 @@ def test_only_stages_name_paths_of_data_models_and_metrics():
         "distillery.training.worker",
         "distillery.training.store",
         "distillery.evaluation.summary",
-        "distillery.verification.measure",
     }
     found = {module for module in LIBRARY if named.search(ast.unparse(without_docstrings(module)).replace("'", '"'))}
     assert found <= allowed

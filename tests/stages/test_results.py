@@ -103,7 +103,7 @@ def prepare() -> None:
     rows = [Judged(True, True, 5)] * 3 + [Judged(False, None, 5)]
     measured = {"science": {"verifier": "science", "version": "v"} | agreement(rows, 0)}
     labels = {"file": "labels.jsonl", "sha256": "0"}
-    write_json({"labels": labels, "models": {"judge": "judge@r1"}, "categories": measured}, "metrics/agreement.json")
+    write_json({"labels": labels, "models": {"judge": "judge@r1"}, "categories": measured}, "conf/agreement.json")
     Path("data/analysis").mkdir(parents=True)
     per_teacher: dict[str, list[dict]] = {
         "categories": [{"category": c, "instances": 1, "tokens": 5} for c in COUNTS],
