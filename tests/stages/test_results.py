@@ -100,8 +100,8 @@ def prepare() -> None:
         write_json({}, f"metrics/{name}.json")
     for role in ("judge", "reward"):
         write_json({"role": role, "id": role, "revision": "r1", "local": True, "files": {}}, f"models/locks/roles/{role}.json")
-    rows = [Judged(True, True, 5)] * 3 + [Judged(False, None, 5)]
-    measured = {"science": {"verifier": "science", "version": "v"} | agreement(rows, 0)}
+    judged = [Judged(True, True, 5)] * 3 + [Judged(False, None, 5)]
+    measured = {"science": {"verifier": "science", "version": "v"} | agreement(judged, 0)}
     labels = {"file": "labels.jsonl", "sha256": "0"}
     write_json({"labels": labels, "models": {"judge": "judge@r1"}, "categories": measured}, "conf/agreement.json")
     Path("data/analysis").mkdir(parents=True)
