@@ -4,7 +4,7 @@
 test is an input or a call: what comes back is compared here. Tests that are programs themselves run in one process with
 the program where `verification.program_check` finds nothing in it that could tamper with them. Otherwise they run in a
 second sandbox, where the program's functions are stand-ins whose calls are answered by the first; what fails there and
-passes in one process is inconclusive.
+passes in one process is inconclusive. A row's own checker gets inputs and outputs only, in another sandbox.
 """
 
 import json

@@ -1,6 +1,7 @@
 """The sandbox: programs that a model wrote run here and nowhere else.
 
-One bubblewrap sandbox per program, one child process per test (inside/). What a program can see is the system's /usr, the
+One bubblewrap sandbox per program, one child process per test (inside/); programs that a check of their syntax tree finds
+harmless, and whose tests need pytest, share one (`Sandbox.shared_session`). What a program can see is the system's /usr, the
 Python that runs this project and the packages of ``Limits.packages``, read only, an empty /tmp of its own, and no network.
 What it can give back is data.
 
