@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dvclive import Live
 from transformers import TrainerCallback
+from transformers.integrations import DVCLiveCallback
 
 from distillery.core.errors import DataError
 from distillery.core.progress import log
@@ -64,12 +66,20 @@ class Watcher(TrainerCallback):
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
-def live(teacher: str, resume: bool) -> Any:
-    """Logs the loss to dvclive/ during training, for `dvc plots show` and the editor's extension."""
-    from dvclive import Live
-    from transformers.integrations import DVCLiveCallback
+class LiveLoss(DVCLiveCallback):
+    """Logs the loss to dvclive/ during training, for `dvc plots show` and the editor's extension.
 
-    return DVCLiveCallback(live=Live(f"dvclive/{teacher}", dvcyaml=None, save_dvc_exp=False, report=None, resume=resume))
+    A resumed training writes the log anew from the checkpoint's own history: what a killed run left can be cut in the
+    middle of a file, and holds steps after the checkpoint.
+    """
+
+    def __init__(self, teacher: str) -> None:
+        super().__init__(live=Live(f"dvclive/{teacher}", dvcyaml=None, save_dvc_exp=False, report=None))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        super().on_train_begin(args, state, control, **rest)
+        for row in state.log_history:
+            self.on_log(args, state, control, logs={name: value for name, value in row.items() if name != "step"})
 
 
 def write_curve(history: list[dict[str, Any]], path: Path) -> None:

@@ -12,7 +12,7 @@ from distillery.core.files import write_json
 from distillery.core.processes import die_with_parent
 from distillery.core.progress import log
 from distillery.core.stage import device, run_stage, versions
-from distillery.training.callbacks import Watcher, live, write_curve
+from distillery.training.callbacks import LiveLoss, Watcher, write_curve
 from distillery.training.config import Train
 from distillery.training.packed_dataset import Windows
 from distillery.training.store import CHECKPOINTS, identity_of, latest_complete, step_of
@@ -50,7 +50,7 @@ def fit(teacher: str, settings: Train) -> None:
     set_seed(seed)
     deepspeed.init_distributed()  # ZeRO 3 counts the ranks while it loads the model
     windows, watcher = Windows(packed, settings.global_batch), Watcher(teacher)
-    callbacks = [watcher, *([live(teacher, bool(resume))] if rank == 0 else [])]
+    callbacks = [watcher, *([LiveLoss(teacher)] if rank == 0 else [])]
     trainer = trainer_of(settings, base, windows, trainer_arguments(settings, output, ranks, seed), callbacks)
     if resume and rank == 0:
         log(f"train@{teacher}", f"resuming from {resume.name}")

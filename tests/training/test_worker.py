@@ -105,6 +105,11 @@ def curve(folder: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
+def live_steps(folder: Path) -> list[str]:
+    lines = (folder / "dvclive/t/plots/metrics/loss.tsv").read_text().splitlines()
+    return [line.split("\t")[0] for line in lines]
+
+
 def weights(folder: Path) -> dict:
     from safetensors.torch import load_file
 
@@ -187,8 +192,10 @@ def test_five_kills_change_neither_losses_nor_weights(base, undisturbed, tmp_pat
         assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        (folder / "dvclive/t/metrics.json").write_text("")  # DVCLive was writing it
     finished(folder)
     assert_same(folder, undisturbed, 1e-6)
+    assert live_steps(folder) == live_steps(undisturbed), "each step is in the live log once"
 
 
 @pytest.mark.slow
