@@ -33,8 +33,13 @@ has_deepspeed() {
 }
 everything_else() {
     echo "setup: installing $(grep -c == "$lock") pinned packages from $lock"
-    grep -v '^deepspeed==' "$lock" | "${pip[@]}" --no-compile -r /dev/stdin
-    "$venv/bin/python" -m compileall -q "$venv/lib" >/dev/null || true  # some packages contain non-Python templates
+    local half halves=()
+    for half in 0 1; do  # pip unpacks on one core
+        grep -v '^deepspeed==' "$lock" | awk "NR % 2 == $half" | "${pip[@]}" --no-compile -r /dev/stdin &
+        halves+=($!)
+    done
+    for half in "${halves[@]}"; do wait "$half"; done
+    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >/dev/null || true  # some packages contain non-Python templates
 }
 if [ "$accelerator" = cpu ]; then
     "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch"
