@@ -30,6 +30,8 @@ class Models(Section):
     """Models that train in parallel."""
     steps: dict[str, Positive]
     """Optimizer steps of each role."""
+    continues: dict[str, str]
+    """The role whose finished model a role starts from: teachers of several styles share what they know."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 judges and writes constraints, and a reward model.
 
 Every model is a Qwen3 of about 265 k parameters, trained on one thread from fresh procedural samples. Models
-train in parallel, one per process, so that all cores are busy.
+train in parallel, one per process, so that all cores are busy; those that continue another one when that is finished.
 """
 
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -129,6 +129,15 @@ def build(params: Models, tokenizer, role: str):
     )
 
 
+def start_of(job: Job, params: Models, tokenizer):
+    """The model that a training starts from: a fresh one, or the role's that it continues."""
+    if job.role not in params.continues:
+        return build(params, tokenizer, job.role)
+    from transformers import Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM.from_pretrained(WORLD / "models" / params.continues[job.role], dtype="float32")
+
+
 def schedule(step: int, steps: int, warmup: int = 50) -> float:
     """Linear warm-up, then cosine to zero."""
     return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
@@ -142,7 +151,7 @@ def train(job: Job, params: Models) -> str:
     torch.set_num_threads(1)
     set_seed(params.seed)
     tokenizer = tokenizer_of(params.system_prompt, prompts())
-    model = build(params, tokenizer, job.role)
+    model = start_of(job, params, tokenizer)
     # Fused: torch's own square root. The other implementations call MKL's, which differs between CPUs.
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, betas=(0.9, 0.98), fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, job.steps))
@@ -169,8 +178,13 @@ def main() -> None:
     params = load(Models, "models")
     jobs = [Job(role, steps) for role, steps in params.steps.items()]
     with ProcessPoolExecutor(params.processes, get_context("spawn"), initializer=die_with_parent) as pool:
-        for line in pool.map(train, jobs, [params] * len(jobs)):
-            print(line)
+        started: dict[str, Future[str]] = {}
+        for job in sorted(jobs, key=lambda job: job.role in params.continues):
+            if job.role in params.continues:
+                started[params.continues[job.role]].result()
+            started[job.role] = pool.submit(train, job, params)
+        for future in started.values():
+            print(future.result())
 
 
 if __name__ == "__main__":

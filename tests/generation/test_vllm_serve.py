@@ -17,6 +17,7 @@ import pytest
 
 from distillery.core import model_locks
 from distillery.core.errors import EngineError
+from distillery.core.response_format import STUDY
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling, ServerSettings
 from distillery.generation.ledger import Ledger
@@ -43,7 +44,7 @@ def model(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("model")
     tokenizer = tokenizer_of("be brief", prompts())
-    build(Models(0, "", 96, 2, 1, 0.1, 1, {}), tokenizer, "untrained").save_pretrained(folder)
+    build(Models(0, "", 96, 2, 1, 0.1, 1, {}, {}), tokenizer, "untrained").save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -78,7 +79,7 @@ def distiller_over(port: int, root: Path, route: Router, patience: float) -> tup
     settings = ServerSettings("server", urls, "tiny", 160, 8, 60.0, patience, None, 1)
     engine = LedgerEngine(Ledger("t", root), 160, lambda: ServerEngine(settings))
     lock = model_locks.Lock("teacher-t", "tiny", "revision", True, {})
-    return Distiller(Distill(2, 0, 8), engine, route, partial(ask_for, lock, SAMPLING, "")), engine
+    return Distiller(Distill(2, 0, 8), engine, route, partial(ask_for, lock, SAMPLING, ""), STUDY), engine
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_a_server_killed_mid_run_and_restarted_finishes_the_run(model, tmp_path,
                 killed = True
                 servers[0].kill()
                 threading.Timer(1.0, lambda: servers.append(Serve(model, port, tmp_path / "log"))).start()
-        rows = list(trace_rows(distiller.traces, "t", lambda trace: engine.text(trace.request)))
+        rows = list(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)))
     finally:
         engine.close()
         servers[-1].kill()
