@@ -45,6 +45,10 @@ compare: $(READY)  ## compare two teachers: make compare A=adaptive B=verbose
 measure: $(READY)  ## compare judge and reward model with labels: make measure LABELS=labelled.jsonl
 	@python -m distillery.verification.measure $(LABELS)
 
+.PHONY: inspect
+inspect: $(READY)  ## what a data set of traces is worth, before a run: make inspect DATA=path-or-hub-id LIMIT=1000
+	@LIMIT=$(or $(LIMIT),1000) python -m distillery.verification.inspect_traces $(DATA) $(REVISION) $(SPLIT)
+
 .PHONY: gc
 gc: $(READY)  ## list stored trainings; FREE=1 deletes unreferenced ones
 	@python -m distillery.training.store $(if $(FREE),--free)

@@ -1,4 +1,4 @@
-"""Chat messages: reading the formats that data sets use, and query ids."""
+"""Chat messages: reading the formats that data sets use, query ids, system prompts."""
 
 import hashlib
 import json
@@ -9,6 +9,9 @@ from typing import Any
 UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 """Matches what tables cannot store: null bytes and lone surrogates."""
 Messages = list[dict[str, str]]
+TOOL_ROLES = {"tool", "function", "ipython", "observation", "function_call", "tool_call", "tool_response"}
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+THOUGHT_PARTS = ("thinking", "reasoning")
 SPEAKERS = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 
 
@@ -33,14 +36,35 @@ def as_messages(value: Any) -> Messages:
 
 
 def as_message(turn: Any) -> dict[str, str]:
+    """One turn; its content may be a list of parts that are all text. A thought beside the content is left out."""
     if not isinstance(turn, dict):
         raise ValueError("every message needs a role and a content, both text")
     role, content = (
         turn.get(theirs) if turn.get(ours) is None else turn[ours] for ours, theirs in (("role", "from"), ("content", "value"))
     )
+    if turn.get("tool_calls") or (isinstance(role, str) and role.lower() in TOOL_ROLES):
+        raise ValueError("a turn calls a tool or holds a tool's answer")
+    if isinstance(content, list):
+        content = "".join(_text_of(part) for part in content)
     if not isinstance(role, str) or not isinstance(content, str):
         raise ValueError("every message needs a role and a content, both text")
     return {"role": SPEAKERS.get(role.lower(), role), "content": content}
+
+
+def _text_of(part: Any) -> str:
+    if isinstance(part, dict) and part.get("type") in THOUGHT_PARTS:
+        return ""
+    if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+        raise ValueError("a part of a message's content is not text")
+    return str(part["text"])
+
+
+def thought_beside(turn: dict[str, Any]) -> str | None:
+    """The thought that a turn holds beside its content: in a field of its own, or as a part of the content."""
+    fields = (turn.get(name) for name in THOUGHT_FIELDS)
+    parts = turn.get("content") if isinstance(turn.get("content"), list) else []
+    inner = (part.get("thinking") or part.get("text") for part in parts or () if part.get("type") in THOUGHT_PARTS)
+    return next((each for each in (*fields, *inner) if isinstance(each, str) and each.strip()), None)
 
 
 def asked_and_answered(messages: Messages) -> tuple[Messages, str | None]:
@@ -64,10 +88,19 @@ def get_path(row: Any, path: str) -> Any:
     return row
 
 
-def end_of_turn(tokenizer: Any) -> str | None:
-    """The token with which the chat template ends a response, the stop token; often not the base's end-of-text token."""
-    said = "response"
-    dialogue = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
-    whole = tokenizer.apply_chat_template(dialogue, tokenize=False)
-    after = tokenizer.tokenize(whole[whole.rindex(said) + len(said) :])
-    return next((token for token in after if token in tokenizer.all_special_tokens), tokenizer.eos_token)
+def with_system(system_prompt: str, messages: Messages) -> Messages:
+    """The messages after a system prompt: one system message, which the query's own follows within."""
+    first = next((i for i, turn in enumerate(messages) if turn["role"] != "system"), len(messages))
+    texts = [system_prompt, *(turn["content"] for turn in messages[:first])]
+    system = "\n\n".join(filter(None, texts))
+    return [*([{"role": "system", "content": system}] if system else []), *messages[first:]]
+
+
+def without_system(messages: Messages) -> Messages:
+    """The same dialogue for a template that knows no system role: its text opens the first user turn."""
+    system, turns = [turn for turn in messages if turn["role"] == "system"], [t for t in messages if t["role"] != "system"]
+    first = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), None)
+    if not system or first is None:
+        return turns
+    text = "\n\n".join([*(turn["content"] for turn in system), turns[first]["content"]])
+    return [*turns[:first], {"role": "user", "content": text}, *turns[first + 1 :]]

@@ -61,14 +61,15 @@ def pinned(origin: T) -> T:
     return replace(origin, revision=commit)
 
 
-def scan(origin: Origin, key: str) -> Iterator[ScannedRow]:
-    """Every row of an origin, those that cannot be read included; ``key`` names the setting that it comes from.
+def scan(origin: Origin, key: str | None) -> Iterator[ScannedRow]:
+    """Every row of an origin, those that cannot be read included; ``key`` names the setting that it comes from, None for none.
 
     A hub id is read through `datasets`; with ``files`` those are fetched and read as they are. Raises DataError where a
     file is missing or not a table, ConfigError where DVC would not see it change.
     """
     if is_local(origin.source):
-        check_watched(Path(origin.source), key)
+        if key:
+            check_watched(Path(origin.source), key)
         yield from scan_files(Path(origin.source))
     elif origin.files:
         from huggingface_hub import snapshot_download

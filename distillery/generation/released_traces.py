@@ -1,36 +1,72 @@
 """Released data sets of traces in place of a teacher: their responses to our queries go into the ledger as if generated.
 
-Their rows are dialogues (``conversations`` of from and value, or ``messages`` of role and content) that end with the
-response. They are verified and checked like any other; what they lack is not generated.
+Their rows are dialogues that end with the response (``conversations``, ``messages``), or a question with one response or
+several, as the large public sets have them. They are verified and checked like any other; what they lack is not generated.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
-from distillery.core.chat import UNWRITABLE, Messages, as_messages, asked_and_answered, identify
+from distillery.core.chat import UNWRITABLE, Messages, as_messages, asked_and_answered, identify, thought_beside
 from distillery.core.progress import Progress
+from distillery.core.response_format import STUDY, format_of
 from distillery.corpus.sources import Origin, scan
 from distillery.generation.engine import NO_TRACE, Completion, Request
 from distillery.generation.ledger import Ledger
 
+DIALOGUES = ("conversations", "messages", "conversation", "input")
+QUESTIONS = ("problem", "question", "prompt", "instruction", "query")
+RESPONSES = ("generations", "generated_solution", "output", "response", "responses", "completion")
+FIRST_ROWS = 1000
 
-def answers(traces: Origin, key: str) -> Iterator[tuple[list[str], str] | None]:
-    """(ids of the query, response) of every row, None for a row that has none; ``key`` names the setting that says where.
 
-    A query with a system prompt has two ids: with it, and without.
-    """
-    for scanned in scan(traces, key):
+class Released(NamedTuple):
+    """One row: the question and the responses to it, or why it has none."""
+
+    where: str
+    row: dict[str, Any]
+    asked: Messages
+    responses: list[str]
+    problem: str = ""
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids that the query may have: a question with a system prompt has two, with it and without."""
+        return [identify(self.asked), identify(bare(self.asked))]
+
+
+def read_released(traces: Origin, key: str | None) -> Iterator[Released]:
+    """Every row; ``key`` names the setting that says where they are."""
+    for where, fields, problem in scan(traces, key):
+        row = fields or {}
         try:
-            said = scanned.row.get("conversations") or scanned.row.get("messages")
-            asked, answer = asked_and_answered(as_messages(said))
-        except ValueError:
-            yield None
+            asked, responses = dialogue_of(row)
+        except ValueError as error:
+            yield Released(where, row, [], [], problem or str(error))
             continue
-        if answer and not UNWRITABLE.search(answer):
-            yield [identify(asked), identify(bare(asked))], answer
-        else:
-            yield None
+        written = [text for text in responses if text.strip() and not UNWRITABLE.search(text)]
+        yield Released(where, row, asked, written, "" if written else "no response")
+
+
+def read_source(source: str, revision: str | None, split: str) -> Iterator[Released]:
+    """Every row of a file, a folder, or a data set on the hub, whether or not DVC watches it."""
+    return read_released(Origin(source, revision, split), None)
+
+
+def dialogue_of(row: dict[str, Any]) -> tuple[Messages, list[str]]:
+    """The question and its responses. Raises ValueError where there is none, or it is not text alone."""
+    turns: Any = next((row[name] for name in DIALOGUES if isinstance(row.get(name), list) and row[name]), None)
+    question = next((row[name] for name in QUESTIONS if isinstance(row.get(name), str)), None)
+    several = next((row[name] for name in RESPONSES if isinstance(row.get(name), str | list)), None)
+    if turns is None and question is None:
+        raise ValueError("no dialogue and no question")
+    asked, answer = asked_and_answered(as_messages(turns if turns is not None else question))
+    if several is not None:
+        return asked, [text for text in ([several] if isinstance(several, str) else several) if isinstance(text, str)]
+    thought = (thought_beside(turns[-1]) if turns else None) or thought_beside(row)
+    return asked, [] if answer is None else [f"<think>\n{thought}\n</think>\n\n{answer}" if thought else answer]
 
 
 def bare(messages: Messages) -> Messages:
@@ -47,19 +83,27 @@ def by_id(queries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def import_traces(
     ledger: Ledger, traces: Origin, queries: list[dict[str, Any]], ask: Callable[[dict[str, Any], int], Request], key: str
 ) -> Counter[str]:
-    """Puts every response to one of ``queries`` into the ledger, once; counts what was taken, foreign and unreadable."""
+    """Puts every response to one of ``queries`` into the ledger, once; counts the rows taken, foreign and unreadable."""
     known, attempts, counts = by_id(queries), Counter[str](), Counter[str]()
     engine, progress = f"released {traces}", Progress("traces", "rows read")
-    for found in answers(traces, key):
-        query = next((known[each] for each in found[0] if each in known), None) if found else None
-        counts["unreadable" if found is None else "taken" if query else "of other queries"] += 1
-        if found and query:
-            attempts[query["id"]] += 1
-            request = ask(query, attempts[query["id"]])
-            if not ledger.entries.get(request.key):
-                ledger.add(Completion(request.key, found[1], "stop", 0, 0, engine), request.attempt)
+    for found in read_released(traces, key):
+        query = None if found.problem else next((known[each] for each in found.ids if each in known), None)
+        counts[f"unreadable: {found.problem}" if found.problem else "taken" if query else "of other queries"] += 1
+        if query is not None:
+            for text in found.responses:
+                attempts[query["id"]] += 1
+                request = ask(query, attempts[query["id"]])
+                if not ledger.entries.get(request.key):
+                    ledger.add(Completion(request.key, text, "stop", 0, 0, engine), request.attempt)
         progress.update(counts.total(), f", {counts['taken']} taken")
     return counts
+
+
+def usual_format(traces: Origin, key: str) -> str:
+    """The format of most responses among the first rows."""
+    rows = islice(read_released(traces, key), FIRST_ROWS)
+    formats = Counter(format_of(text) for row in rows for text in row.responses)
+    return formats.most_common(1)[0][0] if formats else STUDY
 
 
 class NullEngine:

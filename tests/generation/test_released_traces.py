@@ -7,11 +7,12 @@ import pytest
 
 from distillery.core.chat import as_messages, identify
 from distillery.core.model_locks import Lock
+from distillery.core.response_format import STUDY, TAGS, parts_of
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling
 from distillery.generation.ledger import Ledger
-from distillery.generation.released_traces import NullEngine, import_traces
+from distillery.generation.released_traces import NullEngine, dialogue_of, import_traces, usual_format
 from distillery.verification.distiller import Distill, Distiller, trace_rows
 from stages.collect import Collect, Source
 from stages.distill import ask_for
@@ -114,10 +115,10 @@ def distilled(folder, queries, ledger):
     ask = partial(ask_for, LOCK, SAMPLING, "be brief")
     engine = LedgerEngine(Ledger("t", ledger), 4096, NullEngine)
     counts = import_traces(engine.ledger, Origin(folder, None, "train"), queries, ask, "key")
-    distiller = Distiller(Distill(3, 1, 4), engine, Equal(), ask)
+    distiller = Distiller(Distill(3, 1, 4), engine, Equal(), ask, STUDY)
     for _ in distiller.run(queries):
         pass
-    rows = list(trace_rows(distiller.traces, "t", lambda trace: engine.text(trace.request)))
+    rows = list(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)))
     engine.close()
     return counts, rows, distiller.settled
 
@@ -126,8 +127,9 @@ def test_released_traces_can_replace_a_teacher(folder, tmp_path):
     queries = {query["id"]: query for query in queries_of(folder)[0]}
     five, eight, _ = queries.values()
     counts, rows, settled = distilled(folder, [five, eight], tmp_path / "ledger")
-    assert counts == {"taken": 3, "of other queries": 1, "unreadable": 2}
-    got = {(row["query_id"], row["attempt"]): (row["answer"], row["verdict"]) for row in rows}
+    unreadable = {"unreadable: no dialogue and no question": 1, "unreadable: no response": 1}
+    assert counts == {"taken": 3, "of other queries": 1} | unreadable
+    got = {(row["query_id"], row["attempt"]): (parts_of(row)[1], row["verdict"]) for row in rows}
     assert got == {(five["id"], 1): ("5", "pass"), (eight["id"], 1): ("9", "fail"), (eight["id"], 2): ("8", "pass")}
     assert all(row["engine"] == "released set" and row["model_revision"] == "revision" for row in rows)
     assert settled == {("math", "pass"): 2}
@@ -161,3 +163,56 @@ def queries_as(rows):
     for row in rows:
         messages = as_messages(row["conversations"][:-1])
         yield {"id": identify(messages), "messages": messages}
+
+
+NATURAL = "<think>\nso\n</think>\n\n5"
+ASKED = {"role": "user", "content": "2 + 3 ?"}
+
+
+def part(text):
+    return {"type": "text", "text": text}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [ASKED, {"role": "assistant", "content": NATURAL}]},
+        {"messages": [ASKED, {"role": "assistant", "content": "5", "reasoning_content": "so"}]},
+        {"messages": [ASKED, {"role": "assistant", "content": "5", "reasoning": "so"}]},
+        {"messages": [ASKED, {"role": "assistant", "content": [{"type": "thinking", "thinking": "so"}, part("5")]}]},
+        {"messages": [ASKED, {"role": "assistant", "content": "5"}], "reasoning": "so"},
+        {"messages": [{"role": "user", "content": [part("2 + 3 ?")]}, {"role": "assistant", "content": NATURAL}]},
+        {"conversations": [{"from": "human", "value": "2 + 3 ?"}, {"from": "gpt", "value": NATURAL}]},
+        {"problem": "2 + 3 ?", "generations": [NATURAL, NATURAL]},
+        {"problem": "2 + 3 ?", "messages": [ASKED, {"role": "assistant", "content": "old"}], "generations": [NATURAL]},
+        {"problem": "2 + 3 ?", "generated_solution": NATURAL},
+        {"input": [ASKED], "output": NATURAL},
+    ],
+)
+def test_rows_as_public_data_sets_have_them(row):
+    asked, responses = dialogue_of(row)
+    assert asked == [ASKED] and set(responses) == {NATURAL} and len(responses) == len(row.get("generations", [1]))
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"messages": [ASKED, {"role": "tool", "content": "5"}]}, "tool"),
+        ({"messages": [ASKED, {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}]}, "tool"),
+        ({"conversations": [{"from": "human", "value": "?"}, {"from": "observation", "value": "5"}]}, "tool"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]}, "not text"),
+        ({"messages": ["text"]}, "role and a content"),
+        ({"text": "5"}, "no dialogue"),
+        ({}, "no dialogue"),
+    ],
+)
+def test_rows_that_are_no_dialogue_of_texts_are_named(row, why):
+    with pytest.raises(ValueError, match=why):
+        dialogue_of(row)
+
+
+def test_the_format_of_most_responses_is_the_teachers(folder, inside):
+    assert usual_format(Origin(folder, None, "train"), "key") == STUDY
+    rows = [{"problem": "2 + 3 ?", "generated_solution": NATURAL}] * 3
+    (inside / "set/natural.jsonl").write_text("".join(json.dumps(row) + "\n" for row in 3 * rows))
+    assert usual_format(Origin(folder, None, "train"), "key") == TAGS
