@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distillery.core import config, model_locks
+from distillery.core import config
 from distillery.core.config import Positive, Section
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, write_text
@@ -23,7 +23,7 @@ from distillery.core.schemas import SHARED
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import part_paths, read_part, write_part
 from distillery.corpus.arrow_text import combine_chunks
-from distillery.corpus.token_shards import Shard, index_type, open_shard
+from distillery.corpus.token_shards import Shard, index_type, open_shard, pad_token
 from distillery.training.packed_files import DIGEST
 from distillery.training.packing import fill, lay_out, pad_windows
 
@@ -51,13 +51,6 @@ def trained(folder: str) -> Iterator[tuple[Shard, np.ndarray]]:
         yield shard, chosen
 
 
-def pad_token() -> int:
-    from transformers import AutoTokenizer
-
-    lock = model_locks.read("base")
-    return AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision).pad_token_id or 0
-
-
 def digest_of(arrays: dict[str, np.ndarray]) -> str:
     """The hash of all that is trained on. Windows are hashed in their memory layout, which is also that on disk."""
     digest = hashlib.sha256()
@@ -68,7 +61,12 @@ def digest_of(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def pack(teacher: str, folder: Path, window: int, pad: int) -> dict[str, int]:
+def one_each(dialogues: int) -> tuple[np.ndarray, np.ndarray]:
+    """The window and the start within it of every dialogue where each has a window of its own."""
+    return np.arange(dialogues, dtype=np.int64), np.zeros(dialogues, np.int64)
+
+
+def pack(teacher: str, folder: Path, window: int, packed: bool, pad: int) -> dict[str, int]:
     """Writes the windows and the plan; how many dialogues, windows, tokens and target tokens there are."""
     source = f"data/tokens/{teacher}"
     lengths = np.concatenate([np.diff(shard.offsets)[chosen] for shard, chosen in trained(source)])
@@ -76,7 +74,7 @@ def pack(teacher: str, folder: Path, window: int, pad: int) -> dict[str, int]:
         raise DataError(f"data/parallel: no query fits a window of {window} tokens for every teacher; raise pack.window")
     if lengths.max() > window:
         raise DataError(f"data/parallel: made for windows longer than {window} tokens; run `dvc repro parallel`")
-    placed, starts = lay_out(lengths, window)
+    placed, starts = lay_out(lengths, window) if packed else one_each(len(lengths))
     shape = (int(placed.max()) + 1, window)
     kind = open_shard(source, 0).ids.dtype
     kinds = {"ids": kind, "targets": np.dtype(bool), "positions": index_type(window)}
@@ -97,10 +95,10 @@ def pack(teacher: str, folder: Path, window: int, pad: int) -> dict[str, int]:
 
 
 def main(teacher: str) -> None:
-    window = config.load(Pack, "pack").window
+    window, packed = config.load(Pack, "pack").window, config.load(bool, "train.packed")
     with record_metrics(f"metrics/pack/{teacher}.json", "numba", "numpy") as (metrics, _):
         with atomic_dir(f"data/packed/{teacher}") as folder:
-            metrics.update(pack(teacher, folder, window, pad_token()))
+            metrics.update(pack(teacher, folder, window, packed, pad_token(f"data/tokens/{teacher}")))
         metrics["full"] = round(metrics["tokens"] / (metrics["windows"] * window), 5)
     full = f"{100 * metrics['full']:.2f} % full"
     log(f"pack@{teacher}", f"{metrics['dialogues']} dialogues in {metrics['windows']} windows of {window}, {full}")

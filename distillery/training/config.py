@@ -42,3 +42,7 @@ class Train(Section):
     """Whether Liger's fused kernels are used."""
     hostfile: str | None
     """DeepSpeed's list of machines; null to train on this one."""
+    packed: bool
+    """Whether windows hold several documents; without, each holds one, for models whose documents see each other."""
+    system_prompt: str | None
+    """What every prompt trained on opens with; ``pipeline``: the pipeline's own; null: nothing, as in the study."""

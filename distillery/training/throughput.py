@@ -1,7 +1,7 @@
 """Training throughput: tokens and FLOPs per second, model FLOPs utilization (MFU), and memory.
 
-FLOPs are 6 per parameter and token, and per token 12 x layers x width x half the document's length for attention (Chowdhery
-et al., arXiv 2204.02311, appendix B, causal); MFU is of a GPU's dense bfloat16 peak.
+FLOPs are 6 per active parameter and token, and per token 12 x layers x width x half the document's length for attention, whose
+width is heads x head size (Chowdhery et al., arXiv 2204.02311, appendix B, causal); MFU is of a GPU's dense bfloat16 peak.
 """
 
 import resource
@@ -9,7 +9,28 @@ from typing import Any
 
 import numpy as np
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+
+
+def active_parameters(model: Any) -> int:
+    """Parameters that a token passes through: of experts, only as many as are chosen for it."""
+    total = sum(size_of(each) for each in model.parameters())
+    experts = sum(size_of(each) for name, each in model.named_parameters() if ".experts." in name)
+    if not experts:
+        return total
+    count = next(getattr(model.config, name) for name in EXPERTS if hasattr(model.config, name))
+    return total - experts + experts * int(model.config.num_experts_per_tok) // int(count)
+
+
+def size_of(parameter: Any) -> int:
+    """Its elements, on all ranks together under ZeRO 3."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def attention_width(config: Any) -> int:
+    heads = int(config.num_attention_heads)
+    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
 def flops(parameters: int, layers: int, width: int, positions: np.ndarray) -> float:

@@ -14,9 +14,10 @@ from distillery.core.progress import log
 from distillery.core.stage import device, run_stage, versions
 from distillery.training.callbacks import LiveLoss, Watcher, write_curve
 from distillery.training.config import Train
+from distillery.training.leakage import LeakageCheck
 from distillery.training.packed_dataset import Windows
 from distillery.training.store import CHECKPOINTS, identity_of, latest_complete, step_of
-from distillery.training.throughput import flops, peak_memory, throughput
+from distillery.training.throughput import active_parameters, attention_width, flops, peak_memory, throughput
 from distillery.training.trainer import save, trainer_arguments, trainer_of
 
 PACKAGES = ("torch", "transformers", "deepspeed", "accelerate")
@@ -30,8 +31,8 @@ def results(windows: Windows, settings: Train, steps: int) -> dict[str, Any]:
 
 def speed(model: Any, windows: Windows, settings: Train, trained: float, seconds: float, ranks: int) -> dict[str, Any]:
     """Throughput and memory of a run that did the share ``trained`` of all steps, earlier runs the rest."""
-    size = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
-    per_epoch = flops(size, model.config.num_hidden_layers, model.config.hidden_size, windows.positions)
+    layers, width = model.config.num_hidden_layers, attention_width(model.config)
+    per_epoch = flops(active_parameters(model), layers, width, windows.positions)
     passes = settings.epochs * trained
     figures = throughput(windows.ids.size * passes, per_epoch * passes, seconds, ranks)
     return figures | {"peak_memory_mib": peak_memory()}
@@ -50,7 +51,11 @@ def fit(teacher: str, settings: Train) -> None:
     set_seed(seed)
     deepspeed.init_distributed()  # ZeRO 3 counts the ranks while it loads the model
     windows, watcher = Windows(packed, settings.global_batch), Watcher(teacher)
-    callbacks = [watcher, *([LiveLoss(teacher)] if rank == 0 else [])]
+    callbacks: list[Any] = [watcher]
+    if settings.packed:
+        callbacks.append(LeakageCheck(windows, settings.dtype))
+    if rank == 0:
+        callbacks.append(LiveLoss(teacher))
     trainer = trainer_of(settings, base, windows, trainer_arguments(settings, output, ranks, seed), callbacks)
     if resume and rank == 0:
         log(f"train@{teacher}", f"resuming from {resume.name}")

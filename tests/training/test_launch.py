@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from distillery.core.chat import end_of_turn
+from distillery.core.chat_template import ChatTemplate
 from distillery.core.errors import ConfigError
 from distillery.training.callbacks import write_curve
 from distillery.training.config import Train
@@ -35,6 +35,8 @@ SETTINGS = Train(
     attention="sdpa",
     liger=False,
     hostfile=None,
+    packed=True,
+    system_prompt=None,
 )
 
 
@@ -128,8 +130,8 @@ def test_only_the_last_response_with_its_thinking_has_labels(tokenizer):
     earlier = "<think> 7 ; </think> <answer> \\boxed{ 7 } </answer>"
     ask = lambda text: {"role": "user", "content": text}  # noqa: E731
     talk = [ask("Ann has 7 apples ."), {"role": "assistant", "content": earlier}, ask("how many apples now ?")]
-    made = tokenize(tokenizer, [(talk, SAID), ([ask("how many apples now ?")], SAID)])
-    batch, *_ = packed([ids for ids, _ in made], [prompt for _, prompt in made], window=128)
+    made = tokenize(ChatTemplate(tokenizer), [(talk, SAID), ([ask("how many apples now ?")], SAID)])
+    batch, *_ = packed([row.ids for row in made], [row.prompt for row in made], window=128)
     labels = batch["labels"][0][batch["labels"][0] != IGNORED]
     assert [said.strip() for said in tokenizer.decode(labels).split("<|end|>")] == [SAID, SAID, ""]
     assert tokenizer.decode(batch["input_ids"][0]).count(earlier) == 1
@@ -141,4 +143,4 @@ def test_a_student_stops_where_the_template_ends_a_turn(ending, wanted):
     base = build("", prompts())
     base.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
     base.chat_template = "{% for m in messages %}{{ m.content }}" + ending + "{% endfor %}"
-    assert end_of_turn(base) == wanted
+    assert ChatTemplate(base).end_of_turn == wanted

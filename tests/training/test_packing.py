@@ -1,15 +1,10 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillery.core.files import write_json
 from distillery.training.packing import first_fit_decreasing, lay_out
-from mini.judge_data import prompts
-from mini.tokenizer import build
-from stages.pack import digest_of, pad_token
+from stages.pack import digest_of
 from tests.support.packed_windows import windows_of
 
 LENGTHS = st.lists(st.integers(1, 32), max_size=60)
@@ -74,16 +69,6 @@ def test_a_million_lengths_are_packed_densely():
     assert used.max() <= 32768 and lengths.sum() / (len(used) * 32768) > 0.999
 
 
-def test_windows_are_padded_with_the_students_own_token(tmp_path, monkeypatch):
-    monkeypatch.chdir(Path(__file__).resolve().parents[2])
-    tokenizer = build("", prompts())
-    monkeypatch.chdir(tmp_path)
-    tokenizer.pad_token = "<|end|>"
-    tokenizer.save_pretrained("base")
-    write_json({"role": "base", "id": "base", "revision": "0", "local": True, "files": {}}, "models/locks/roles/base.json")
-    assert pad_token() == tokenizer.pad_token_id != 0
-
-
 def test_the_digest_covers_every_array_and_its_shape():
     arrays = {"ids": np.arange(6, dtype=np.uint16).reshape(2, 3), "targets": np.zeros((2, 3), bool)}
     known = {digest_of(arrays)}
@@ -112,11 +97,3 @@ def test_a_long_digest_is_that_of_all_rows(monkeypatch):
         changed = arrays["ids"].copy()
         changed[row, 0] += 99
         assert digest_of({"ids": changed}) != whole
-
-
-def test_a_base_without_a_padding_token_pads_with_zero(inside, monkeypatch):
-    lock = {"role": "base", "id": "base", "revision": "0", "local": True, "files": {}}
-    write_json(lock, "models/locks/roles/base.json")
-    nameless = type("Tokenizer", (), {"pad_token_id": None})()
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: nameless)
-    assert pad_token() == 0

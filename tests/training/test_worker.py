@@ -17,7 +17,7 @@ import pytest
 from distillery.core.files import write_json
 from distillery.training.callbacks import FIRST_STEPS, SUSTAINED_STEPS, trouble
 from distillery.training.packed_files import DIGEST
-from distillery.training.throughput import flops
+from distillery.training.throughput import active_parameters, attention_width, flops
 from mini.judge_data import prompts
 from mini.tokenizer import build
 from tests.support.packed_windows import windows_of
@@ -40,6 +40,8 @@ SETTINGS = {
     "attention": "sdpa",
     "liger": False,
     "hostfile": None,
+    "packed": True,
+    "system_prompt": None,
 }
 
 
@@ -227,3 +229,24 @@ def test_flops_count_parameters_and_attended_tokens():
     two = flops(1000, 2, 8, np.concatenate([np.arange(5), np.arange(5)])[None])
     assert one == 6 * 1000 * 10 + 12 * 2 * 8 * 55
     assert two == 6 * 1000 * 10 + 12 * 2 * 8 * 30
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
+def test_of_experts_only_the_chosen_ones_count(kind):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    experts = {"num_experts": 8, "num_local_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    shape = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2, "num_key_value_heads": 1}
+    config = AutoConfig.for_model(kind, **shape, **experts, num_attention_heads=2, head_dim=16)
+    model = AutoModelForCausalLM.from_config(config)
+    one_expert, total = 3 * 64 * 32, sum(each.numel() for each in model.parameters())
+    assert active_parameters(model) == total - 2 * 6 * one_expert
+    assert attention_width(config) == 32
+
+
+def test_a_dense_model_is_active_as_a_whole():
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(vocab_size=64, hidden_size=64, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4)
+    model = Qwen2ForCausalLM(config)
+    assert active_parameters(model) == sum(each.numel() for each in model.parameters()) and attention_width(config) == 64
