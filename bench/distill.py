@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from distillery.core import config, model_locks
+from distillery.core.response_format import STUDY
 from distillery.core.schemas import QUERY
 from distillery.core.tables import read_table
 from distillery.generation.cached_engine import LedgerEngine
@@ -44,7 +45,7 @@ def bare(engine: Any, requests: list[Request]) -> int:
 def whole(engine: Any, route: Router, queries: list[Any], ask: Any, in_flight: int, root: Path) -> int:
     """Distils with one attempt per query; returns the number of generated tokens."""
     ledgered = LedgerEngine(Ledger("t", root), 10**6, lambda: engine)
-    distiller = Distiller(Distill(1, 0, in_flight), ledgered, route, ask)
+    distiller = Distiller(Distill(1, 0, in_flight), ledgered, route, ask, STUDY)
     for _ in distiller.run(queries):
         pass
     ledgered.ledger.close()

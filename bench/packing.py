@@ -11,6 +11,7 @@ import numpy as np
 
 from bench import synthetic_corpus
 from bench.measure import Line
+from distillery.core.chat_template import ChatTemplate
 from distillery.training.packing import first_fit_decreasing
 from distillery.training.tokenization import tokenize
 
@@ -85,7 +86,7 @@ def tokenising() -> list[Line]:
     ours, alone = [], []
     for _ in range(ROUNDS):
         begun = time.process_time()
-        tokens = sum(len(ids) for ids, _ in tokenize(made, dialogues))
+        tokens = sum(len(row.ids) for row in tokenize(ChatTemplate(made), dialogues))
         ours.append(time.process_time() - begun)
         begun = time.process_time()
         made.backend_tokenizer.encode_batch(texts, add_special_tokens=False)

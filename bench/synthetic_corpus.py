@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from distillery.core.chat import identify
 from distillery.core.files import atomic_dir, write_json_lines
+from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import PERPLEXITY, QUERY, SIMILARITY, TRACE
 from distillery.core.tables import part_name, part_paths, read_part, write_part
 from distillery.corpus.external_sort import Buckets
-from distillery.corpus.token_shards import DIALOGUES, ids_name
+from distillery.corpus.token_shards import DIALOGUES, ids_name, write_pad_token
 
 FULL = 1_890_000
 SHARES = {"math": 0.295, "code": 0.171, "science": 0.084, "if": 0.031, "multiturn": 0.2, "other": 0.219}
@@ -148,19 +149,20 @@ def traces(teacher: str, mean_tokens: int, seed: int) -> None:
     words = np.array(Writer(seed).sentences)
     folders = [f"data/{name}/{teacher}" for name in ("traces", "tokens", "perplexity")]
     with atomic_dir(folders[0]) as said, atomic_dir(folders[1]) as tokens, atomic_dir(folders[2]) as scored:
+        write_pad_token(tokens, 0)
         for part, path in enumerate(sources):
             ids = read_part(path, QUERY)["id"]
             passed = rng.random(len(ids)) < 0.95
             answered = ids.filter(pa.array(passed))
             count = len(answered)
             think, answer = words[rng.integers(0, len(words), count)], words[rng.integers(0, len(words), count)]
+            texts = [f"<think> {a} </think> <answer> {b} </answer>" for a, b in zip(think, answer, strict=True)]
+            parts = [columns_of(text, STUDY) for text in texts]
             columns = {field.name: pa.nulls(count, field.type) for field in TRACE} | {
                 "query_id": answered,
                 "teacher": [teacher] * count,
                 "attempt": np.ones(count, np.int32),
-                "text": [f"<think> {a} </think> <answer> {b} </answer>" for a, b in zip(think, answer, strict=True)],
-                "think": think.tolist(),
-                "answer": answer.tolist(),
+                **{name: [row[name] for row in parts] for name in parts[0]},
                 "finish_reason": ["stop"] * count,
                 "completion_tokens": np.full(count, mean_tokens, np.int32),
                 "verify_score": np.ones(count),
@@ -172,7 +174,7 @@ def traces(teacher: str, mean_tokens: int, seed: int) -> None:
             np.save(tokens / ids_name(part), tokens_of(rng, prompts + responses))
             lengths = {"prompt_tokens": prompts, "response_tokens": responses}
             columns = {"query_id": answered} | {name: each.astype(np.int32) for name, each in lengths.items()}
-            columns["special"] = np.zeros(count, bool)
+            columns["flaw"] = pa.nulls(count, pa.string())
             write_part(pa.table(columns, DIALOGUES), tokens / part_name(part))
             columns = {"query_id": answered, "attempt": np.ones(count, np.int32), "perplexity": 1 + rng.exponential(1.5, count)}
             write_part(pa.table(columns, PERPLEXITY), scored / part_name(part))
@@ -182,6 +184,8 @@ def settings(folder: Path, runner: str = "native") -> None:
     """Writes the params.yaml that the stages under test read."""
     lines = f"""runner: {runner}
 system_prompt: ''
+student_format: study
+train: {{packed: true, system_prompt: null}}
 price: {{device_hour: null}}
 clean: {{max_unicode_ratio: 0.3, min_characters: 4}}
 decontaminate: {{ngram: 13, short_ngram: 8, max_cosine: 0.9}}

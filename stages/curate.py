@@ -1,8 +1,10 @@
 """curate: keeps a teacher's verified traces that are well-formed, fluent and not repetitive. Every removed one has its reason.
 
-- ``structure``: turns do not alternate and end with the assistant; not one think part and one answer part, neither empty,
-  with nothing after; or truncated.
+- ``structure``: turns do not alternate and end with the assistant; no thought and answer, or one of them empty;
+  or truncated.
 - ``special_token``: a text of the dialogue contains a special token of the student's tokenizer, which would encode it as one.
+- ``template``: the student's chat template rejects the dialogue.
+- ``tokenizer``: the student's tokenizer does not read back the response that it encodes.
 - ``perplexity``: above the teacher's ``max_perplexity``, or not a number.
 - ``ngram``: holds a run of ``ngram`` tokens that occurs more than ``max_repeats`` times in the data set's responses.
 - ``repetition``: over ``max_repetition`` of its runs of ``ngram`` tokens occurred earlier in the same response.
@@ -33,7 +35,8 @@ from distillery.corpus.arrow_text import combine_chunks, out_of_turn
 from distillery.corpus.token_shards import Shard, chosen, count_shards, open_shard
 
 MOST_REASONS = 10
-REASONS = ("structure", "special_token", "perplexity", "ngram", "repetition")
+FLAWS = ("special_token", "template", "tokenizer")
+REASONS = ("structure", *FLAWS, "perplexity", "ngram", "repetition")
 GROUPS = ("category", "difficulty", "attempt")
 Tally = dict[str, tuple[int, int]]
 
@@ -83,7 +86,7 @@ def malformed(queries: pa.Table, traces: pa.Table) -> np.ndarray:
     asked = pc.index_in(combine_chunks(traces["query_id"]), combine_chunks(queries["id"]))
     if asked.null_count:
         raise DataError("data/traces: a trace of a query that data/queries does not hold; run `dvc repro`")
-    parts = [pc.fill_null(pc.greater(pc.utf8_length(traces[name]), 0), False) for name in ("think", "answer")]
+    parts = [pc.fill_null(pc.greater(traces[f"{name}_end"], traces[f"{name}_start"]), False) for name in ("think", "answer")]
     sound = pc.and_(pc.and_(*parts), pc.equal(traces["finish_reason"], "stop")).to_numpy()
     return ~sound | out_of_turn(combine_chunks(queries["messages"]))[asked.to_numpy()]
 
@@ -219,7 +222,7 @@ class Curator:
         verified = measured(answered, shard, read_part(self.scores[part], PERPLEXITY))
         rules = {
             "structure": malformed(asked, verified),
-            "special_token": shard.special,
+            **{flaw: shard.flawed(flaw) for flaw in FLAWS},
             "perplexity": ~(verified["perplexity"].to_numpy() <= self.max_perplexity),
             "ngram": self.repeats[part],
             "repetition": token_ngrams.repetition(*responses(shard), self.settings.ngram) > self.settings.max_repetition,

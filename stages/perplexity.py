@@ -1,5 +1,6 @@
 """perplexity: perplexity of each verified trace under the scorer, over query and response; filtering happens in curate.
 
+A text that the scorer's chat template rejects has none (not a number).
 Every score goes into the ledger at once: a killed run resumes where it stopped; the scorer is loaded only where one is missing.
 """
 
@@ -13,12 +14,14 @@ from distillery.core import config, model_locks
 from distillery.core.config import Positive, Section
 from distillery.core.files import atomic_dir
 from distillery.core.progress import log
+from distillery.core.response_format import StudentFormat, response_of
 from distillery.core.schemas import PASS, PERPLEXITY, QUERY, TRACE
 from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import matching_parts, part_name, read_part, write_part
 from distillery.generation.ledger import ROOT
 from distillery.generation.perplexity import Scorer, perplexities
 from distillery.generation.score_store import Scores
+from distillery.training.tokenization import template_of, tokenize
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,9 @@ class Perplexity(Section):
 
 
 def main(teacher: str) -> None:
-    from transformers import AutoTokenizer
-
     settings, lock, stage = config.load(Perplexity, "perplexity"), model_locks.read("scorer"), f"perplexity@{teacher}"
-    tokenizer = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision)
-    scorer = Scorer(lock, settings.dtype, tokenizer.pad_token_id or 0)
+    student_format, template = config.load(StudentFormat, "student_format"), template_of(lock)
+    scorer = Scorer(lock, settings.dtype, template.tokenizer.pad_token_id or 0)
     with (
         record_metrics(f"metrics/perplexity/{teacher}.json", "torch", "transformers", device=device()) as (metrics, run),
         closing(Scores(f"perplexity-{teacher}", ROOT)) as scores,
@@ -50,8 +51,8 @@ def main(teacher: str) -> None:
             table = read_part(asked, QUERY)
             messages = dict(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
             rows = read_part(answered, TRACE).filter(pc.field("verdict") == PASS).to_pylist()
-            texts = [[*messages[row["query_id"]], {"role": "assistant", "content": row["text"]}] for row in rows]
-            ids = [tokenizer.apply_chat_template(text, return_dict=False)[: settings.max_tokens] for text in texts]
+            dialogues = [(messages[row["query_id"]], response_of(row, student_format)) for row in rows]
+            ids = [row.ids[: settings.max_tokens] for row in tokenize(template, dialogues)]
             found = perplexities(ids, scorer, scores, settings.batch_tokens, stage)
             columns = {name: [row[name] for row in rows] for name in ("query_id", "attempt")}
             write_part(pa.table(columns | {"perplexity": found}, PERPLEXITY), folder / part_name(part))

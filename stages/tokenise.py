@@ -1,50 +1,67 @@
 """tokenise: tokenizes a teacher's verified traces with the student's tokenizer, once, into memory-mapped shards.
 
-They are used for n-grams, lengths and packing. The system prompt is left out, as in the study: it is part of the prompt at
-distillation and evaluation, and not trained on.
+They are used for n-grams, lengths and packing. ``train.system_prompt`` says what the prompts open with: nothing, as in the
+study, where the pipeline's system prompt is part of the prompt at distillation and evaluation, and not trained on.
 """
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distillery.core import model_locks
+from distillery.core import config, model_locks
+from distillery.core.chat import with_system
 from distillery.core.files import atomic_dir
 from distillery.core.model_locks import Lock
 from distillery.core.progress import log
+from distillery.core.response_format import StudentFormat, response_of
 from distillery.core.runner import map_parts
 from distillery.core.schemas import QUERY, TRACE
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import matching_parts, read_part
-from distillery.corpus.token_shards import ShardWriter, chosen, index_type
-from distillery.training.tokenization import load_tokenizer, special_tokens, spells, tokenize
+from distillery.corpus.token_shards import ShardWriter, chosen, index_type, write_pad_token
+from distillery.training.tokenization import template_of, tokenize
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE, PIPELINE = 256, "pipeline"
 
 
-def tokenise_part(lock: Lock, queries: list[Path], traces: list[Path], folder: Path, part: int) -> dict[str, Any]:
+def tokenise_part(
+    lock: Lock, system_prompt: str, student_format: str, queries: list[Path], traces: list[Path], folder: Path, part: int
+) -> dict[str, Any]:
     """Tokenizes one part into a shard; how many traces and tokens it holds."""
-    tokenizer = load_tokenizer(lock.id, lock.hub_revision)
-    special = special_tokens(tokenizer)
+    template = template_of(lock)
     table = read_part(queries[part], QUERY)
     messages = dict(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
-    answered = chosen(read_part(traces[part], TRACE).select(["query_id", "verdict", "text"]))
-    with ShardWriter(folder, part, index_type(len(tokenizer))) as shard:
+    answered = chosen(read_part(traces[part], TRACE))
+    with ShardWriter(folder, part, index_type(len(template.tokenizer))) as shard:
         for batch in answered.to_batches(ROWS_AT_ONCE):
-            names, texts = batch["query_id"].to_pylist(), batch["text"].to_pylist()
-            dialogues = [(messages[name], text) for name, text in zip(names, texts, strict=True)]
-            for name, dialogue, (ids, prompt) in zip(names, dialogues, tokenize(tokenizer, dialogues), strict=True):
-                shard.add(name, ids, prompt, spells(special, dialogue))
+            names = batch["query_id"].to_pylist()
+            dialogues = [
+                (with_system(system_prompt, messages[row["query_id"]]), response_of(row, student_format))
+                for row in batch.to_pylist()
+            ]
+            for name, (ids, prompt, flaw) in zip(names, tokenize(template, dialogues), strict=True):
+                shard.add(name, ids, prompt, flaw)
     return {"traces": len(answered), "tokens": shard.tokens}
 
 
+def training_prompt() -> str:
+    """The system prompt that students are trained with, empty for none."""
+    wanted = config.load(str | None, "train.system_prompt")
+    return config.load(str, "system_prompt") if wanted == PIPELINE else wanted or ""
+
+
 def main(teacher: str) -> None:
-    lock = model_locks.read("base")
+    lock, student_format = model_locks.read("base"), config.load(StudentFormat, "student_format")
+    prompt = training_prompt()
+    pad = template_of(lock).tokenizer.pad_token_id or 0
     with record_metrics(f"metrics/tokenise/{teacher}.json", "tokenizers", "transformers") as (metrics, _):
         queries, traces = matching_parts("data/queries", f"data/traces/{teacher}")
         with atomic_dir(f"data/tokens/{teacher}") as folder:
-            results = map_parts(f"tokenise@{teacher}", partial(tokenise_part, lock, queries, traces, folder), len(queries))
+            write_pad_token(folder, pad)
+            work = partial(tokenise_part, lock, prompt, student_format, queries, traces, folder)
+            results = map_parts(f"tokenise@{teacher}", work, len(queries))
         metrics.update({name: sum(part[name] for part in results) for name in ("traces", "tokens")})
+        metrics["system_prompt"] = prompt or None
         metrics["provenance"] = {"models": model_locks.brief(lock)}
     log(f"tokenise@{teacher}", f"{metrics['traces']} verified traces, {metrics['tokens']} tokens")
 

@@ -1,7 +1,7 @@
 """Shards: the concatenated token ids of a part's dialogues in one memory-mapped file, and a table of lengths.
 
 ``ids-00000.npy`` (uint16, or uint32 where the vocabulary needs it) belongs to ``part-00000.parquet``, one row per dialogue in
-the order of query ids.
+the order of query ids. ``pad.json`` names the token that windows are padded with.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distillery.core.errors import DataError
+from distillery.core.files import read_json, write_json
 from distillery.core.schemas import PASS
 from distillery.core.tables import part_name, part_paths, read_part, write_part
 from distillery.corpus.arrow_text import as_before
 
+PAD = "pad.json"
 DIALOGUES = pa.schema(
     [
         ("query_id", pa.string()),
         ("prompt_tokens", pa.int32()),
         ("response_tokens", pa.int32()),
-        ("special", pa.bool_()),
+        ("flaw", pa.string()),
     ]
 )
 
@@ -42,7 +44,7 @@ def ids_name(part: int) -> str:
 class Shard:
     """One part: ``ids`` concatenated; dialogue i is ``ids[offsets[i]:offsets[i + 1]]``, its first ``prompts[i]`` the prompt.
 
-    ``special`` says whether a message's text contains a special token.
+    Its column ``flaw`` says why a dialogue must not be trained on, None where it may be.
     """
 
     table: pa.Table
@@ -60,9 +62,10 @@ class Shard:
     def responses(self) -> np.ndarray:
         return self.table["response_tokens"].to_numpy().astype(np.int64)
 
-    @cached_property
-    def special(self) -> np.ndarray:
-        return self.table["special"].to_numpy()
+    def flawed(self, flaw: str) -> np.ndarray:
+        """Which dialogues have this flaw; bool, (dialogues,)."""
+        found: np.ndarray = pc.fill_null(pc.equal(self.table["flaw"], flaw), False).to_numpy()
+        return found
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -89,6 +92,15 @@ def chosen(traces: pa.Table) -> pa.Table:
     return passed.filter(pa.array(~as_before(passed["query_id"])))
 
 
+def write_pad_token(folder: Path, token: int) -> None:
+    """Notes the token that windows are padded with, so that packing needs no tokenizer."""
+    write_json({"pad_token": token}, folder / PAD)
+
+
+def pad_token(folder: str | Path) -> int:
+    return int(read_json(Path(folder) / PAD)["pad_token"])
+
+
 def count_shards(folder: str | Path) -> int:
     return len(part_paths(folder))
 
@@ -98,7 +110,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, part: int, kind: Any):
         self.folder, self.part, self.kind = folder, part, np.dtype(kind)
-        self.rows: list[tuple[str, int, int, bool]] = []
+        self.rows: list[tuple[str, int, int, str | None]] = []
         self.tokens = 0
 
     def __enter__(self) -> "ShardWriter":
@@ -106,9 +118,9 @@ class ShardWriter:
         self._header()
         return self
 
-    def add(self, query_id: str, ids: list[int], prompt: int, special: bool) -> None:
+    def add(self, query_id: str, ids: list[int], prompt: int, flaw: str | None) -> None:
         self.file.write(np.array(ids, self.kind).tobytes())
-        self.rows.append((query_id, prompt, len(ids) - prompt, special))
+        self.rows.append((query_id, prompt, len(ids) - prompt, flaw))
         self.tokens += len(ids)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -7,7 +7,7 @@ A hash of this file is in the identity of every training (`distillery.training.s
 from pathlib import Path
 from typing import Any
 
-from distillery.core.chat import end_of_turn
+from distillery.core.chat_template import ChatTemplate
 from distillery.core.model_locks import Lock
 from distillery.training.config import Train
 from distillery.training.launch import on_cpu
@@ -70,7 +70,9 @@ def save(trainer: Any, base: Lock, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     config, tokenizer = trainer.model.config, AutoTokenizer.from_pretrained(base.id, revision=base.hub_revision)
-    tokenizer.eos_token = end_of_turn(tokenizer)
+    if base.template_text is not None:
+        tokenizer.chat_template = base.template_text
+    tokenizer.eos_token = ChatTemplate(tokenizer, arguments=base.template_arguments).end_of_turn
     config.use_cache = True
     config.eos_token_id = trainer.model.generation_config.eos_token_id = tokenizer.eos_token_id
     trainer.save_model(str(folder))

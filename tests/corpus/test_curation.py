@@ -3,12 +3,21 @@ import pyarrow as pa
 import pytest
 
 from distillery.core.errors import DataError
+from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, TRACE
 from distillery.corpus.token_shards import DIALOGUES, Shard
 from stages.curate import REASONS, Price, account, cost, distillation, malformed, measured, pass_rates, reasons
 from tests.support.builders import make_query
 
-GOOD = {"attempt": 1, "think": "a", "answer": "b", "finish_reason": "stop", "perplexity": 2.0, "verdict": "pass"}
+GOOD = {"attempt": 1, "finish_reason": "stop", "perplexity": 2.0, "verdict": "pass"}
+GOOD |= columns_of("<think>a</think><answer>b</answer>", STUDY)
+INCOMPLETE = (
+    "<think></think><answer>b</answer>",
+    "<answer>b</answer>",
+    "<think>a</think><answer></answer>",
+    "<think>a</think>b",
+)
+CHANGES = [*(columns_of(text, STUDY) for text in INCOMPLETE), {"finish_reason": "length"}]
 
 
 def table(*rows, schema=CURATED):
@@ -19,7 +28,7 @@ def asked(*queries):
     return pa.Table.from_pylist(sorted(queries, key=lambda query: query["id"]), QUERY)
 
 
-@pytest.mark.parametrize("change", [{"think": ""}, {"think": None}, {"answer": ""}, {"finish_reason": "length"}])
+@pytest.mark.parametrize("change", CHANGES)
 def test_an_incomplete_or_truncated_trace_is_malformed(change):
     query = make_query()
     traces = table(GOOD | {"query_id": query["id"]}, GOOD | {"query_id": query["id"]} | change)
@@ -41,21 +50,11 @@ def test_a_trace_without_its_query_is_an_error():
         malformed(asked(make_query()), table(GOOD | {"query_id": "0" * 32}))
 
 
-@pytest.mark.parametrize(
-    ("malformed", "special", "perplexity", "repeats", "loops", "reason"),
-    [
-        (False, False, False, False, False, None),
-        (False, False, False, True, True, "ngram"),
-        (False, False, False, False, True, "repetition"),
-        (False, False, True, True, True, "perplexity"),
-        (False, True, True, True, False, "special_token"),
-        (True, True, True, True, True, "structure"),
-    ],
-)
-def test_the_first_of_several_reasons_is_reported(malformed, special, perplexity, repeats, loops, reason):
-    held = (malformed, special, perplexity, repeats, loops)
-    (why,) = reasons({name: np.array([holds]) for name, holds in zip(REASONS, held, strict=True)})
-    assert (REASONS[why] if why >= 0 else None) == reason
+@pytest.mark.parametrize("first", range(len(REASONS) + 1))
+def test_the_first_of_several_reasons_is_reported(first):
+    held = {name: np.array([i >= first]) for i, name in enumerate(REASONS)}
+    (why,) = reasons(held)
+    assert why == (first if first < len(REASONS) else -1)
 
 
 def shard(*lengths):

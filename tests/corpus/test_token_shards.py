@@ -10,7 +10,7 @@ from distillery.corpus.token_shards import ShardWriter, chosen, index_type, open
 def written(folder, dialogues):
     with ShardWriter(folder, 0, np.uint16) as shard:
         for i, (ids, prompt) in enumerate(dialogues):
-            shard.add(str(i), ids, prompt, prompt == 2)
+            shard.add(str(i), ids, prompt, "template" if prompt == 2 else None)
     return folder / "ids-00000.npy"
 
 
@@ -19,7 +19,7 @@ def test_shards_round_trip(tmp_path):
     shard = open_shard(tmp_path, 0)
     assert (shard.ids.tolist(), shard.offsets.tolist(), shard.prompts.tolist()) == ([1, 2, 3, 4, 5], [0, 3, 5], [1, 2])
     assert shard.responses.tolist() == [2, 0] and shard.names.to_pylist() == ["0", "1"]
-    assert shard.special.tolist() == [False, True]
+    assert shard.flawed("template").tolist() == [False, True] and not shard.flawed("tokenizer").any()
 
 
 def test_an_empty_shard(tmp_path):

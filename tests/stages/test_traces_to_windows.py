@@ -10,6 +10,7 @@ import yaml
 from distillery.core.errors import DataError
 from distillery.core.files import write_json
 from distillery.core.model_locks import read as read_lock
+from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, SHARED, TRACE
 from distillery.core.tables import read_table, write_table
 from distillery.corpus.token_shards import open_shard
@@ -50,8 +51,7 @@ def trace_rows(teacher: str) -> list[dict]:
         about |= {"completion_tokens": 10, "model_revision": "r", "engine": "x"}
         rows.append(about | {"attempt": 1, "verdict": "fail", "text": "5", "verify_score": 0.0, "reason": "no"})
         if text in TEXTS[teacher]:
-            said, (think, _, rest) = TEXTS[teacher][text], TEXTS[teacher][text].partition("</think>")
-            parts = {"think": think.removeprefix("<think>").strip(), "answer": rest.split()[1], "text": said}
+            parts = columns_of(TEXTS[teacher][text], STUDY)
             rows.append(about | parts | {"attempt": 2, "verdict": "pass", "verify_score": 1.0, "reason": ""})
     return rows
 
@@ -85,6 +85,8 @@ def prepare() -> None:
         "price": {"device_hour": 1.0},
         "pack": {"window": WINDOW},
         "system_prompt": "be brief",
+        "student_format": "study",
+        "train": {"packed": True, "system_prompt": None},
         "verify": {"rules": {}},
         "analyse": {"spans": [10, 20]},
     }
@@ -179,20 +181,20 @@ def read_table_file(path: Path) -> list[dict]:
 
 
 def test_a_dialogue_may_fill_its_window_and_a_longer_one_is_an_error(here, tmp_path):
-    packed = pack.pack("b", tmp_path, WINDOW, 0)
+    packed = pack.pack("b", tmp_path, WINDOW, True, 0)
     longest = int(np.load(tmp_path / "positions.npy").max()) + 1
     (tmp_path / "exact").mkdir()
-    assert longest < WINDOW and pack.pack("b", tmp_path / "exact", longest, 0)["dialogues"] == packed["dialogues"]
+    assert longest < WINDOW and pack.pack("b", tmp_path / "exact", longest, True, 0)["dialogues"] == packed["dialogues"]
     with pytest.raises(DataError, match=r"data/parallel: made for windows longer than \d+ tokens; run `dvc repro parallel`"):
-        pack.pack("b", tmp_path, longest - 1, 0)
+        pack.pack("b", tmp_path, longest - 1, True, 0)
 
 
 def test_dialogues_of_several_parts_are_packed_in_order(here, tmp_path, monkeypatch):
     """The same windows, whether the tokens come in one part or in two."""
-    whole = pack.pack("b", tmp_path, WINDOW, 0)
+    whole = pack.pack("b", tmp_path, WINDOW, True, 0)
     (tmp_path / "two").mkdir()
     monkeypatch.setattr(pack, "trained", in_two(pack.trained))
-    assert pack.pack("b", tmp_path / "two", WINDOW, 0) == whole and whole["dialogues"] > 1
+    assert pack.pack("b", tmp_path / "two", WINDOW, True, 0) == whole and whole["dialogues"] > 1
     for name in ("ids.npy", "targets.npy", "positions.npy", "sha256"):
         assert (tmp_path / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -212,16 +214,31 @@ def test_special_tokens_in_a_text_are_marked_per_dialogue(here, tmp_path):
     write_table([trace_rows("a")[1] | {"query_id": query["id"]} for query in queries], tmp_path / "traces", TRACE)
     (tmp_path / "tokens").mkdir()
     paths = [*(tmp_path / "queries").glob("*.parquet")], [*(tmp_path / "traces").glob("*.parquet")]
-    tokenise.tokenise_part(read_lock("base"), *paths, tmp_path / "tokens", 0)
+    tokenise.tokenise_part(read_lock("base"), "", STUDY, *paths, tmp_path / "tokens", 0)
     shard = open_shard(tmp_path / "tokens", 0)
-    spelt = {query["id"]: "<|end|>" in query["messages"][0]["content"] for query in queries}
-    assert dict(zip(shard.names.to_pylist(), shard.special.tolist(), strict=True)) == spelt
+    spelt = {query["id"]: "special_token" if "<|end|>" in query["messages"][0]["content"] else None for query in queries}
+    assert dict(zip(shard.names.to_pylist(), shard.table["flaw"].to_pylist(), strict=True)) == spelt
     assert shard.ids.dtype == np.uint16
 
 
 def test_more_traces_than_are_tokenized_at_once(here, tmp_path, monkeypatch):
     monkeypatch.setattr(tokenise, "ROWS_AT_ONCE", 2)
     paths = [*Path("data/queries").glob("*.parquet")], [*Path("data/traces/a").glob("*.parquet")]
-    found = tokenise.tokenise_part(read_lock("base"), *paths, tmp_path, 0)
+    found = tokenise.tokenise_part(read_lock("base"), "", STUDY, *paths, tmp_path, 0)
     assert found == {name: metrics("tokenise/a")[name] for name in ("traces", "tokens")}
     assert open_shard(tmp_path, 0).ids.tolist() == open_shard("data/tokens/a", 0).ids.tolist()
+
+
+@pytest.mark.parametrize(("setting", "wanted"), [(None, ""), ("pipeline", "be brief"), ("be kind", "be kind")])
+def test_students_are_trained_with_the_system_prompt_that_is_set(results, monkeypatch, tmp_path, setting, wanted):
+    params = yaml.safe_load((results / "params.yaml").read_text()) | {"train": {"system_prompt": setting}}
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert tokenise.training_prompt() == wanted
+
+
+def test_a_system_prompt_is_part_of_the_prompt_and_not_of_the_target(here, tmp_path):
+    paths = [*Path("data/queries").glob("*.parquet")], [*Path("data/traces/a").glob("*.parquet")]
+    tokenise.tokenise_part(read_lock("base"), "be brief", STUDY, *paths, tmp_path, 0)
+    without, having = open_shard("data/tokens/a", 0), open_shard(tmp_path, 0)
+    assert (having.prompts > without.prompts).all() and having.responses.tolist() == without.responses.tolist()

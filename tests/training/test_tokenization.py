@@ -1,15 +1,24 @@
-from typing import Any
+import json
 
 import pytest
+from tokenizers.normalizers import NFC, Replace
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
+from distillery.core.chat_template import ChatTemplate, special_tokens
 from distillery.core.errors import DataError
-from distillery.training.tokenization import boundary, load_tokenizer, rendered, special_tokens, spells, tokenize
+from distillery.core.model_locks import Lock
+from distillery.training.tokenization import SPECIAL, TEMPLATE, TOKENIZER, load_tokenizer, spells, template_of, tokenize
 from mini.judge_data import prompts
 from mini.tokenizer import build
+from tests.support.template_tokenizer import tokenizer_for
 
 PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
 RESPONSE = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
+
+
+def ask(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
 
 
 @pytest.fixture(scope="module")
@@ -17,43 +26,74 @@ def tokenizer():
     return build(PROMPT, prompts())
 
 
+@pytest.fixture
+def changed():
+    """A tokenizer to spoil."""
+    return build(PROMPT, prompts())
+
+
 def test_prompt_and_response_are_separated_and_round_trip(tokenizer):
-    messages = [{"role": "user", "content": "Ann has 7 apples ."}, {"role": "assistant", "content": "7 apples ."}]
-    messages.append({"role": "user", "content": "then Ann gets 5 more . how many apples now ?"})
-    ((ids, prompt),) = tokenize(tokenizer, [(messages, RESPONSE)])
+    messages = [*ask("Ann has 7 apples ."), {"role": "assistant", "content": "7 apples ."}]
+    messages += ask("then Ann gets 5 more . how many apples now ?")
+    ((ids, prompt, flaw),) = tokenize(ChatTemplate(tokenizer), [(messages, RESPONSE)])
+    assert flaw is None
     assert tokenizer.decode(ids[:prompt]).endswith("how many apples now ?<|end|><|assistant|>")
     assert tokenizer.decode(ids[prompt:]).strip() == RESPONSE + "<|end|>"
 
 
-def test_a_template_that_drops_the_thinking_is_an_error(tokenizer):
-    forgetful = build(PROMPT, prompts())
-    forgetful.chat_template = tokenizer.chat_template.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
-    with pytest.raises(DataError, match="changes or drops the response"):
-        tokenize(forgetful, [([{"role": "user", "content": "how many ?"}], RESPONSE)])
+def test_a_dialogue_is_the_prompt_of_generation_then_the_response_then_the_end_of_turn(tokenizer):
+    messages = ask("how many apples now ?")
+    template = ChatTemplate(tokenizer)
+    asked = tokenizer(template.prompt(messages), add_special_tokens=False).input_ids
+    said = tokenizer(RESPONSE, add_special_tokens=False).input_ids
+    assert tokenize(template, [(messages, RESPONSE)])[0].ids == [*asked, *said, tokenizer.convert_tokens_to_ids("<|end|>")]
+
+
+@pytest.mark.parametrize(
+    "content", ["{{ m.content.split('</think>')[-1] }}", "{{ m.content | replace('=', '') }}", "{{ m.content | trim | upper }}"]
+)
+def test_a_template_that_changes_responses_cannot_change_what_is_learnt(tokenizer, changed, content):
+    changed.chat_template = tokenizer.chat_template.replace(
+        "{{ m.content }}", "{% if m.role == 'user' %}{{ m.content }}{% else %}" + content + "{% endif %}"
+    )
+    dialogue = (ask("how many apples now ?"), RESPONSE)
+    assert tokenize(ChatTemplate(changed), [dialogue]) == tokenize(ChatTemplate(tokenizer), [dialogue])
+
+
+def test_an_opening_that_the_prompt_already_made_is_not_repeated(tokenizer, changed):
+    changed.chat_template = tokenizer.chat_template.replace("<|assistant|>{% endif %}", "<|assistant|><think>{% endif %}")
+    ((ids, prompt, _),) = tokenize(ChatTemplate(changed), [(ask("how many apples now ?"), RESPONSE)])
+    assert tokenizer.decode(ids).count("<think>") == 1 and tokenizer.decode(ids[prompt:]).startswith("7 + 5")
+
+
+def test_what_must_not_be_trained_on_is_named_per_dialogue(tokenizer, changed):
+    changed.chat_template = (
+        "{% if 'many' not in messages[-1].content %}{{ raise_exception('no') }}{% endif %}" + changed.chat_template
+    )
+    rows = tokenize(
+        ChatTemplate(changed),
+        [
+            (ask("how many ?"), RESPONSE),
+            (ask("why ?"), RESPONSE),
+            (ask("how many <|end|> ?"), RESPONSE),
+            (ask("how many ?"), "<think> zyx"),
+        ],
+    )
+    assert [row.flaw for row in rows] == [None, TEMPLATE, SPECIAL, TOKENIZER]
+    assert rows[1].ids == [] and rows[1].prompt == 0
 
 
 def test_text_that_spells_a_special_token_is_detected_anywhere(tokenizer):
-    ask = lambda text: [{"role": "user", "content": text}]  # noqa: E731
     tokens = special_tokens(tokenizer)
     assert "<|end|>" in tokens
     assert spells(tokens, (ask("say <|end|> now"), "done")) and spells(tokens, (ask("say it"), "a<|end|>b"))
     assert not spells(tokens, (ask("say <| end |> now"), "<think> . </think>"))
-    plain = tokenize(tokenizer, [(ask("how many ?"), RESPONSE)])[0][0]
-    spelt = tokenize(tokenizer, [(ask("how many <|end|> ?"), RESPONSE)])[0][0]
-    end = tokenizer.convert_tokens_to_ids("<|end|>")
-    assert spelt.count(end) == plain.count(end) + 1, "so it must not be trained on"
 
 
-class Merging:
-    """A substitute for a tokenizer whose tokens are pairs of characters, so that a prompt may end inside one."""
-
-    def encode(self, text, add_special_tokens):
-        return type("Encoding", (), {"offsets": [(i, i + 2) for i in range(0, len(text), 2)]})
-
-
-@pytest.mark.parametrize(("prompt", "tokens"), [("abcd", 2), ("abc", 2), ("", 0)])
-def test_a_token_across_the_boundary_belongs_to_the_prompt(prompt, tokens):
-    assert boundary(Merging(), prompt, "abcdefgh") == tokens
+def test_tags_of_the_students_own_format_may_be_special_tokens(changed):
+    changed.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    assert "<think>" in special_tokens(changed)
+    assert tokenize(ChatTemplate(changed), [(ask("how many ?"), RESPONSE)])[0].flaw != SPECIAL
 
 
 def test_truncation_and_padding_of_the_tokenizer_file_are_disabled(tmp_path, tokenizer):
@@ -63,42 +103,62 @@ def test_truncation_and_padding_of_the_tokenizer_file_are_disabled(tmp_path, tok
     cutting.backend_tokenizer.save(str(tmp_path / "cutting.json"))
     cutting.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text((tmp_path / "cutting.json").read_text())
-    dialogue = ([{"role": "user", "content": "how many apples now ?"}], RESPONSE)
-    assert tokenize(load_tokenizer(str(tmp_path), None), [dialogue]) == tokenize(tokenizer, [dialogue])
+    dialogue = (ask("how many apples now ?"), RESPONSE)
+    loaded = ChatTemplate(load_tokenizer(str(tmp_path), None))
+    assert tokenize(loaded, [dialogue]) == tokenize(ChatTemplate(tokenizer), [dialogue])
 
 
-class Splitting:
-    """A substitute for a tokenizer that reads a prompt otherwise when it stands alone: "ab" is then one token."""
-
-    def encode(self, text, add_special_tokens):
-        spans = [(0, 2)] if text == "ab" else [(i, i + 1) for i in range(len(text))]
-        return type("Encoding", (), {"offsets": spans, "ids": [hash(text[a:b]) for a, b in spans]})
-
-    def encode_batch_fast(self, texts, add_special_tokens):
-        return [self.encode(text, add_special_tokens) for text in texts]
-
-    def decode(self, ids, skip_special_tokens):
-        return "abcd"
+def test_nothing_is_tokenized_without_dialogues(tokenizer):
+    assert tokenize(ChatTemplate(tokenizer), []) == []
 
 
-def test_a_prompt_that_is_tokenized_otherwise_alone_still_ends_where_it_ends(monkeypatch):
-    monkeypatch.setattr("distillery.training.tokenization.rendered", lambda _, prompt, whole: (prompt, whole))
-    student = type("Tokenizer", (), {"backend_tokenizer": Splitting()})()
-    dialogues: Any = [("ab", "abcd"), ("a", "abcd")]
-    assert [prompt for _, prompt in tokenize(student, dialogues)] == [2, 1]
-
-
-def test_nothing_is_tokenized_without_dialogues():
-    assert tokenize(None, []) == []
-
-
-def test_a_tokenizer_that_adds_its_own_tokens_does_not_add_them_to_dialogues(tokenizer):
+def test_a_tokenizer_that_adds_its_own_tokens_does_not_add_them_to_dialogues(tokenizer, changed):
     """The chat template writes every token; a start that the tokenizer prepends by itself would come twice."""
-    adding = build(PROMPT, prompts())
-    end = adding.convert_tokens_to_ids("<|end|>")
-    adding.backend_tokenizer.post_processor = TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", end)])
-    dialogue = ([{"role": "user", "content": "how many apples now ?"}], RESPONSE)
-    assert adding.backend_tokenizer.encode("how").ids[0] == end
-    assert tokenize(adding, [dialogue]) == tokenize(tokenizer, [dialogue])
-    prompt, whole = rendered(tokenizer, *dialogue)
-    assert boundary(adding.backend_tokenizer, prompt, whole) == boundary(tokenizer.backend_tokenizer, prompt, whole)
+    end = changed.convert_tokens_to_ids("<|end|>")
+    changed.backend_tokenizer.post_processor = TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", end)])
+    dialogue = (ask("how many apples now ?"), RESPONSE)
+    assert changed.backend_tokenizer.encode("how").ids[0] == end
+    assert tokenize(ChatTemplate(changed), [dialogue]) == tokenize(ChatTemplate(tokenizer), [dialogue])
+
+
+def test_a_base_that_nothing_ends_is_an_error(tmp_path, changed):
+    changed.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    changed.eos_token = None
+    changed.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="no token ends a turn"):
+        template_of(Lock("base", str(tmp_path), "0", True, {}))
+
+
+def test_a_byte_level_tokenizer_that_is_loaded_as_llamas_is_refused(tmp_path):
+    """transformers 5 would lose all its spaces, silently."""
+    made = tokenizer_for("<|user|>")
+    made.save_pretrained(tmp_path)
+    load_tokenizer(str(tmp_path), None)
+    load_tokenizer.cache_clear()
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"tokenizer_class": "LlamaTokenizerFast"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match=r"otherwise than its tokenizer\.json says; set tokenizer_class"):
+        load_tokenizer(str(tmp_path), None)
+
+
+@pytest.mark.parametrize(("text", "flaw"), [("e\u0301 x", None), ("naïve  +  1\n\n", None), ("½ ﬁ", None)])
+def test_composed_characters_are_the_same_text(text, flaw):
+    template = ChatTemplate(tokenizer_for("<|user|>"), "{% for m in messages %}{{ m.content }}{% endfor %}")
+    template.tokenizer.backend_tokenizer.normalizer = NFC()
+    assert tokenize(template, [(ask("?"), text)])[0].flaw == flaw
+
+
+def test_a_tokenizer_that_loses_spaces_is_noticed():
+    """Its own losses encode to the same ids again, which proves nothing."""
+    template = ChatTemplate(tokenizer_for("<|user|>"), "{% for m in messages %}{{ m.content }}{% endfor %}")
+    template.tokenizer.backend_tokenizer.normalizer = Replace(" ", "")
+    assert tokenize(template, [(ask("?"), "a b")])[0].flaw == TOKENIZER
+
+
+def test_a_response_continues_its_prompt():
+    """Encoded alone, a tokenizer of this kind puts a space before it."""
+    template = ChatTemplate(tokenizer_for("<|user|>"), "{% for m in messages %}{{ m.content }}{% endfor %}")
+    backend = template.tokenizer.backend_tokenizer
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=True, use_regex=False)
+    ((ids, prompt, _),) = tokenize(template, [(ask("why"), "so")])
+    assert backend.decode(ids[prompt:-1]) == "so"
