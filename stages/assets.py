@@ -4,8 +4,10 @@
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from distillery.core import config
 from distillery.core.config import Section
@@ -13,10 +15,14 @@ from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, write_json
 from distillery.core.model_locks import FOLDER, Lock, teacher_role
 from distillery.core.progress import log
+from distillery.core.response_format import FORMATS, is_marker, recognise
 from distillery.core.stage import run_stage
 from distillery.core.teachers import teacher_names
 from distillery.corpus.sources import Origin, check_watched, files_of, is_local, pinned
+from distillery.generation.released_traces import usual_format
 
+TEMPLATES = Path("conf/chat_templates")
+CHAT_FILES = ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json")
 WEIGHTS = (".safetensors", ".json", ".txt", ".jinja", ".model")
 
 
@@ -28,6 +34,13 @@ class Model(Section):
     """A path, or an id on the hub."""
     revision: str | None
     """The commit, branch or tag of a model on the hub; null for a path."""
+    _: KW_ONLY
+    format: str | None = None
+    """How a teacher writes thought and answer, a name in distillery/core/response_format.py; null: as its template says."""
+    template: str | None = None
+    """A chat template's file, under conf/chat_templates, in place of the model's own; null for its own."""
+    template_arguments: dict[str, Any] = field(default_factory=dict)
+    """What the chat template is called with, ``{enable_thinking: true}``."""
 
 
 # ``base`` becomes the students, ``scorer`` gives perplexity, ``embedder`` finds benchmark twins. The judge and the
@@ -66,16 +79,54 @@ def lock_hub(role: str, model: Model) -> Lock:
 
 
 def lock(role: str, model: Model) -> Lock:
-    return lock_path(role, model) if Path(model.id).is_dir() else lock_hub(role, model)
+    """Locks a model, and how it is prompted and writes. Raises ConfigError where a format or template is unknown."""
+    found = lock_path(role, model) if Path(model.id).is_dir() else lock_hub(role, model)
+    chat = read_chat_files(found)
+    if model.template is not None:
+        if not Path(model.template).is_file() or TEMPLATES not in Path(model.template).parents:
+            raise ConfigError(f"params.yaml: role {role}: template: {model.template}: no such file under {TEMPLATES}")
+        chat["template"] = Path(model.template).read_text(encoding="utf-8")
+    if model.format is not None and model.format not in FORMATS:
+        raise ConfigError(f"params.yaml: role {role}: format: {model.format!r} is none of {', '.join(FORMATS)}")
+    return replace(
+        found,
+        response_format=model.format or recognise(chat["template"]),
+        template=model.template,
+        template_arguments=model.template_arguments,
+        special_markers=sorted(token for token in chat["special"] if is_marker(token)),
+    )
+
+
+def read_chat_files(lock: Lock) -> dict[str, Any]:
+    """A model's chat template ("" without one) and its special tokens, from its tokenizer's files."""
+    texts = {name: text_of(lock, name) for name in CHAT_FILES}
+    settings, tokenizer = (json.loads(texts[name] or "{}") for name in ("tokenizer_config.json", "tokenizer.json"))
+    template = texts["chat_template.jinja"] or settings.get("chat_template") or ""
+    if isinstance(template, list):
+        template = next((each["template"] for each in template if each["name"] == "default"), "")
+    added = [*tokenizer.get("added_tokens", []), *settings.get("added_tokens_decoder", {}).values()]
+    return {"template": template, "special": {token["content"] for token in added if token["special"]}}
+
+
+def text_of(lock: Lock, name: str) -> str | None:
+    """A small file of a model; None where it has none."""
+    if name not in lock.files:
+        return None
+    if lock.local:
+        return Path(lock.id, name).read_text(encoding="utf-8")
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(lock.id, name, revision=lock.revision)).read_text(encoding="utf-8")
 
 
 def lock_traces(role: str, traces: Origin, key: str) -> Lock:
     """Locks a released data set by the hashes of its files, or by its commit on the hub; ``key`` names its setting."""
+    name = usual_format(pinned(traces), key)
     if not is_local(traces.source):
-        return Lock(role, traces.source, str(pinned(traces).revision), False, {})
+        return Lock(role, traces.source, str(pinned(traces).revision), False, {}, name)
     check_watched(Path(traces.source), key)
     files = {str(path): sha256(path) for path in files_of(Path(traces.source))}
-    return Lock(role, traces.source, digest_of(files), True, files)
+    return Lock(role, traces.source, digest_of(files), True, files, name)
 
 
 def digest_of(files: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from distillery.core import config, model_locks
+from distillery.core.chat import with_system
 from distillery.core.progress import Progress, log
 from distillery.core.schemas import FAIL, PASS, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
@@ -20,7 +21,7 @@ from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, Sampling
 from distillery.generation.engine import Request
-from distillery.generation.factory import start
+from distillery.generation.factory import as_served, start
 from distillery.generation.ledger import ROOT, Ledger
 from distillery.generation.released_traces import NullEngine, import_traces
 from distillery.verification.config import VerifyParams, roles_of
@@ -39,8 +40,7 @@ def shares(settled: Counter[tuple[str, str]]) -> str:
 
 def ask_for(lock: model_locks.Lock, sampling: Sampling, system_prompt: str, query: Query, attempt: int) -> Request:
     """The request for one attempt at a query: the system prompt, where there is one, before the query's messages."""
-    system = ({"role": "system", "content": system_prompt},) if system_prompt else ()
-    return Request((*system, *query["messages"]), lock.revision, sampling, attempt)
+    return Request(tuple(with_system(system_prompt, query["messages"])), lock.identity, sampling, attempt)
 
 
 def engine_of(teacher: str, lock: model_locks.Lock, settings: EngineSettings, traces: Origin | None) -> LedgerEngine:
@@ -73,7 +73,7 @@ def main(teacher: str) -> None:
     settings, system_prompt = config.load(Distill, "distill"), config.load(str, "system_prompt")
     engine_settings = config.load(EngineSettings, f"teacher.{teacher}.engine")
     sampling, verify = config.load(Sampling, f"teacher.{teacher}.sampling"), config.load(VerifyParams, "verify")
-    roles, lock = roles_of(verify), model_locks.read(model_locks.teacher_role(teacher))
+    roles, lock = roles_of(verify), as_served(model_locks.read(model_locks.teacher_role(teacher)), engine_settings)
     traces = config.load(Origin | None, f"teacher.{teacher}.traces")
     if traces:
         traces = replace(traces, revision=lock.hub_revision)
@@ -91,9 +91,9 @@ def main(teacher: str) -> None:
             counts = import_traces(engine.ledger, traces, queries, ask, f"teacher.{teacher}.traces.source")
             log(stage, f"released traces: {dict(counts)}")
             metrics["released"] = dict(counts)
-        distiller = Distiller(settings, engine, verifier, ask)
+        distiller = Distiller(settings, engine, verifier, ask, lock.response_format)
         work(teacher, distiller, queries)
-        rows = trace_rows(distiller.traces, teacher, lambda trace: engine.text(trace.request))
+        rows = trace_rows(distiller.traces, teacher, lock.response_format, lambda trace: engine.text(trace.request))
         write_table(rows, f"data/traces/{teacher}", TRACE, len(part_paths("data/queries")))
         metrics.update(tokens=distiller.tokens, sampling=sampling.options() | {"max_tokens": sampling.max_tokens})
         metrics["provenance"] = {

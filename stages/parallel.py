@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distillery.core import config, model_locks
+from distillery.core.chat import with_system
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, read_json, write_text
 from distillery.core.progress import log
+from distillery.core.response_format import StudentFormat, parts_of, response_of
 from distillery.core.runner import map_parts, sum_counts
 from distillery.core.schemas import CATEGORIES, CURATED, QUERY, SHARED
 from distillery.core.stage import record_metrics, run_stage
@@ -44,7 +46,7 @@ INFO = {
 }
 
 
-def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str) -> dict[str, Any]:
+def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str, student_format: str) -> dict[str, Any]:
     """One row in the released schema; the last turn's info describes the response, every turn's the query.
 
     A query's own system prompt follows the pipeline's, as in the request.
@@ -56,9 +58,10 @@ def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str) -
         "test_case": query["test_cases"],
         "instruction_constrain": query["constraints"],
     }
+    thought, answer = parts_of(trace)
     response = {
-        "think_content": trace["think"],
-        "answer_content": trace["answer"],
+        "think_content": thought,
+        "answer_content": answer,
         "verify_score": trace["verify_score"],
         "model_name": trace["teacher"],
         "ppl": trace["perplexity"],
@@ -68,9 +71,9 @@ def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str) -
         for message in query["messages"]
         if message["role"] in SPEAKERS
     ]
-    turns.append({"from": "assistant", "value": trace["text"], "info": about | response})
-    own = [message["content"] for message in query["messages"] if message["role"] == "system"]
-    return {"system": "\n\n".join(filter(None, [system_prompt, *own])), "conversations": turns}
+    turns.append({"from": "assistant", "value": response_of(trace, student_format), "info": about | response})
+    first = with_system(system_prompt, query["messages"])[0]
+    return {"system": first["content"] if first["role"] == "system" else "", "conversations": turns}
 
 
 def shared(curated: dict[str, pa.Table], window: int) -> pa.Table:
@@ -131,11 +134,18 @@ All responses passed verification. Companion data sets contain other teachers' r
 """
 
 
+def prompted(lock: model_locks.Lock) -> str:
+    template = "its own chat template" if lock.template is None else f"the chat template {lock.template}"
+    return template + (f", called with {json.dumps(lock.template_arguments)}" if lock.template_arguments else "")
+
+
 def facts(teacher: str, teachers: list[str], ids: str) -> dict[str, Any]:
     """What the card says besides the counts: teachers, thresholds and provenance."""
     lock, about = model_locks.read(model_locks.teacher_role(teacher)), read_json(f"metrics/teachers/{teacher}.json")
     return {
         "teacher": f"{lock.id}, revision {lock.revision}",
+        "how the teacher writes": lock.response_format,
+        "how it was prompted": prompted(lock),
         "companion data sets": ", ".join(other for other in teachers if other != teacher) or "none",
         "verified by": json.dumps(config.load(dict[str, Any], "verify.rules")),
         "highest perplexity kept": about["max_perplexity"],
@@ -144,13 +154,13 @@ def facts(teacher: str, teachers: list[str], ids: str) -> dict[str, Any]:
     }
 
 
-def rows_by_category(queries: pa.Table, traces: pa.Table, system_prompt: str) -> Iterator[tuple[str, str]]:
-    """Each trace as (category, JSON line), a few hundred rows in memory at a time."""
+def rows_by_category(queries: pa.Table, traces: pa.Table, *prompting: str) -> Iterator[tuple[str, str]]:
+    """Each trace as (category, JSON line), a few hundred rows in memory at a time; ``prompting`` as in `released`."""
     asked = queries.take(pc.index_in(combine_chunks(traces["query_id"]), combine_chunks(queries["id"])))
     for start in range(0, len(traces), ROWS_AT_ONCE):
         both = zip(*(table.slice(start, ROWS_AT_ONCE).to_pylist() for table in (asked, traces)), strict=True)
         for query, trace in both:
-            yield query["category"], json.dumps(released(query, trace, system_prompt), ensure_ascii=False)
+            yield query["category"], json.dumps(released(query, trace, *prompting), ensure_ascii=False)
 
 
 def write_lines(folder: Path, part: int, lines: Iterator[tuple[str, str]]) -> dict[str, int]:
@@ -187,7 +197,7 @@ def hash_of_ids(folder: Path) -> str:
 
 
 def parallel_part(
-    queries: list[Path], curated: dict[str, list[Path]], window: int, system_prompt: str, folder: Path, part: int
+    queries: list[Path], curated: dict[str, list[Path]], window: int, prompting: tuple[str, str], folder: Path, part: int
 ) -> dict[str, Any]:
     """Writes one part of every teacher's data set; the counts of its rows."""
     asked = read_part(queries[part], QUERY)
@@ -196,14 +206,14 @@ def parallel_part(
     write_part(common, folder / "ids" / part_name(part))
     for teacher, table in answered.items():
         chosen = table.filter(pc.is_in(table["query_id"], value_set=combine_chunks(common["query_id"])))
-        counts = write_lines(folder / teacher, part, rows_by_category(asked, chosen, system_prompt))
+        counts = write_lines(folder / teacher, part, rows_by_category(asked, chosen, *prompting))
     held = {teacher: len(table) for teacher, table in answered.items()}
     return {"held": held, "categories": counts, "trained_on": pc.sum(common["trains"]).as_py() or 0}
 
 
 def main() -> None:
     teachers, window = teacher_names(), config.load(int, "pack.window")
-    system_prompt = config.load(str, "system_prompt")
+    prompting = config.load(str, "system_prompt"), config.load(StudentFormat, "student_format")
     keep_only("data/curated", teachers)
     keep_only("metrics/teachers", teachers, ".json")
     keep_only("models/locks/teachers", teachers, ".json")
@@ -212,7 +222,7 @@ def main() -> None:
         curated = dict(zip(teachers, answers, strict=True))
         with atomic_dir(FOLDER) as folder:
             (folder / "ids").mkdir()
-            work = partial(parallel_part, queries, curated, window, system_prompt, folder)
+            work = partial(parallel_part, queries, curated, window, prompting, folder)
             results = map_parts("parallel", work, len(queries))
             held, counts = (sum_counts([part[name] for part in results]) for name in ("held", "categories"))
             instances, trained_on = sum(counts.values()), sum(part["trained_on"] for part in results)

@@ -17,7 +17,18 @@ from distillery.core.errors import ConfigError
 
 PARAMS = Path("params.yaml")
 STAGES = Path(__file__).resolve().parents[2] / "stages"
-SHARED_SECTIONS = {"seed", "world", "system_prompt", "teachers", "teacher", "verify", "prompts", "price", "runner"}
+SHARED_SECTIONS = {
+    "seed",
+    "world",
+    "system_prompt",
+    "student_format",
+    "teachers",
+    "teacher",
+    "verify",
+    "prompts",
+    "price",
+    "runner",
+}
 T = TypeVar("T")
 Positive = Annotated[int, Gt(0)]
 NonNegative = Annotated[int, Ge(0)]

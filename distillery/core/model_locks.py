@@ -3,10 +3,14 @@
 Under models/locks, one file per role: ``roles/base.json``, ``teachers/NAME.json``.
 """
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from distillery.core.files import read_json
+from distillery.core.response_format import STUDY
 
 FOLDER = Path("models/locks")
 
@@ -17,13 +21,39 @@ def teacher_role(name: str) -> str:
 
 @dataclass(frozen=True)
 class Lock:
-    """``id`` is a path or a hub id; ``revision`` a hub commit, or for a path a hash over ``files`` (name to sha256)."""
+    """``id`` is a path or a hub id; ``revision`` a hub commit, or for a path a hash over ``files`` (name to sha256).
+
+    ``response_format`` names how the model writes (`response_format`). ``template`` is the path of a chat template in place of
+    its own, ``template_arguments`` what the template is called with. ``special_markers`` are the markers of thoughts that are
+    special tokens in its tokenizer. ``served`` is what an engine's settings change about its answers; no file holds it.
+    """
 
     role: str
     id: str
     revision: str
     local: bool
     files: dict[str, str]
+    response_format: str = STUDY
+    template: str | None = None
+    template_arguments: dict[str, Any] = field(default_factory=dict)
+    special_markers: list[str] = field(default_factory=list)
+    served: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def template_text(self) -> str | None:
+        return None if self.template is None else Path(self.template).read_text(encoding="utf-8")
+
+    @property
+    def identity(self) -> str:
+        """What the model's answers depend on beside messages and sampling: the revision, and how it is prompted.
+
+        Models with special markers have keys of their own: completions of before such tokens were kept lack the markers.
+        """
+        asked = {"template": self.template_text, "arguments": self.template_arguments, "markers": bool(self.special_markers)}
+        asked |= {"served": self.served} if self.served else {}
+        if not any(asked.values()):
+            return self.revision
+        return f"{self.revision}+{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]}"
 
     @property
     def hub_revision(self) -> str | None:

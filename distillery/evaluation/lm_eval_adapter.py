@@ -14,12 +14,12 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from distillery.core.progress import Progress
+from distillery.core.response_format import answer_part
 from distillery.core.schemas import PASS
 from distillery.evaluation.config import Evaluate
 from distillery.generation.cached_engine import LedgerEngine, complete_all
 from distillery.generation.config import Sampling
 from distillery.generation.engine import Completion, Request
-from distillery.verification.response_format import answer_part
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict
 

@@ -1,6 +1,6 @@
 """Settings of engines, and how to sample."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -24,7 +24,12 @@ class Sampling(Section):
     min_p: Annotated[float, Ge(0), Le(1)] | None = None
     """The least probability, relative to the likeliest token's, that is sampled from; null for any."""
 
-    def options(self) -> dict[str, float]:
+    repetition_penalty: PositiveFloat | None = None
+    """Over 1 makes tokens that occurred less likely; null for none."""
+    stop: list[str] | None = None
+    """Texts at which generation stops; null for the end of the turn alone."""
+
+    def options(self) -> dict[str, Any]:
         """The options that change the distribution of texts, by their usual names; unset ones are omitted."""
         return {name: value for name, value in asdict(self).items() if name != "max_tokens" and value is not None}
 
@@ -50,6 +55,9 @@ class VllmSettings(Section):
     """The share of a GPU's memory that vLLM takes."""
     enforce_eager: bool
     """Whether CUDA graphs are left out: starts sooner, runs slower."""
+    _: KW_ONLY
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of vLLM's EngineArgs: ``{quantization: fp8, enable_expert_parallel: true}``."""
 
     @property
     def devices(self) -> int:
@@ -77,6 +85,11 @@ class ServerSettings(Section):
     """The environment variable that holds the key; null where none is needed."""
     devices: Positive
     """GPUs behind the urls, for the cost figures."""
+    _: KW_ONLY
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of each request: ``{reasoning_effort: high}``."""
+    system_role: bool = True
+    """Whether the model's template has a system role; without, system prompts open the first user turn."""
 
 
 def _kind(value: Any) -> str:

@@ -39,8 +39,8 @@ class Request:
         return int(self.key[:15], 16) % 2**31
 
 
-PROMPT_TOO_LONG, NO_TRACE = "prompt_too_long", "no_trace"
-NO_OUTPUT_REASONS = (PROMPT_TOO_LONG, NO_TRACE)
+PROMPT_TOO_LONG, NO_TRACE, TEMPLATE_REJECTS = "prompt_too_long", "no_trace", "template_rejects"
+NO_OUTPUT_REASONS = (PROMPT_TOO_LONG, NO_TRACE, TEMPLATE_REJECTS)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Completion:
     """A completion, and the engine that generated it, version included.
 
     ``finish_reason`` is ``stop``, ``length`` where ``max_tokens`` or the context truncated it, or ``prompt_too_long`` where
-    the prompt left no room and nothing was generated; ``no_trace`` where a released data set holds no answer.
+    the prompt left no room and nothing was generated; ``template_rejects`` where the chat template refused the messages
+    (``text`` says why); ``no_trace`` where a released data set holds no answer.
     """
 
     key: str

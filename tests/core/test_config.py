@@ -139,7 +139,15 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
     for section, kind in sections.items():
         config.load(kind, section)
     covered = {section.split(".")[0] for section in sections}
-    assert set(config.read_params()) == covered | {"seed", "world", "system_prompt", "prompts", "runner", "teachers"}
+    assert set(config.read_params()) == covered | {
+        "seed",
+        "world",
+        "system_prompt",
+        "student_format",
+        "prompts",
+        "runner",
+        "teachers",
+    }
 
 
 def test_the_paper_profile_has_the_studys_values(monkeypatch):

@@ -2,11 +2,12 @@ import json
 
 import pyarrow as pa
 
+from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CATEGORIES, CURATED, QUERY
 from stages.parallel import card, released, rows_by_category, shared
 from tests.support.builders import make_query
 
-TRACE = {"text": "<think> a </think> <answer> 5 </answer>", "think": "a", "answer": "5", "verify_score": 1.0}
+TRACE = columns_of("<think> a </think> <answer> 5 </answer>", STUDY) | {"verify_score": 1.0}
 
 
 def curated(*rows):
@@ -27,7 +28,7 @@ def test_a_query_too_long_for_any_teacher_is_not_trained_on():
 
 
 def test_rows_have_the_released_schema():
-    row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "be brief")
+    row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "be brief", STUDY)
     human, assistant = row["conversations"]
     assert (row["system"], human["from"], assistant["from"]) == ("be brief", "human", "assistant")
     assert assistant["value"] == TRACE["text"]
@@ -40,14 +41,14 @@ def test_rows_have_the_released_schema():
 def test_a_querys_system_prompt_follows_the_pipelines():
     query = make_query(messages=[{"role": "system", "content": "in French"}, {"role": "user", "content": "greet me"}])
     trace = TRACE | {"teacher": "t", "perplexity": 2.5}
-    assert released(query, trace, "be brief")["system"] == "be brief\n\nin French"
-    assert released(query, trace, "")["system"] == "in French"
+    assert released(query, trace, "be brief", STUDY)["system"] == "be brief\n\nin French"
+    assert released(query, trace, "", STUDY)["system"] == "in French"
 
 
 def test_a_data_set_with_its_card_loads(tmp_path):
     from datasets import load_dataset
 
-    row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "")
+    row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "", STUDY)
     counts = dict.fromkeys(CATEGORIES, 0) | {"math": 2, "science": 1}
     for category in CATEGORIES:
         lines = "".join(json.dumps(row) + "\n" for _ in range(counts[category]))
@@ -60,7 +61,7 @@ def test_a_data_set_with_its_card_loads(tmp_path):
 
 def test_non_ascii_text_is_not_escaped():
     query = make_query("求 x² − 1 的根 é")
-    trace = TRACE | {"query_id": query["id"], "teacher": "t", "perplexity": 2.5, "text": "答案 ½"}
+    trace = TRACE | {"query_id": query["id"], "teacher": "t", "perplexity": 2.5} | columns_of("答案 ½", STUDY)
     tables = pa.Table.from_pylist([query], QUERY), pa.Table.from_pylist([trace], CURATED)
-    ((category, line),) = rows_by_category(*tables, "系统")
+    ((category, line),) = rows_by_category(*tables, "系统", STUDY)
     assert category == "math" and "求 x² − 1 的根 é" in line and "答案 ½" in line and "\\u" not in line

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from distillery.core.errors import EngineError
+from distillery.core.model_locks import Lock
 from distillery.generation import openai_engine
 from distillery.generation.config import Sampling, ServerSettings
 from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
@@ -124,6 +125,21 @@ def test_requests_are_complete_and_completions_return(stubs):
         "model": "m", "messages": [{"role": "user", "content": "number 7"}], "temperature": 0.6, "top_p": 0.95,
         "max_tokens": 10, "seed": requests[7].seed,
     }  # fmt: skip
+    engine.close()
+
+
+def test_a_request_says_how_to_prompt_and_what_the_settings_add(stubs, tmp_path):
+    stub, template = stubs(echo), tmp_path / "t.jinja"
+    template.write_text("{{ messages }}")
+    lock = Lock("teachers/t", "m", "0", True, {}, template=str(template), template_arguments={"thinking": True})
+    engine = ServerEngine(settings(stub.url, extra_body={"reasoning_effort": "high"}, system_role=False), lock)
+    system = {"role": "system", "content": "be brief"}
+    request = Request((system, {"role": "user", "content": "why"}), "r", Sampling(0.6, 0.95, 10, top_k=5, stop=["END"]), 1)
+    run(engine, [request])
+    (body,) = stub.seen
+    assert body["messages"] == [{"role": "user", "content": "be brief\n\nwhy"}]
+    assert body["chat_template_kwargs"] == {"thinking": True} and body["chat_template"] == "{{ messages }}"
+    assert (body["reasoning_effort"], body["top_k"], body["stop"]) == ("high", 5, ["END"])
     engine.close()
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillery.core.response_format import STUDY, answer_part, columns_of, parts_of
 from distillery.core.schemas import FAIL, PASS
 from distillery.verification.math_verifier import YES_OR_NO
-from distillery.verification.response_format import answer_part, split
 from distillery.verification.science_verifier import RATING
 from distillery.verification.verdict import Item
 from mini import problems
@@ -55,7 +55,7 @@ def test_responses_have_the_studys_format_and_only_correct_ones_verify(route, st
     answers = []
     for problem in problems:
         text = respond(problem, style)
-        think, answer = split(text)
+        think, answer = parts_of(columns_of(text, STUDY))
         assert think and answer == answer_part(text) == problem.reply
         answers.append(answer)
     checked = [(p, a) for p, a in zip(problems, answers, strict=True) if (p.ground_truth or "0").isdigit()]

@@ -117,3 +117,63 @@ def test_every_role_gets_a_lock_file(project):
         ["base", "scorer", "embedder", "judge", "reward", "constraint_writer"]
     )
     assert json.loads(Path("models/locks/roles/reward.json").read_text()) is None
+
+
+def model(**more):
+    return {"id": "model", "revision": None, **more}
+
+
+def rewritten(folder: Path, **more) -> model_locks.Lock:
+    """The lock of teacher a after its model's settings changed."""
+    write(folder, teacher={"a": {"model": model(**more), "traces": None}})
+    assets.main("a")
+    return model_locks.read("teachers/a")
+
+
+THINKS = "{% for m in messages %}{{ m.content }}{% endfor %}<think>"
+
+
+@pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json", "named"])
+def test_a_teachers_format_is_recognised_by_its_template(project, where):
+    if where == "chat_template.jinja":
+        (project / "model" / where).write_text(THINKS)
+    else:
+        named = [{"name": "tools", "template": "no"}, {"name": "default", "template": THINKS}]
+        settings = {"chat_template": THINKS if where != "named" else named}
+        (project / "model/tokenizer_config.json").write_text(json.dumps(settings))
+    assets.main("a")
+    assert model_locks.read("teachers/a").response_format == "think"
+
+
+def test_a_teachers_format_can_be_given(project):
+    assert rewritten(project, format="granite").response_format == "granite"
+    with pytest.raises(ConfigError, match="format: 'grantie' is none of study, think"):
+        rewritten(project, format="grantie")
+
+
+def test_markers_that_are_special_tokens_give_answers_keys_of_their_own(project):
+    """Before special tokens were kept, the texts of such models lacked them."""
+    before = rewritten(project)
+    tokens = [{"content": "<|channel|>", "special": True}, {"content": "<think>", "special": False}]
+    (project / "model/tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
+    after = rewritten(project)
+    assert before.special_markers == [] and before.identity == before.revision
+    assert after.special_markers == ["<|channel|>"] and after.identity.startswith(f"{after.revision}+")
+
+
+def test_a_template_and_its_arguments_are_part_of_the_identity(project):
+    template = project / "conf/chat_templates/own.jinja"
+    template.parent.mkdir(parents=True)
+    identities = set()
+    for text in (THINKS, THINKS + " "):
+        template.write_text(text)
+        identities.add(rewritten(project, template="conf/chat_templates/own.jinja").identity)
+    identities |= {rewritten(project, template_arguments={"thinking": on}).identity for on in (True, False)}
+    identities.add(rewritten(project).identity)
+    assert len(identities) == 5
+
+
+@pytest.mark.parametrize("path", ["conf/chat_templates/missing.jinja", "model/config.json"])
+def test_a_template_that_dvc_does_not_watch_is_an_error(project, path):
+    with pytest.raises(ConfigError, match=f"template: {path}: no such file under conf/chat_templates"):
+        rewritten(project, template=path)

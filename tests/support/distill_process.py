@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from distillery.core import model_locks
+from distillery.core.response_format import STUDY
 from distillery.core.schemas import TRACE
 from distillery.core.tables import write_table
 from distillery.generation.cached_engine import LedgerEngine
@@ -63,10 +64,10 @@ def main(root: Path, out: Path) -> None:
         closing(Router(verify_params(math=Rule("math", 0.9)), verdicts=Verdicts("t", root))) as verifier,
         closing(LedgerEngine(Ledger("t", root), 4096, lambda: SlowEngine(out / "engine.log"))) as engine,
     ):
-        distiller = Distiller(SETTINGS, engine, verifier, partial(ask_for, lock, Sampling(0.6, 0.95, 64), ""))
+        distiller = Distiller(SETTINGS, engine, verifier, partial(ask_for, lock, Sampling(0.6, 0.95, 64), ""), STUDY)
         for _ in distiller.run(queries):
             pass
-        write_table(trace_rows(distiller.traces, "t", lambda trace: engine.text(trace.request)), out / "traces", TRACE)
+        write_table(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)), out / "traces", TRACE)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillery.core import model_locks
-from distillery.core.errors import EngineError
+from distillery.core.errors import DataError, EngineError
+from distillery.core.response_format import STUDY
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
@@ -50,14 +51,14 @@ def respond(answer: str) -> str:
 
 
 def traces_of(distiller, engine):
-    return list(trace_rows(distiller.traces, "t", lambda trace: engine.text(trace.request)))
+    return list(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)))
 
 
 def distill(queries, script, ledger_root, settings=SETTINGS, sampling=SAMPLING, verifier=None):
     """Runs the loop over a ledger; returns (trace rows, the scripted engine)."""
     scripted = ScriptedEngine(script, batch=3)
     engine = LedgerEngine(Ledger("t", ledger_root), 4096, lambda: scripted)
-    distiller = Distiller(settings, engine, verifier or Equal(), partial(ask_for, LOCK, sampling, "be brief"))
+    distiller = Distiller(settings, engine, verifier or Equal(), partial(ask_for, LOCK, sampling, "be brief"), STUDY)
     for _ in distiller.run(queries):
         assert len(distiller.generating) <= settings.max_in_flight
     rows = traces_of(distiller, engine)
@@ -158,7 +159,7 @@ def test_generation_continues_with_a_bounded_backlog_while_a_slow_verifier_works
 
     scripted = ScriptedEngine(right_on(1), batch=3)
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
-    distiller = Distiller(SETTINGS, engine, Slow(), partial(ask_for, LOCK, SAMPLING, ""))
+    distiller = Distiller(SETTINGS, engine, Slow(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     most, idle = 0, 0
     for _ in distiller.run([make_query(f"what is {i} ?") for i in range(60)]):
         most = max(most, len(distiller.verifying))
@@ -174,7 +175,7 @@ def test_a_too_long_prompt_is_hopeless_and_has_a_row(tmp_path):
             return [Completion(request.key, "", PROMPT_TOO_LONG, 99, 0, "refusing") for request in turn]
 
     engine = LedgerEngine(Ledger("t", tmp_path), 64, lambda: Refusing(right_on(1)))
-    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     list(distiller.run([make_query()]))
     (row,) = traces_of(distiller, engine)
     assert (row["verdict"], row["text"]) == (UNKNOWN, "") and "99 tokens" in row["reason"]
@@ -190,7 +191,7 @@ def test_a_dead_engine_is_one_error_and_the_ledger_keeps_completions(tmp_path):
     queries = [make_query(f"what is {i} ?") for i in range(30)]
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Dying(right_on(1), batch=2))
     with pytest.raises(EngineError, match="http://gpu:8000/v1"):
-        list(Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, "be brief")).run(queries))
+        list(Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, "be brief"), STUDY).run(queries))
     engine.close()
     kept = len(Ledger("t", tmp_path).entries)
     assert kept >= 4
@@ -225,7 +226,7 @@ def test_the_summary_counts_and_names_what_is_inconclusive(tmp_path):
     answers = {"what is 1 ?": "5", "what is 2 ?": "4", "what is 3 ?": "shrug"}
     scripted = ScriptedEngine(lambda request: respond(answers[request.messages[-1]["content"]]), batch=3)
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
-    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     list(distiller.run([make_query(text) for text in answers]))
     first, second, *inconclusive = summary(distiller, engine)
     engine.close()
@@ -256,7 +257,7 @@ def test_the_loop_waits_for_verdicts_only_where_nothing_else_is_to_do(tmp_path):
     """Four queries, three a poll: first the engine works on one more, then only verdicts are missing."""
     verifier = Backlog(5)
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1), batch=3))
-    distiller = Distiller(SETTINGS, engine, verifier, partial(ask_for, LOCK, SAMPLING, ""))
+    distiller = Distiller(SETTINGS, engine, verifier, partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     for _ in distiller.run([make_query(f"what is {i} ?") for i in range(4)]):
         pass
     assert verifier.waits == [0.0, 0.1, 0.1, 0.1, 0.1]
@@ -266,7 +267,7 @@ def test_the_loop_waits_for_verdicts_only_where_nothing_else_is_to_do(tmp_path):
 def test_the_loop_does_not_wait_while_queries_remain(tmp_path):
     verifier = Backlog(3)
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1), batch=8))
-    distiller = Distiller(replace(SETTINGS, max_in_flight=2), engine, verifier, partial(ask_for, LOCK, SAMPLING, ""))
+    distiller = Distiller(replace(SETTINGS, max_in_flight=2), engine, verifier, partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     turns = distiller.run([make_query(f"what is {i} ?") for i in range(6)])
     next(turns)
     assert verifier.waits == [0.0], "four queries could be asked at once"
@@ -284,7 +285,7 @@ def test_a_run_that_meets_another_goes_on_elsewhere(tmp_path, monkeypatch):
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
     scripted = ScriptedEngine(right_on(1), batch=1)
     engine.met = True
-    distiller = Distiller(replace(SETTINGS, max_in_flight=1), engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    distiller = Distiller(replace(SETTINGS, max_in_flight=1), engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     for _ in distiller.run([make_query(f"what is {i} ?") for i in range(5)]):
         pass
     order = [request.messages[-1]["content"].split()[2] for request in scripted.asked]
@@ -317,7 +318,7 @@ class Late(ScriptedEngine):
 )
 def test_a_query_that_cannot_be_generated_is_settled_once(tmp_path, reason, first, settled, why):
     engine = LedgerEngine(Ledger("t", tmp_path), 64, lambda: Late(reason, first))
-    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     list(distiller.run([make_query()]))
     assert dict(distiller.settled) == settled and len(distiller.traces) == 1
     verdict = distiller.traces[0].verdict
@@ -326,7 +327,7 @@ def test_a_query_that_cannot_be_generated_is_settled_once(tmp_path, reason, firs
 
 def test_the_summary_shows_the_five_most_frequent_reasons(tmp_path):
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1)))
-    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     list(distiller.run([make_query()]))
     distiller.traces += [
         replace(distiller.traces[0], verdict=Verdict(None, UNKNOWN, f"reason {n}", "v")) for n in range(7) for _ in range(n)
@@ -343,3 +344,35 @@ def test_released_traces_need_no_engine(tmp_path, monkeypatch):
     assert isinstance(engine_of("a", LOCK, settings, released).start(), NullEngine)
     engine = engine_of("b", LOCK, settings, None)
     assert isinstance(engine.start(), ScriptedEngine) and engine.context == 64
+
+
+@pytest.mark.parametrize(("readable", "finish"), [(None, "stop"), (10, "stop"), (None, "length")])
+def test_a_teacher_whose_responses_cannot_be_read_is_not_paid_for(tmp_path, monkeypatch, readable, finish):
+    monkeypatch.setattr("distillery.verification.distiller.UNREAD", 60)
+    texts = {i: "the answer is 5" if i != readable else "<think>a</think><answer>5</answer>" for i in range(100)}
+    queries = [make_query(f"{i} ?") for i in texts]
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Numbered(texts, finish))
+    distiller = Distiller(replace(SETTINGS, max_in_flight=1), engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
+    if readable is None and finish == "stop":
+        with pytest.raises(DataError, match=r"none of the first 60 .* 'study'; the last begins 'the answer is 5'"):
+            list(distiller.run(queries))
+        assert len(engine.ledger.entries) == 60, "what was generated is kept"
+    else:
+        list(distiller.run(queries))
+
+
+class Numbered:
+    """Answers the query ``i ?`` with the i-th text."""
+
+    def __init__(self, texts, finish):
+        self.texts, self.finish, self.asked = texts, finish, []
+
+    def submit(self, request):
+        self.asked.append(request)
+
+    def poll(self):
+        asked, self.asked = self.asked, []
+        number = lambda request: int(request.messages[-1]["content"].split()[0])  # noqa: E731
+        return [Completion(r.key, self.texts[number(r)], self.finish, 1, 5, "x") for r in asked]
+
+    def close(self): ...
