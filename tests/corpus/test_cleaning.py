@@ -115,6 +115,7 @@ def test_bad_texts_are_rejected(text, reason):
         "v lies in the image, i.e. v = Aw. Find w.",
         "Find the area, as shown in the figure.\n```asy\ndraw((0,0)--(1,1));\n```",
         "Tell me a joke :(",
+        "Is $$$$ a price ?",
         "Why does echo $$ print a number ?",
         "What does ~~~\nsee www.example.com\n~~~ hold ?",
         "x | y means that x divides y ; list all x with x | 12.",

@@ -6,7 +6,7 @@ from distillery.core.errors import DataError
 from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, TRACE
 from distillery.corpus.token_shards import DIALOGUES, Shard
-from stages.curate import REASONS, Price, account, cost, distillation, malformed, measured, pass_rates, reasons
+from stages.curate import REASONS, Price, account, cost, distillation, malformed, measured, pass_rates, reasons, share
 from tests.support.builders import make_query
 
 GOOD = {"attempt": 1, "finish_reason": "stop", "perplexity": 2.0, "verdict": "pass"}
@@ -48,6 +48,10 @@ def test_turns_must_alternate_and_end_with_the_user(roles, sound):
 def test_a_trace_without_its_query_is_an_error():
     with pytest.raises(DataError, match="a query that data/queries does not hold"):
         malformed(asked(make_query()), table(GOOD | {"query_id": "0" * 32}))
+
+
+def test_the_share_of_nothing_is_zero():
+    assert share(0, 0) == 0.0 and share(2, 3) == 0.6667
 
 
 @pytest.mark.parametrize("first", range(len(REASONS) + 1))

@@ -156,7 +156,14 @@ def test_several_servers_share_the_work(stubs):
 
 
 @pytest.mark.parametrize(
-    "failure", [(500, {"error": "boom"}), (429, {}), (503, b"busy"), (200, b"<html>"), (200, {"choices": []}), None]
+    "failure",
+    [
+        *((status, {"error": "boom"}) for status in (408, 409, 425, 429, 500, 502, 503, 504)),
+        (503, b"busy"),
+        (200, b"<html>"),
+        (200, {"choices": []}),
+        None,
+    ],
 )
 def test_transient_failures_are_retried_and_nothing_is_lost(stubs, failure):
     count = iter(range(10**6))
@@ -223,7 +230,10 @@ def test_a_hanging_request_times_out_and_is_retried(stubs):
     engine.close()
 
 
-@pytest.mark.parametrize(("status", "text"), [(401, "bad key"), (404, "model m does not exist"), (400, "top_p out of range")])
+REFUSALS = [(401, "bad key"), (404, "model m does not exist"), (400, "top_p out of range"), (410, "gone"), (501, "no")]
+
+
+@pytest.mark.parametrize(("status", "text"), REFUSALS)
 def test_a_client_error_is_not_retried(stubs, status, text):
     stub = stubs(lambda body: (status, {"error": text}))
     engine = ServerEngine(settings(stub.url))

@@ -1,6 +1,7 @@
 """From verified traces to training windows: tokenise, curate, parallel, analyse and pack on a handful of rows."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from distillery.core.model_locks import read as read_lock
 from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, SHARED, TRACE
 from distillery.core.tables import read_table, write_table
-from distillery.corpus.token_shards import open_shard
+from distillery.corpus.token_shards import open_shard, pad_token
 from distillery.training.tokenization import load_tokenizer
 from mini.judge_data import prompts
 from mini.tokenizer import build
@@ -227,6 +228,29 @@ def test_more_traces_than_are_tokenized_at_once(here, tmp_path, monkeypatch):
     found = tokenise.tokenise_part(read_lock("base"), "", STUDY, *paths, tmp_path, 0)
     assert found == {name: metrics("tokenise/a")[name] for name in ("traces", "tokens")}
     assert open_shard(tmp_path, 0).ids.tolist() == open_shard("data/tokens/a", 0).ids.tolist()
+
+
+def test_windows_are_padded_with_the_students_own_token(results, tmp_path, monkeypatch):
+    shutil.copytree(results, tmp_path / "w")
+    monkeypatch.chdir(tmp_path / "w")
+    assert pad_token("data/tokens/a") == 0, "a base without a padding token"
+    tokenizer = load_tokenizer(str(results / "base"), None)
+    settings = json.loads(Path("base/tokenizer_config.json").read_text()) | {"pad_token": "<|end|>"}
+    Path("base/tokenizer_config.json").write_text(json.dumps(settings))
+    load_tokenizer.cache_clear()
+    tokenise.main("a")
+    load_tokenizer.cache_clear()
+    assert pad_token("data/tokens/a") == tokenizer.convert_tokens_to_ids("<|end|>") != 0
+
+
+def test_the_metrics_say_what_students_are_trained_with(results, tmp_path, monkeypatch):
+    shutil.copytree(results, tmp_path / "w")
+    monkeypatch.chdir(tmp_path / "w")
+    assert metrics("tokenise/a")["system_prompt"] is None
+    params = yaml.safe_load(Path("params.yaml").read_text()) | {"train": {"packed": True, "system_prompt": "pipeline"}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    tokenise.main("a")
+    assert metrics("tokenise/a")["system_prompt"] == "be brief"
 
 
 @pytest.mark.parametrize(("setting", "wanted"), [(None, ""), ("pipeline", "be brief"), ("be kind", "be kind")])

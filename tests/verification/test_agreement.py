@@ -42,6 +42,10 @@ def test_kappa_of_one_class_alone_is_undefined(given):
     assert agreement(given, 0)["kappa"] is None and agreement(given, 0)["agreement"]["mean"] == 1
 
 
+def test_figures_have_four_digits():
+    assert agreement(rows(tp=2, fp=1), 0)["agreement"]["mean"] == 0.6667
+
+
 def test_nothing_decided_leaves_everything_undefined():
     found = agreement(rows(none=4), 0)
     assert found["inconclusive_share"] == 1

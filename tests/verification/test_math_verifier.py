@@ -64,7 +64,8 @@ def test_what_is_no_number(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1.5e3", 1500), (r"2 \times 10^{3}", 2000), ("twenty-one", 21), (r"1\frac{1}{2}", 1.5)]
+    ("text", "value"),
+    [("1.5e3", 1500), (r"2 \times 10^{3}", 2000), ("twenty-one", 21), (r"1\frac{1}{2}", 1.5), (".5", 0.5), ("-.25", -0.25)],
 )
 def test_numbers_in_other_spellings(text, value):
     assert number_of(text) == value
