@@ -164,7 +164,7 @@ def is_killed(mutant: Mutant, copy: Path) -> bool:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
         return any(
-            subprocess.run([*command, "-m", marked], cwd=copy, capture_output=True, timeout=600).returncode not in (0, NO_TESTS)
+            subprocess.run([*command, "-m", marked], cwd=copy, capture_output=True, timeout=300).returncode not in (0, NO_TESTS)
             for marked in ("not slow", "slow")
         )
     except subprocess.TimeoutExpired:

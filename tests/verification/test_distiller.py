@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distillery.core import model_locks
 from distillery.core.errors import DataError, EngineError
-from distillery.core.response_format import STUDY
+from distillery.core.response_format import STUDY, TAGS, parts_of
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
@@ -359,6 +359,16 @@ def test_a_teacher_whose_responses_cannot_be_read_is_not_paid_for(tmp_path, monk
         assert len(engine.ledger.entries) == 60, "what was generated is kept"
     else:
         list(distiller.run(queries))
+
+
+@pytest.mark.parametrize(("finish", "answer"), [("stop", "5 apples"), ("length", None)])
+def test_a_truncated_response_has_no_answer_in_its_row(tmp_path, finish, answer):
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Numbered({0: "<think>so</think>5 apples"}, finish))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), TAGS)
+    list(distiller.run([make_query("0 ?", "5 apples")]))
+    rows = list(trace_rows(distiller.traces, "t", TAGS, lambda trace: engine.text(trace.request)))
+    assert {parts_of(row) for row in rows} == {("so", answer)}
+    assert {row["verdict"] for row in rows} == {PASS if answer else FAIL}
 
 
 class Numbered:
