@@ -147,7 +147,7 @@ def split_unit(text: str) -> tuple[str, str]:
         return text, ""
     number, spelling = (match["number"], match["unit"]) if match["unit"] else (match["plain"], match["word"])
     unit = re.sub(r"\\(?:text|mathrm|textrm|rm)\b|[{}\s.^]", "", spelling).casefold()
-    return number.strip(), unit.removesuffix("s") if len(unit) > 3 else unit
+    return number.strip(), unit.removesuffix("s") if len(unit) > 2 else unit
 
 
 def split_top(text: str, separators: str = ",;") -> list[str]:

@@ -54,6 +54,14 @@ def test_a_very_short_item_is_found_inside_another_text():
     assert found == ("ngram", "math500-0002", 1.0)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_questions_that_share_as_much_the_first_by_name_is_evidence(order):
+    one, other = (" ".join(f"{letter}{i}" for i in range(20)) for letter in "ab")
+    items = [{"id": "a-1", "question": one}, {"id": "b-1", "question": other}][::order]
+    for text in (f"{one} then {other}", f"{other} then {one}"):
+        assert Benchmarks(items, SETTINGS).match(text) == ("ngram", "a-1", 8.0)
+
+
 def test_latex_notation_does_not_matter():
     items = [{"id": "a-1", "question": "Find $\\frac{1}{x_1}$ for the least x."}]
     found = Benchmarks(items, SETTINGS).match("find $\\dfrac{1}{x_{1}}$ for the least x")

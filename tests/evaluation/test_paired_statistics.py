@@ -128,6 +128,15 @@ def test_the_effective_count_is_the_size_of_the_only_noisy_benchmark():
     small = np.random.default_rng(0).normal(size=4)
     assert effective_count([small, np.zeros(500)]) == pytest.approx(4)
     assert effective_count([small, small]) == pytest.approx(7), "three degrees of freedom each"
+    assert effective_count([small[:2], small[:2]]) == pytest.approx(3), "one each"
+    assert effective_count([small[:1], small]) == 1
+
+
+def test_benchmarks_of_few_questions_widen_the_interval():
+    """For their own numbers of questions, 4 and 6: half the width is 0.347, and would be 0.30 by one's own count alone."""
+    few, more = np.array([0.0, 1, 1, 0.5]), np.array([1.0, 0, 0.25, 0.5, 0.75, 1])
+    found = estimate_over([few, more], 20_000, 0.95, 0)
+    assert (found["low"], found["high"]) == pytest.approx((0.2356, 0.9306), abs=0.005)
 
 
 def test_four_benchmarks_of_one_question_cannot_be_significant():

@@ -55,6 +55,18 @@ def test_documents_of_attention_models_do_not_see_each_other(windows, kind):
     assert difference(model_of(kind, **moe), pieces(windows)) < 1e-5
 
 
+@pytest.mark.parametrize(("found", "refused"), [(1e-3, False), (1.1e-3, True), (float("nan"), False)])
+def test_only_what_exceeds_the_tolerance_is_refused(windows, monkeypatch, found, refused):
+    monkeypatch.setattr("distillery.training.leakage.difference", lambda *_: found)
+    model = model_of("llama")
+    if refused:
+        with pytest.raises(DataError, match="see each other"):
+            LeakageCheck(windows, "float32").on_train_begin(None, None, None, model=model)
+    else:
+        LeakageCheck(windows, "float32").on_train_begin(None, None, None, model=model)
+        assert not model.training
+
+
 MAMBA = {"state_size": 8, "num_heads": 8, "head_dim": 16, "n_groups": 1}
 SINKS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 

@@ -11,7 +11,7 @@ from distillery.core.model_locks import Lock
 from distillery.training.tokenization import SPECIAL, TEMPLATE, TOKENIZER, load_tokenizer, spells, template_of, tokenize
 from mini.judge_data import prompts
 from mini.tokenizer import build
-from tests.support.template_tokenizer import tokenizer_for
+from tests.support.template_tokenizer import BOS, tokenizer_for
 
 PROMPT = "think inside <think> </think> then answer inside <answer> </answer> ."
 RESPONSE = "<think> 7 + 5 = 12 ; </think> <answer> \\boxed{ 12 } </answer>"
@@ -90,10 +90,12 @@ def test_text_that_spells_a_special_token_is_detected_anywhere(tokenizer):
     assert not spells(tokens, (ask("say <| end |> now"), "<think> . </think>"))
 
 
-def test_tags_of_the_students_own_format_may_be_special_tokens(changed):
-    changed.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
-    assert "<think>" in special_tokens(changed)
-    assert tokenize(ChatTemplate(changed), [(ask("how many ?"), RESPONSE)])[0].flaw != SPECIAL
+def test_tags_of_the_students_own_format_may_be_special_tokens():
+    made = tokenizer_for("<|user|>")
+    made.add_special_tokens({"additional_special_tokens": ["<think>", "</think>", "<answer>"]})
+    assert "<think>" in special_tokens(made)
+    template = ChatTemplate(made, "{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert tokenize(template, [(ask("how many ?"), RESPONSE)])[0].flaw is None
 
 
 def test_truncation_and_padding_of_the_tokenizer_file_are_disabled(tmp_path, tokenizer):
@@ -139,6 +141,14 @@ def test_a_byte_level_tokenizer_that_is_loaded_as_llamas_is_refused(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match=r"otherwise than its tokenizer\.json says; set tokenizer_class"):
         load_tokenizer(str(tmp_path), None)
+
+
+def test_a_tokenizer_that_adds_a_start_is_loaded_rightly(tmp_path):
+    made = tokenizer_for("<|user|>")
+    start = made.convert_tokens_to_ids(BOS)
+    made.backend_tokenizer.post_processor = TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, start)])
+    made.save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path), None)("x").input_ids[0] == start
 
 
 @pytest.mark.parametrize(("text", "flaw"), [("e\u0301 x", None), ("naïve  +  1\n\n", None), ("½ ﬁ", None)])
