@@ -147,8 +147,8 @@ def test_the_score_is_the_share_of_passed_tests(route):
 FORMS = {
     "by function": ("def f(a, b):\n    return a + b", {"fn_name": "f", "inputs": [[1, 2], ["a", "b"]], "outputs": [3, "ab"]}),
     "by function, one result a list of one": (
-        "def f(a):\n    return [a + 1 - 1] * a",
-        {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[1], [2, 2]]},
+        "def f(a):\n    return [a * 2] * a",
+        {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[2], [4, 4]]},
     ),
     "by function, JSON lines": ("def f(a, b):\n    return a + b", {"fn_name": "f", "inputs": ["1\n2"], "outputs": ["3"]}),
     "by a method": (
