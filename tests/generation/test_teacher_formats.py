@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from distillery.core.model_locks import Lock
-from distillery.core.response_format import FORMATS, TAGS, parts_of
+from distillery.core.response_format import FORMATS, STUDY, TAGS, parts_of
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling, VllmSettings
 from distillery.generation.factory import start
@@ -90,3 +90,19 @@ def test_a_server_that_parsed_the_thought_out_is_read_the_same(tmp_path, name, f
     engine.close()
     stub.stop()
     assert parts_of(row) == (THOUGHT, SAID) and row["verdict"] == "pass"
+
+
+def test_another_format_reads_the_same_ledger_again(tmp_path):
+    stub = Stub(lambda body: said(WRITES[TAGS]))
+    lock, found = Lock("teachers/t", "m", "0", True, {}), []
+    for name in (STUDY, TAGS, "granite"):
+        engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ServerEngine(settings(stub.url, max_model_len=4096)))
+        distiller = Distiller(Distill(1, 0, 4), engine, Equal(), partial(ask_for, lock, SAMPLING, ""), name)
+        list(distiller.run([make_query("how much ?", SAID)]))
+        (trace,) = distiller.traces
+        (row,) = trace_rows([trace], "t", name, {trace: engine.text(trace.request)}.__getitem__)
+        found.append((row["verdict"], parts_of(row), engine.asked))
+        engine.close()
+    stub.stop()
+    read = ("pass", (THOUGHT, SAID), 0)
+    assert found == [("fail", (THOUGHT, None), 1), read, read]

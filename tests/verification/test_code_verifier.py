@@ -573,6 +573,12 @@ def grader(tests=10) -> Grader:
     return Grader(SimpleNamespace(limits=LIMITS), suite, False)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("asked", "given"), [(None, 2.0), (1.5, 1.5), (19.0, 19.0), (21.0, 20.0)])
+def test_a_rows_own_seconds_count_up_to_ten_times_the_usual_ones(asked, given):
+    suite = Suite("python", [Stdin("", "6")], seconds=asked)
+    assert Grader(SimpleNamespace(limits=LIMITS), suite, False).limits.seconds == given  # type: ignore[arg-type]
+
+
 def test_ten_tests_share_three_times_the_seconds_of_one():
     found, answers = grader(), Answers(*[Answer("ok", b"6", cpu=1.5)] * 4)
     outcomes = [found._test(answers, "", test) for test in found.suite.tests]  # type: ignore[arg-type]

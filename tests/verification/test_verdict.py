@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -91,7 +92,8 @@ def test_a_kind_without_a_rule_is_hopeless():
     assert verdict.hopeless and verdict.reason == "no rule for the category poetry"
 
 
-@pytest.mark.parametrize(("threshold", "all_count"), [(1.0, True), (0.9, False)])
-def test_the_first_failure_ends_a_verification_only_where_all_tests_must_pass(threshold, all_count):
-    with closing(Router(verify_params(code=Rule("code", threshold)))) as router:
+@pytest.mark.parametrize(("thresholds", "all_count"), [((1.0,), True), ((0.9,), False), ((1.0, 0.9), False)])
+def test_the_first_failure_ends_a_verification_only_where_all_tests_must_pass(thresholds, all_count):
+    rules = {name: Rule("code", threshold) for name, threshold in zip(("code", "other"), thresholds, strict=False)}
+    with closing(Router(replace(verify_params(), rules=rules))) as router:
         assert router.verifiers["code"].all_count is all_count  # type: ignore[attr-defined]
