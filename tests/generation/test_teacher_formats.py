@@ -21,10 +21,10 @@ from tests.verification.test_distiller import Equal
 SAMPLING = Sampling(0.6, 0.95, 300)
 
 
-def distilled(engine: LedgerEngine, name: str, lock: Lock) -> dict:
+def distilled(engine: LedgerEngine, name: str, lock: Lock, question: str | None = None) -> dict:
     """The trace of one query, whose teacher writes in this format."""
     distiller = Distiller(Distill(1, 0, 4), engine, Equal(), partial(ask_for, lock, SAMPLING, ""), name)
-    for _ in distiller.run([make_query(f"format {name}", SAID)]):
+    for _ in distiller.run([make_query(question or f"format {name}", SAID)]):
         pass
     (row,) = trace_rows(distiller.traces, "t", name, lambda trace: engine.text(trace.request))
     return row
@@ -97,10 +97,7 @@ def test_another_format_reads_the_same_ledger_again(tmp_path):
     lock, found = Lock("teachers/t", "m", "0", True, {}), []
     for name in (STUDY, TAGS, "granite"):
         engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ServerEngine(settings(stub.url, max_model_len=4096)))
-        distiller = Distiller(Distill(1, 0, 4), engine, Equal(), partial(ask_for, lock, SAMPLING, ""), name)
-        list(distiller.run([make_query("how much ?", SAID)]))
-        (trace,) = distiller.traces
-        (row,) = trace_rows([trace], "t", name, {trace: engine.text(trace.request)}.__getitem__)
+        row = distilled(engine, name, lock, "how much ?")
         found.append((row["verdict"], parts_of(row), engine.asked))
         engine.close()
     stub.stop()

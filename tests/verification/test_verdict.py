@@ -8,7 +8,7 @@ import pytest
 
 from distillery.core.errors import ConfigError
 from distillery.core.files import write_json
-from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.core.schemas import FAIL, PASS, UNKNOWN, Category
 from distillery.generation.config import Sampling, VllmSettings
 from distillery.verification.config import Rule, VerifyParams, roles_of
 from distillery.verification.judge import JudgeSettings
@@ -94,6 +94,7 @@ def test_a_kind_without_a_rule_is_hopeless():
 
 @pytest.mark.parametrize(("thresholds", "all_count"), [((1.0,), True), ((0.9,), False), ((1.0, 0.9), False)])
 def test_the_first_failure_ends_a_verification_only_where_all_tests_must_pass(thresholds, all_count):
-    rules = {name: Rule("code", threshold) for name, threshold in zip(("code", "other"), thresholds, strict=False)}
+    names: tuple[Category, ...] = ("code", "other")
+    rules: dict[Category, Rule] = {name: Rule("code", threshold) for name, threshold in zip(names, thresholds, strict=False)}
     with closing(Router(replace(verify_params(), rules=rules))) as router:
         assert router.verifiers["code"].all_count is all_count  # type: ignore[attr-defined]
