@@ -66,6 +66,10 @@ def test_the_program_defines_what_the_tests_use():
 
 @pytest.mark.parametrize("tag", ["c++", "cpp", "cxx", "c", "cc"])
 def test_a_program_in_cpp(tag):
+    """And not a part of one, wherever that stands."""
+    whole, part = "int main(){int a; std::cin >> a;}\n", "int twice(int a){return 2 * a;}\n"
+    for blocks in ((whole, part), (part, whole)):
+        assert program_of("\n".join(f"```{tag}\n{block}```" for block in blocks), "cpp") == whole
     answer = f"```python\n{SOLUTION}```\n```{tag}\nint main(){{}}\n```\n```\n6\n```"
     assert program_of(answer, "cpp") == "int main(){}\n"
 

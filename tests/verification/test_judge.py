@@ -138,6 +138,7 @@ def pool():
     [
         ("2", r"\boxed{2}", "Verdict: no", PASS, 0),
         ("2", r"\boxed{3}", "Verdict: yes", FAIL, 0),
+        (r"\sqrt{8}+x", r"\boxed{x+2\sqrt{2}}", "Verdict: no", PASS, 0),
         (r"x^2+y", r"\boxed{\text{the square of } x \text{ and } y}", "Verdict: yes", PASS, 1),
         (r"\sqrt{2}", r"\boxed{\sqrt{3}}", "Verdict: no", FAIL, 1),
         ("Paris", "the capital of France", "Verdict: yes", PASS, 1),

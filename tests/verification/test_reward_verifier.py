@@ -8,7 +8,7 @@ from distillery.core.batching import by_length
 from distillery.core.errors import ConfigError, EngineError
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.verification.config import Rule, VerifyParams
-from distillery.verification.reward_verifier import Outputs, RewardSettings, RewardVerifier, rate, verdict_of
+from distillery.verification.reward_verifier import Outputs, RewardSettings, RewardVerifier, load, rate, verdict_of
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item
 from tests.support.builders import LIMITS, verdicts_of
@@ -87,6 +87,16 @@ def test_dialogues_are_rated_in_batches_by_a_real_classifier(model):
     found = [future.result(60) for future in futures]
     assert {v.score for v in found[:-1]} == {0.0} and found[-1].verdict == UNKNOWN
     verifier.close()
+
+
+def test_a_reward_model_computes_on_one_thread(monkeypatch):
+    """A sum over a large tensor depends on the number of threads."""
+    threads: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(EngineError, match="nowhere cannot be loaded"):
+        load("nowhere", None, "float32", False)
+    assert threads == [1]
 
 
 @pytest.mark.slow
