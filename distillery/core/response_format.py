@@ -285,7 +285,7 @@ def _answer(text: str, form: Format, after: int, truncated: bool) -> Span | None
 
 
 def _in_tags(text: str, after: int, opening: str, end: str) -> Span | None:
-    """The span before the only end tag outside quotes and code, from the last opening tag on, or from one at the very start."""
+    """The span before the only end tag outside quotes and code, from the last opening tag on."""
     fences = [each.start() for each in re.compile("```").finditer(text, after)]
     markers = _markers(text, f"(?P<opening>{opening})|{end}", after)
     tags = [each for each in markers if bisect(fences, each.start()) % 2 == 0]

@@ -5,6 +5,7 @@ in which formats their responses are, in how many thought and answer are found, 
 name their reference. `make inspect DATA=... LIMIT=...`; nothing is written.
 """
 
+import json
 import os
 import sys
 from collections import Counter
@@ -46,7 +47,7 @@ def reference_of(row: dict[str, Any]) -> dict[str, Any]:
     }
     if found["category"] not in CATEGORIES:
         found["category"] = "code" if found["test_cases"] else "math"
-    return {name: value if value is None or isinstance(value, str) else str(value) for name, value in found.items()}
+    return {name: value if value is None or isinstance(value, str) else json.dumps(value) for name, value in found.items()}
 
 
 def responses(rows: list[Released]) -> Iterator[tuple[Released, str, str | None, str | None]]:
@@ -98,7 +99,6 @@ def verdicts(items: list[Item]) -> Iterator[str]:
 def main(source: str = "", revision: str = "", split: str = "train", *others: str) -> None:
     if not source or others:
         sys.exit("usage: python -m distillery.verification.inspect_traces SOURCE [REVISION [SPLIT]]")
-    os.environ.setdefault("DVC_ROOT", ".")
     try:
         rows = list(islice(read_source(source, revision or None, split), int(os.environ.get("LIMIT", LIMIT))))
         for lines in (overview(rows), verdicts(items_of(rows))):
