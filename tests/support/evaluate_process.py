@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from distillery.core.files import write_json
+from distillery.core.teachers import BASE
 from distillery.generation.engine import Request
 from stages import benchmarks, evaluate
 from tests.support.scripted_engine import ScriptedEngine
@@ -39,8 +40,9 @@ def prepare(folder: Path, sources: dict[str, dict[str, Any]], samples: int, toke
     }
     params["evaluate"]["sampling"]["max_tokens"] = tokens
     (folder / "params.yaml").write_text(json.dumps(params))
-    lock = {"role": NAME, "id": "nowhere", "revision": "r", "local": True, "files": {}}
-    write_json(lock, folder / "models/locks/teachers/t.json")
+    for role, file in ((NAME, "teachers/t"), (BASE, "roles/base")):
+        lock = {"role": role, "id": "nowhere", "revision": "r", "local": True, "files": {}}
+        write_json(lock, folder / f"models/locks/{file}.json")
 
 
 def sometimes(request: Request) -> str:
