@@ -49,6 +49,10 @@ measure: $(READY)  ## compare judge and reward model with labels: make measure L
 inspect: $(READY)  ## what a data set of traces is worth, before a run: make inspect DATA=path-or-hub-id LIMIT=1000
 	@LIMIT=$(or $(LIMIT),1000) python -m distillery.verification.inspect_traces $(DATA) $(REVISION) $(SPLIT)
 
+.PHONY: memory
+memory: $(READY)  ## memory per GPU and hours of a training: make memory PROFILE=paper GPUS="8 16 32 64" DEVICE=H100
+	@python -m distillery.training.memory $(PROFILE) $(if $(GPUS),--gpus $(GPUS)) $(if $(DEVICE),--device $(DEVICE))
+
 .PHONY: gc
 gc: $(READY)  ## list stored trainings; FREE=1 deletes unreferenced ones
 	@python -m distillery.training.store $(if $(FREE),--free)

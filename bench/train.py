@@ -41,7 +41,12 @@ TRAIN = {
     "micro_batch": 1,
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
-    "checkpoint_every": 10**6,
+    "checkpoint_minutes": 1e6,
+    "sequence_parallel": 1,
+    "lora": None,
+    "report_to": None,
+    "packed": True,
+    "system_prompt": None,
     "attention": "sdpa",
     "hostfile": None,
 }

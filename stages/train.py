@@ -4,10 +4,12 @@ It starts ``processes`` ranks per machine, under torchrun on this one or by Deep
 DVCLive shows the loss in dvclive/ while it trains. A training that was finished before is restored without a step.
 """
 
+import importlib.util
 import shutil
 from pathlib import Path
 
 from distillery.core import config, model_locks
+from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, read_json, write_json
 from distillery.core.progress import log
 from distillery.core.stage import run_stage, write_run
@@ -17,9 +19,19 @@ from distillery.training.packed_dataset import accumulation
 from distillery.training.store import ABOUT, CHECKPOINTS, exclusive_lock, finish, hand_back, identity_of, is_finished
 
 
+def check(settings: Train) -> None:
+    """Raises ConfigError for settings that cannot work together, and for a tracker that is not installed."""
+    accumulation(settings, settings.processes)
+    if settings.sequence_parallel > 1 and not settings.attends_by_lengths:
+        why = "sees across documents under sequence parallelism, since its mask is of one rank's part; take varlen or flash"
+        raise ConfigError(f"params.yaml: train.attention: {settings.attention} {why}")
+    if settings.report_to and importlib.util.find_spec(settings.report_to) is None:
+        raise ConfigError(f"params.yaml: train.report_to: {settings.report_to} is not installed; `pip install` it or use null")
+
+
 def main(teacher: str) -> None:
     settings, stage = config.load(Train, "train"), f"train@{teacher}"
-    accumulation(settings, settings.processes)
+    check(settings)
     base, seed = model_locks.read("base"), config.load(int, "seed")
     identity = identity_of(Path(f"data/packed/{teacher}"), settings, base, seed)
     output, metrics = CHECKPOINTS / identity, f"metrics/train/{teacher}.json"

@@ -6,12 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from dvclive import Live
 from transformers import TrainerCallback
 from transformers.integrations import DVCLiveCallback
 
 from distillery.core.errors import DataError
+from distillery.core.files import write_json
 from distillery.core.progress import log
+from distillery.training.config import Train
 from distillery.training.store import COMPLETE
 
 FIRST_STEPS, SUSTAINED_STEPS, EVERY = 10, 50, 5.0
@@ -32,11 +35,11 @@ def trouble(losses: list[float]) -> str | None:
 
 
 class Watcher(TrainerCallback):
-    """Prints progress, stops a run that diverges, and marks each checkpoint as complete once it is fully on disk."""
+    """Prints progress, stops a run that diverges, asks for checkpoints and marks each as complete once it is on disk."""
 
-    def __init__(self, teacher: str) -> None:
-        self.teacher, self.steps = teacher, 0
-        self.began = self.ended = self.said = time.monotonic()
+    def __init__(self, teacher: str, settings: Train) -> None:
+        self.teacher, self.settings, self.steps = teacher, settings, 0
+        self.began = self.ended = self.said = self.saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -48,6 +51,11 @@ class Watcher(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.steps, self.ended = self.steps + 1, time.monotonic()
+        due = torch.tensor(
+            [self.ended - self.saved >= 60 * self.settings.checkpoint_minutes], dtype=torch.int32, device=args.device
+        )
+        torch.distributed.broadcast(due, 0)  # the ranks' clocks differ, and all must save together
+        control.should_save = bool(due)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" not in (logs or {}):
@@ -62,8 +70,10 @@ class Watcher(TrainerCallback):
             log(f"train@{self.teacher}", at)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved = time.monotonic()
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            ranks = {"ranks": args.world_size, "sequence_parallel": self.settings.sequence_parallel}
+            write_json(ranks, Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE)
 
 
 class LiveLoss(DVCLiveCallback):

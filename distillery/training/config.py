@@ -3,9 +3,25 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Lt, MinLen
 
 from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Section
+
+VARLEN = "varlen"
+
+
+@dataclass(frozen=True)
+class Lora(Section):
+    """Low-rank adapters (arXiv 2106.09685) in place of full fine-tuning; the student is saved with them merged in."""
+
+    rank: Positive
+    """The adapters' rank."""
+    alpha: Positive
+    """Their scale: alpha / rank."""
+    dropout: Annotated[float, Ge(0), Lt(1)]
+    """The share of an adapter's inputs that is dropped."""
+    targets: Annotated[str, MinLen(1)] | Annotated[list[str], MinLen(1)]
+    """The modules that get one, by name, as a pattern, or ``all-linear``."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +50,26 @@ class Train(Section):
     """The norm that gradients are clipped to; 0: no clipping, and the same weights on every CPU (`core.cpu_kernels`)."""
     gradient_checkpointing: bool
     """Whether activations are computed again in the backward pass, which takes a third more time and much less memory."""
-    checkpoint_every: Positive
-    """Steps between checkpoints; the last two are kept until the training is finished."""
+    checkpoint_minutes: NonNegativeFloat
+    """Minutes between checkpoints; 0: one after every step. The last two are kept until the training is finished."""
     attention: str
-    """transformers' attention implementation, such as ``sdpa`` or ``flash_attention_2``."""
+    """``varlen`` (`distillery.training.attention`), or transformers' own: ``sdpa``, ``flash_attention_2``, ..."""
     liger: bool
     """Whether Liger's fused kernels are used."""
+    sequence_parallel: Positive
+    """Ranks that share each window (DeepSpeed Ulysses, arXiv 2309.14509), for windows too long for one GPU; 1: none."""
+    lora: Lora | None
+    """Low-rank adapters; null: every weight is trained."""
+    report_to: Literal["wandb", "mlflow", "trackio"] | None
+    """A tracker that shows the training as well, beside DVCLive; it must be installed."""
     hostfile: str | None
     """DeepSpeed's list of machines; null to train on this one."""
     packed: bool
     """Whether windows hold several documents; without, each holds one, for models whose documents see each other."""
     system_prompt: str | None
     """What every prompt trained on opens with; ``pipeline``: the pipeline's own; null: nothing, as in the study."""
+
+    @property
+    def attends_by_lengths(self) -> bool:
+        """Whether attention keeps documents apart by their lengths, and not by a mask."""
+        return self.attention == VARLEN or self.attention.startswith("flash")

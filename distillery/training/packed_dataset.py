@@ -44,17 +44,30 @@ def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     return {name: torch.from_numpy(np.stack([row[name] for row in rows]).astype(np.int64)) for name in rows[0]}
 
 
+def collate_with_lengths(rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """The same, with documents' boundaries and greatest length as variable-length attention takes them.
+
+    Without, each layer would look for the boundaries in the positions, and wait for the GPU to find them.
+    """
+    from distillery.training.attention import boundaries
+
+    batch = collate(rows)
+    ends = boundaries(batch["position_ids"])
+    longest = int(ends.diff().max())
+    return batch | {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+
 def accumulation(settings: Train, ranks: int) -> int:
     """Forward passes per optimizer step of each rank, so that the global batch is the same for any number of ranks.
 
     Raises ConfigError where the global batch does not divide.
     """
-    if settings.attention.startswith("flash") and settings.micro_batch > 1:
-        raise ConfigError("params.yaml: train.micro_batch: must be 1 with flash attention, or documents see each other")
-    windows = settings.micro_batch * ranks
+    windows, shared = settings.micro_batch * ranks, settings.sequence_parallel
+    if ranks % shared:
+        raise ConfigError(f"params.yaml: train.sequence_parallel: {ranks} ranks cannot be divided into groups of {shared}")
     if settings.global_batch % windows:
         raise ConfigError(
             f"params.yaml: train.global_batch: {settings.global_batch} is not a multiple of "
             f"micro_batch x processes = {settings.micro_batch} x {ranks}"
         )
-    return settings.global_batch // windows
+    return settings.global_batch * shared // windows

@@ -31,8 +31,17 @@ from distillery.training.packed_files import DIGEST
 
 CHECKPOINTS = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".checkpoints"
 COMPLETE, FINISHED, ABOUT = "complete", "finished.json", "training.json"
-IDENTITY_CODE = ("distillery.training.trainer", "distillery.training.packed_dataset")
-WITHOUT_EFFECT = ("processes", "hostfile", "checkpoint_every", "deepspeed", "packed", "system_prompt")
+IDENTITY_CODE = ("distillery.training.trainer", "distillery.training.packed_dataset", "distillery.training.attention")
+WITHOUT_EFFECT = (
+    "processes",
+    "hostfile",
+    "sequence_parallel",
+    "checkpoint_minutes",
+    "report_to",
+    "deepspeed",
+    "packed",
+    "system_prompt",
+)
 """Settings that do not change the weights beyond rounding; of ``deepspeed`` the file's content counts, not its path.
 ``packed`` and the system prompt count as part of the data."""
 

@@ -1,7 +1,8 @@
 """Training throughput: tokens and FLOPs per second, model FLOPs utilization (MFU), and memory.
 
-FLOPs are 6 per active parameter and token, and per token 12 x layers x width x half the document's length for attention, whose
-width is heads x head size (Chowdhery et al., arXiv 2204.02311, appendix B, causal); MFU is of a GPU's dense bfloat16 peak.
+FLOPs are 6 per active parameter and token (4 where it is not trained), and per token 12 x layers x width x half the
+document's length for attention, whose width is heads x head size (Chowdhery et al., arXiv 2204.02311, appendix B, causal);
+MFU is of a GPU's dense bfloat16 peak.
 """
 
 import resource
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
+PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
-def active_parameters(model: Any) -> int:
-    """Parameters that a token passes through: of experts, only as many as are chosen for it."""
-    total = sum(size_of(each) for each in model.parameters())
-    experts = sum(size_of(each) for name, each in model.named_parameters() if ".experts." in name)
+def active_parameters(model: Any, trained: bool = False) -> int:
+    """Parameters that a token passes through: of experts, only as many as are chosen for it; or those ``trained`` of them."""
+    counted = {name: each for name, each in model.named_parameters() if each.requires_grad or not trained}
+    total = sum(size_of(each) for each in counted.values())
+    experts = sum(size_of(each) for name, each in counted.items() if ".experts." in name)
     if not experts:
         return total
     count = next(getattr(model.config, name) for name in EXPERTS if hasattr(model.config, name))
@@ -33,10 +35,13 @@ def attention_width(config: Any) -> int:
     return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
-def flops(parameters: int, layers: int, width: int, positions: np.ndarray) -> float:
-    """The operations of one forward and backward pass over windows, given their position ids (windows, window)."""
+def flops(parameters: int, trained: int, layers: int, width: int, positions: np.ndarray) -> float:
+    """The operations of one forward and backward pass over windows, given their position ids (windows, window).
+
+    ``trained``: how many of the active parameters are trained.
+    """
     tokens, attended = positions.size, float(positions.sum(dtype=np.float64) + positions.size)
-    return 6.0 * parameters * tokens + 12.0 * layers * width * attended
+    return (4.0 * parameters + 2.0 * trained) * tokens + 12.0 * layers * width * attended
 
 
 def peak_flops() -> float | None:

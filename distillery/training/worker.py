@@ -9,13 +9,16 @@ import numpy as np
 
 from distillery.core import config, model_locks
 from distillery.core.files import write_json
+from distillery.core.model_locks import Lock
 from distillery.core.processes import die_with_parent
 from distillery.core.progress import log
 from distillery.core.stage import device, run_stage, versions
 from distillery.training.callbacks import LiveLoss, Watcher, write_curve
 from distillery.training.config import Train
 from distillery.training.leakage import LeakageCheck
+from distillery.training.memory import capacity_of_rank, check, shape_of
 from distillery.training.packed_dataset import Windows
+from distillery.training.resume import convert, deepspeed_settings, is_of_other_ranks
 from distillery.training.store import CHECKPOINTS, identity_of, latest_complete, step_of
 from distillery.training.throughput import active_parameters, attention_width, flops, peak_memory, throughput
 from distillery.training.trainer import save, trainer_arguments, trainer_of
@@ -32,10 +35,38 @@ def results(windows: Windows, settings: Train, steps: int) -> dict[str, Any]:
 def speed(model: Any, windows: Windows, settings: Train, trained: float, seconds: float, ranks: int) -> dict[str, Any]:
     """Throughput and memory of a run that did the share ``trained`` of all steps, earlier runs the rest."""
     layers, width = model.config.num_hidden_layers, attention_width(model.config)
-    per_epoch = flops(active_parameters(model), layers, width, windows.positions)
+    per_epoch = flops(active_parameters(model), active_parameters(model, trained=True), layers, width, windows.positions)
     passes = settings.epochs * trained
     figures = throughput(windows.ids.size * passes, per_epoch * passes, seconds, ranks)
     return figures | {"peak_memory_mib": peak_memory()}
+
+
+def needed(settings: Train, base: Lock, window: int, ranks: int) -> str:
+    """One line on the memory that each rank needs. Raises ConfigError where it is more than there is."""
+    from transformers import AutoConfig
+
+    shape = shape_of(AutoConfig.from_pretrained(base.id, revision=base.hub_revision), settings.lora)
+    return check(shape, settings, window, ranks, capacity_of_rank(settings.processes))
+
+
+def callbacks(teacher: str, settings: Train, windows: Windows, rank: int) -> list[Any]:
+    """The check for leaking documents, and on the first rank DVCLive and a tracker."""
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    found: list[Any] = [LeakageCheck(windows, settings.dtype)] if settings.packed else []
+    if rank == 0:
+        found += [LiveLoss(teacher), *get_reporting_integration_callbacks(settings.report_to)]
+    return found
+
+
+def resume_settings(settings: Train, checkpoint: Path | None, rank: int, ranks: int) -> dict[str, Any]:
+    """DeepSpeed's settings; a checkpoint that other ranks wrote is converted first, while all wait."""
+    import torch
+
+    if checkpoint and rank == 0 and is_of_other_ranks(checkpoint, settings, ranks):
+        convert(checkpoint)
+    torch.distributed.barrier()
+    return deepspeed_settings(settings, checkpoint, ranks)
 
 
 def fit(teacher: str, settings: Train) -> None:
@@ -48,25 +79,25 @@ def fit(teacher: str, settings: Train) -> None:
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     output = CHECKPOINTS / identity_of(packed, settings, base, seed)
     resume = latest_complete(output)
-    set_seed(seed)
     deepspeed.init_distributed()  # ZeRO 3 counts the ranks while it loads the model
-    windows, watcher = Windows(packed, settings.global_batch), Watcher(teacher)
-    callbacks: list[Any] = [watcher]
-    if settings.packed:
-        callbacks.append(LeakageCheck(windows, settings.dtype))
+    windows = Windows(packed, settings.global_batch)
     if rank == 0:
-        callbacks.append(LiveLoss(teacher))
-    trainer = trainer_of(settings, base, windows, trainer_arguments(settings, output, ranks, seed), callbacks)
-    if resume and rank == 0:
-        log(f"train@{teacher}", f"resuming from {resume.name}")
+        log(f"train@{teacher}", needed(settings, base, windows.ids.shape[1], ranks))
+        log(f"train@{teacher}", f"resuming from {resume.name}" if resume else "starting")
+    configuration = resume_settings(settings, resume, rank, ranks)
+    set_seed(seed)
+    chosen = trainer_arguments(settings, configuration, output, ranks, seed)
+    chosen.run_name = f"{teacher}-{output.name}"
+    watcher = Watcher(teacher, settings)
+    trainer = trainer_of(settings, base, windows, chosen, [watcher, *callbacks(teacher, settings, windows, rank)])
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    save(trainer, base, output / "student")
+    save(trainer, settings, base, output / "student")
     if rank == 0:
-        write_curve(trainer.state.log_history, output / "loss.csv")
         steps = trainer.state.global_step
-        trained = 1 - step_of(resume) / steps if resume else 1.0
+        write_curve(trainer.state.log_history, output / "loss.csv")
         write_json(results(windows, settings, steps), output / "metrics.json")
         about = {"ranks": ranks, "resumed": bool(resume), "device": device(), "versions": versions(*PACKAGES)}
+        trained = 1 - step_of(resume) / steps if resume else 1.0
         write_json(about | speed(trainer.model, windows, settings, trained, watcher.seconds, ranks), output / "run.json")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -60,7 +60,7 @@ def project(tmp_path_factory):
     def small_run(settings):
         settings["teachers"] = ["adaptive", "plain"]
         settings["distill"]["max_attempts"] = 6
-        settings["train"] |= {"epochs": 2, "checkpoint_every": 1, "global_batch": 2}
+        settings["train"] |= {"epochs": 2, "checkpoint_minutes": 0, "global_batch": 2}
         settings["compare"]["resamples"] = 200
         for benchmark in settings["evaluate"]["benchmarks"].values():
             benchmark["samples"] = 2

@@ -1,6 +1,7 @@
 """Training on tiny random models: attention and labels in packed windows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,14 +9,17 @@ import numpy as np
 import pytest
 
 from distillery.core.chat_template import ChatTemplate
-from distillery.core.errors import ConfigError
+from distillery.core.errors import ConfigError, DataError
+from distillery.core.files import read_json, write_json
 from distillery.training.callbacks import write_curve
 from distillery.training.config import Train
 from distillery.training.packed_dataset import IGNORED, Windows, accumulation, collate
+from distillery.training.resume import convert, deepspeed_settings
 from distillery.training.store import COMPLETE, latest_complete
 from distillery.training.tokenization import tokenize
 from mini.judge_data import prompts
 from mini.tokenizer import build
+from stages.train import check
 from tests.support.packed_windows import windows_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +35,10 @@ SETTINGS = Train(
     weight_decay=0.0,
     max_grad_norm=1.0,
     gradient_checkpointing=False,
-    checkpoint_every=2,
+    checkpoint_minutes=0.0,
+    sequence_parallel=1,
+    lora=None,
+    report_to=None,
     attention="sdpa",
     liger=False,
     hostfile=None,
@@ -96,6 +103,54 @@ def test_the_global_batch_does_not_depend_on_the_number_of_ranks():
     assert (accumulation(SETTINGS, 1), accumulation(SETTINGS, 2), accumulation(SETTINGS, 4)) == (4, 2, 1)
     with pytest.raises(ConfigError, match=r"train.global_batch: 4 is not a multiple of micro_batch x processes = 1 x 3"):
         accumulation(SETTINGS, 3)
+
+
+def test_ranks_that_share_windows_count_once():
+    shared = replace(SETTINGS, sequence_parallel=2)
+    assert (accumulation(shared, 2), accumulation(shared, 4)) == (4, 2)
+    with pytest.raises(ConfigError, match=r"train.sequence_parallel: 2 ranks cannot be divided into groups of 4"):
+        accumulation(replace(SETTINGS, sequence_parallel=4), 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sequence_parallel": 2}, r"train.attention: sdpa sees across documents under sequence parallelism.*take varlen"),
+        ({"report_to": "wandb"}, r"train.report_to: wandb is not installed; `pip install` it or use null"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, message, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=message):
+        check(replace(SETTINGS, **changes))
+    check(SETTINGS)
+
+
+def test_attention_by_lengths_may_share_windows():
+    for attention in ("varlen", "flash_attention_2"):
+        check(replace(SETTINGS, sequence_parallel=2, attention=attention))
+
+
+def test_a_checkpoint_of_other_ranks_is_read_as_a_universal_one(tmp_path):
+    settings = replace(SETTINGS, deepspeed=str(ROOT / "conf/deepspeed/zero2.json"))
+    content = read_json(settings.deepspeed)
+    write_json({"ranks": 2, "sequence_parallel": 1}, tmp_path / COMPLETE)
+    assert deepspeed_settings(settings, None, 4) == deepspeed_settings(settings, tmp_path, 2) == content
+    assert deepspeed_settings(settings, tmp_path, 1) == content | {"checkpoint": {"load_universal": True}}
+    with pytest.raises(DataError, match=r"was written by 2 ranks, 1 per window, and can be resumed by as many only"):
+        deepspeed_settings(replace(settings, sequence_parallel=2), tmp_path, 2)
+    write_json({"ranks": 4, "sequence_parallel": 2}, tmp_path / COMPLETE)
+    with pytest.raises(DataError, match=r"was written by 4 ranks, 2 per window"):
+        deepspeed_settings(settings, tmp_path, 2)
+    assert deepspeed_settings(replace(settings, sequence_parallel=2), tmp_path, 4) == content
+
+
+def test_a_checkpoint_that_cannot_be_converted_is_named(tmp_path):
+    (tmp_path / "latest").write_text("global_step4")
+    (tmp_path / "global_step4").mkdir()
+    with pytest.raises(DataError, match=r"cannot be converted for another number of ranks: \w"):
+        convert(tmp_path)
+    assert not (tmp_path / "latest_universal").exists()
 
 
 def test_a_truncated_checkpoint_is_skipped(tmp_path):

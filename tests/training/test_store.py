@@ -46,7 +46,13 @@ def test_what_changes_the_weights_changes_the_identity(packed, settings):
 def test_what_does_not_change_the_weights_keeps_the_identity(packed, settings):
     known = identity_of(packed, settings, BASE, 0)
     write_json({"zero_optimization": {"stage": 2}}, "copy.json")
-    for name, value in {"processes": 8, "hostfile": "hosts", "checkpoint_every": 99, "deepspeed": "copy.json"}.items():
+    for name, value in {
+        "processes": 8,
+        "hostfile": "hosts",
+        "checkpoint_minutes": 99.0,
+        "sequence_parallel": 2,
+        "deepspeed": "copy.json",
+    }.items():
         assert identity_of(packed, replace(settings, **{name: value}), BASE, 0) == known, name
     assert identity_of(packed, settings, replace(BASE, id="moved"), 0) == known
 

@@ -1,0 +1,235 @@
+"""Memory per rank and duration of a training, reckoned from the model's shape before anything is loaded.
+
+``python -m distillery.training.memory [PROFILE] [--gpus N ...] [--device NAME]`` prints a table of them.
+
+Weights, gradients and optimizer take 2 + 4 + 12 bytes per parameter in bfloat16 (float32 gradients, AdamW's float32 weights
+and two moments), each divided by the ranks as far as the ZeRO stage divides it. Activations are what HF's decoder layers keep
+for the backward pass, per token and layer, counted below; docs/training.md compares them with tracked tensors.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distillery.core import config
+from distillery.core.errors import ConfigError, UserError
+from distillery.core.files import read_json
+from distillery.core.profiles import compose, names
+from distillery.core.text_table import format_table
+from distillery.training.config import Lora, Train
+from distillery.training.throughput import PEAKS, active_parameters, attention_width
+
+GB = 1e9
+CAPACITY = {"B200": 180e9, "H200": 141e9, "H100": 80e9, "A100": 80e9, "L40S": 48e9, "4090": 24e9}
+"""Bytes of memory of a GPU."""
+MFU, MASKED = 0.38, 0.21
+"""The share of a GPU's peak to expect with attention by lengths (published: 0.35 to 0.44), and under a packed mask."""
+BUCKET, LIVE = 500_000_000, 1_000_000_000
+"""DeepSpeed's default elements in a gradient bucket, and of gathered parameters at once (ZeRO 3)."""
+CONTEXT = 2e9
+"""CUDA's and NCCL's own memory."""
+SHAPES = Path("conf/shapes")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory and time depend on. ``inner`` is the width of all MLPs that a token passes through in a layer."""
+
+    parameters: int
+    trained: int
+    active: int
+    layers: int
+    hidden: int
+    inner: int
+    experts: int
+    queries: int
+    keys: int
+    norms_heads: bool
+    vocabulary: int
+
+
+def shape_of(about: Any, lora: Lora | None = None) -> Shape:
+    """The shape of a model that a transformers config describes; nothing is allocated."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(about)
+        if lora:
+            from distillery.training.trainer import with_adapters
+
+            model = with_adapters(model, lora)
+    text = about.get_text_config()
+    chosen = int(getattr(text, "num_experts_per_tok", None) or 0)
+    shared = int(getattr(text, "n_shared_experts", None) or 0)
+    expert = int(getattr(text, "moe_intermediate_size", None) or text.intermediate_size)
+    queries = attention_width(text)
+    return Shape(
+        parameters=sum(each.numel() for each in model.parameters()),
+        trained=sum(each.numel() for each in model.parameters() if each.requires_grad),
+        active=active_parameters(model),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        inner=expert * (chosen + shared) if chosen else text.intermediate_size,
+        experts=chosen,
+        queries=queries,
+        keys=queries * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) // text.num_attention_heads,
+        norms_heads=any("q_norm" in name for name, _ in model.named_parameters()),
+        vocabulary=text.vocab_size,
+    )
+
+
+def layer_bytes(shape: Shape, liger: bool) -> int:
+    """What one layer keeps for its backward pass, bytes per token in bfloat16.
+
+    Two norms keep their input, in float32 too, and their output; the MLP its gate, the gate's activation, the other branch
+    and the product; attention its queries, keys, values and output. Liger's kernels keep a norm's input and output only, and
+    compute the activation again. Each chosen expert has its own copy of input and output.
+    """
+    norms = (8 if liger else 16) * shape.hidden
+    mlp = (6 if liger else 8) * shape.inner + 4 * shape.hidden * shape.experts
+    heads = shape.queries + shape.keys
+    return norms + mlp + (4 + (6 if shape.norms_heads else 0)) * heads
+
+
+def memory(shape: Shape, settings: Train, window: int, ranks: int) -> dict[str, float]:
+    """Bytes of GPU memory that each rank needs at its peak, by what they are for."""
+    zero = read_json(settings.deepspeed)["zero_optimization"]
+    stage, size = zero["stage"], 2 if settings.dtype == "bfloat16" else 4
+    tokens = window * settings.micro_batch / settings.sequence_parallel
+    layer, scale = layer_bytes(shape, settings.liger), size / 2
+    working = 4 * shape.inner + 2 * shape.hidden  # gradients within the layer at work
+    logits = tokens * (4 * shape.hidden if settings.liger else 12 * shape.vocabulary)
+    if settings.liger:  # one chunk of logits at a time, and the head's gradient
+        logits += size * shape.vocabulary * shape.hidden
+    if settings.gradient_checkpointing:
+        kept, peak = 2 * shape.hidden * shape.layers, layer + working
+        activations = tokens * scale * kept + max(tokens * scale * peak - logits, 0)  # never at the same time
+    else:
+        activations = tokens * scale * (layer * shape.layers + 24 * shape.hidden)
+    gathered = size * min(LIVE, shape.parameters) if stage == 3 else 0
+    trained = shape.trained
+    return {
+        "weights": 0 if "offload_param" in zero else size * shape.parameters / (ranks if stage == 3 else 1),
+        "gradients": 0 if "offload_optimizer" in zero else 4 * trained / (ranks if stage > 1 else 1),
+        "optimizer": 0 if "offload_optimizer" in zero else 12 * trained / ranks,
+        "activations": activations,
+        "logits": logits,
+        "buffers": gathered + size * min(BUCKET, trained) + CONTEXT,
+    }
+
+
+def remedies(shape: Shape, settings: Train, window: int, ranks: int, capacity: float) -> list[str]:
+    """The settings that make a training fit, applied one after the other until it does; empty where none are enough."""
+    folder, changed = Path(settings.deepspeed).parent, dict[str, Any]()
+    for name, value in _changes(settings, folder, ranks):
+        changed[name] = value
+        if sum(memory(shape, replace(settings, **changed), window, ranks).values()) <= capacity:
+            return [f"train.{name}: {str(value).lower() if value is True else value}" for name, value in changed.items()]
+    return []
+
+
+def _changes(settings: Train, folder: Path, ranks: int) -> Iterator[tuple[str, Any]]:
+    """What takes less memory, the cheapest first."""
+    if not settings.gradient_checkpointing:
+        yield "gradient_checkpointing", True
+    if not settings.liger:
+        yield "liger", True
+    if read_json(settings.deepspeed)["zero_optimization"]["stage"] < 3 and ranks > 1:
+        yield "deepspeed", str(folder / "zero3.json")
+    shared = settings.sequence_parallel
+    while settings.attends_by_lengths and ranks % (shared := 2 * shared) == 0 and shared <= 8:
+        yield "sequence_parallel", shared
+    yield "deepspeed", str(folder / ("zero3_offload.json" if ranks > 1 else "zero2_offload.json"))
+
+
+def summary(parts: dict[str, float]) -> str:
+    return f"{sum(parts.values()) / GB:.1f} GB (" + ", ".join(f"{name} {part / GB:.1f}" for name, part in parts.items()) + ")"
+
+
+def check(shape: Shape, settings: Train, window: int, ranks: int, capacity: float) -> str:
+    """One line on what each rank needs. Raises ConfigError where that is more than ``capacity`` bytes, with what would fit."""
+    parts = memory(shape, settings, window, ranks)
+    line = f"each rank needs about {summary(parts)} of {capacity / GB:.1f} GB"
+    if sum(parts.values()) <= capacity:
+        return line
+    changes = remedies(shape, settings, window, ranks, capacity)
+    fits = f"it would fit with {', '.join(changes)}" if changes else "take more GPUs, a shorter pack.window or a smaller base"
+    raise ConfigError(f"params.yaml: train: {line}; {fits}")
+
+
+def capacity_of_rank(processes: int) -> float:
+    """Bytes of memory of this rank's GPU, or its share of the machine's where there is none."""
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes)
+
+
+def hours(shape: Shape, settings: Train, tokens: float, document: float, ranks: int, device: str) -> float:
+    """Hours for so many tokens in documents of ``document`` tokens, at the MFU to expect."""
+    per_token = 4 * shape.active + 2 * min(shape.trained, shape.active) + 6 * shape.layers * shape.queries * document
+    share = MFU if settings.attends_by_lengths else MASKED
+    return tokens * per_token / (ranks * PEAKS[device] * share) / 3600
+
+
+def base_config(name: str, revision: str | None) -> tuple[Any, str]:
+    """A model's config and where it is from: this machine, the project's copy of its shape, or the hub."""
+    from transformers import AutoConfig
+
+    shape = SHAPES / f"{name.rsplit('/', 1)[-1]}.json"
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, local_files_only=shape.exists()), name
+    except (OSError, ValueError):
+        if not shape.exists():
+            raise ConfigError(f"{name}: its config.json cannot be read; download it, or write its shape to {shape}") from None
+        return AutoConfig.for_model(**read_json(shape)), str(shape)
+
+
+def rows(shape: Shape, settings: Train, window: int, counts: list[int], device: str) -> Iterator[list[str]]:
+    """One row of the table per number of GPUs."""
+    for ranks in counts:
+        parts = memory(shape, settings, window, ranks)
+        per_billion = hours(shape, settings, 1e9, window / 4, ranks, device)
+        fits = "yes" if sum(parts.values()) <= CAPACITY[device] else "no"
+        figures = [f"{part / GB:.1f}" for part in (*parts.values(), sum(parts.values()))]
+        yield [str(ranks), *figures, fits, f"{per_billion:.1f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Memory per GPU and hours of a profile's trainings.")
+    parser.add_argument("profile", nargs="?", choices=names(), help="a profile; without, params.yaml")
+    parser.add_argument("--gpus", type=int, nargs="+", help="numbers of GPUs; without, the profile's")
+    parser.add_argument("--device", choices=[name for name in CAPACITY if name in PEAKS], default="H100", help="the GPU")
+    asked = parser.parse_args()
+    params = yaml.safe_load(compose(asked.profile)) if asked.profile else config.read_params()
+    settings, base = config.parse(Train, params["train"], "train"), params["assets"]["base"]
+    about, source = base_config(base["id"], base["revision"])
+    shape, window = shape_of(about, settings.lora), params["pack"]["window"]
+    print(
+        f"{base['id']} ({source}): {shape.parameters / 1e9:.3g} B parameters, {shape.trained / 1e9:.3g} B trained; windows of"
+    )
+    print(f"{window:,} tokens; {settings.deepspeed}, Liger {_on(settings.liger)}, {settings.attention},")
+    print(f"gradient checkpointing {_on(settings.gradient_checkpointing)}, {settings.sequence_parallel} ranks per window")
+    print(f"GB per GPU, and hours per billion tokens at an MFU of {MFU if settings.attends_by_lengths else MASKED}:\n")
+    names_of_parts = memory(shape, settings, window, 1)
+    head = ["GPUs", *names_of_parts, "total", f"fits {asked.device}", "hours"]
+    print("\n".join(format_table(head, list(rows(shape, settings, window, asked.gpus or [settings.processes], asked.device)))))
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"memory: {error}")
