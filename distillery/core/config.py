@@ -5,6 +5,7 @@ The error names the file and the key: ``params.yaml: train.learning_rte: unknown
 
 import difflib
 import json
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
@@ -35,6 +36,17 @@ NonNegative = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Lt(1)]
+
+
+class Loader(yaml.SafeLoader):
+    """Reads ``1e-5`` as a number, as YAML 1.2 and DVC do (PyYAML wants a decimal point), and a date as the text it is."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 class Section:
@@ -73,7 +85,7 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path}: no such file; write it with `python -m distillery.core.profiles mini`")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.load(path.read_text(), Loader) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if path.name == PARAMS.name and path.resolve().parent == Path.cwd():

@@ -75,6 +75,20 @@ def test_invalid_yaml_gives_a_one_line_error(inside):
     assert "params.yaml: not YAML" in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-5", 1e-5), ("1e9", 1e9), ("-2E+3", -2e3), ("1.5e-3", 1.5e-3), ("12", 12), ("1e", "1e"), ("'1e-5'", "1e-5")],
+)
+def test_numbers_are_read_as_dvc_reads_them(inside, text, value):
+    Path("params.yaml").write_text(f"seed: {text}\n")
+    assert config.read_params() == {"seed": value}
+
+
+def test_a_date_is_text(inside):
+    Path("params.yaml").write_text("seed: 2025-05-20\n")
+    assert config.read_params() == {"seed": "2025-05-20"}
+
+
 def test_the_committed_params_match_the_mini_profile(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(compose("mini"))
