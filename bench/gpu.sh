@@ -6,7 +6,7 @@
 #   bench/gpu.sh run [ARGUMENTS]   on the machine: installs the wheels into build/gpu-packages and runs bench.gpu
 set -euo pipefail
 cd "$(dirname "$0")/.."
-wheels=build/gpu-wheels packages=build/gpu-packages
+wheels=$PWD/build/gpu-wheels packages=$PWD/build/gpu-packages
 case ${1:-} in
 wheels)
     version=${2:-$(python3 -c 'import sys; print(f"{sys.version_info[0]}.{sys.version_info[1]}")')}

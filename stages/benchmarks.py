@@ -1,7 +1,10 @@
 """benchmarks: converts every benchmark to one format, one JSON line per question with its answer or tests."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from distillery.core import config
@@ -11,6 +14,7 @@ from distillery.core.progress import log
 from distillery.core.stage import record_metrics, run_stage
 from distillery.corpus.livecodebench import cases_of
 from distillery.corpus.sources import Origin, pinned, scan
+from distillery.evaluation.benchmarks import benchmarks_by_samples
 
 FOLDER = Path("data/benchmarks")
 
@@ -22,9 +26,13 @@ class Source(Origin):
     question: str
     """The column of the question."""
     answer: str | None
-    """The column of the right answer; null where ``tests`` decide."""
+    """The column of the right answer; null where ``tests`` or ``constraints`` decide."""
     difficulty: str | None
     """The column of the level; null where there is none."""
+    choices: tuple[str, ...] = ()
+    """Columns of wrong options: the question lists them with the answer, in an order of its own, and its letter is right."""
+    constraints: tuple[str, ...] = ()
+    """IFEval's columns of constraints and their arguments, or one that holds both."""
     tests: tuple[str, ...] = ()
     """Columns of test cases, in LiveCodeBench's form or ours."""
     metadata: str | None = None
@@ -50,21 +58,25 @@ def rows_of(name: str, source: Source) -> list[dict[str, Any]]:
 
 
 def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Questions as {id, question, answer, difficulty, tests, starter}, all strings; of answer and tests one is null.
+    """Questions as {id, question, answer, difficulty, tests, constraints, starter}, all strings.
 
-    Raises DataError where a question can't be scored.
+    Of answer, tests and constraints all but one are null. Raises DataError where a question can't be scored.
     """
-    if (source.answer is None) == (not source.tests):
-        raise ConfigError(f"params.yaml: benchmarks.{name}: needs an answer or tests, and not both")
+    if sum(map(bool, (source.answer, source.tests, source.constraints))) != 1:
+        raise ConfigError(f"params.yaml: benchmarks.{name}: needs one of answer, tests and constraints")
     unified = []
     for number, row in enumerate(rows, 1):
         where = f"benchmark {name}: {source.source}:{number}"
-        for column in filter(None, (source.question, source.answer)):
+        for column in filter(None, (source.question, source.answer, *source.choices, *source.constraints)):
             if row.get(column) is None or str(row[column]).strip() == "":
                 raise DataError(f"{where}: no {column!r}; every question needs one to be scored")
         about = {field: str(row.get(column) or "") if column else "" for field, column in _shown(source)}
-        answer = None if source.answer is None else str(row[source.answer])
-        unified.append({"id": f"{name}-{number:04}", **about, "answer": answer, "tests": tests_of(source, row, where)})
+        key, answer = f"{name}-{number:04}", None if source.answer is None else str(row[source.answer])
+        if source.choices:
+            listed, answer = choices_of(key, str(answer), [str(row[column]) for column in source.choices], where)
+            about["question"] += f"\n\n{listed}"
+        decides = {"answer": answer, "tests": tests_of(source, row, where), "constraints": constraints_of(source, row)}
+        unified.append({"id": key, **about, **decides})
     if not unified:
         raise DataError(f"benchmark {name}: {source.source}: no questions")
     return unified
@@ -72,6 +84,26 @@ def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[st
 
 def _shown(source: Source) -> tuple[tuple[str, str | None], ...]:
     return (("question", source.question), ("difficulty", source.difficulty), ("starter", source.starter))
+
+
+def choices_of(key: str, right: str, wrong: list[str], where: str) -> tuple[str, str]:
+    """Options, one per line, in an order that depends on the question alone; and the right one's letter."""
+    right, *wrong = (" ".join(each.split()) for each in (right, *wrong))
+    options = sorted({right, *wrong}, key=lambda option: hashlib.sha256(f"{key}\n{option}".encode()).digest())
+    if len(options) != len(wrong) + 1:
+        raise DataError(f"{where}: two of its options are the same")
+    lettered = dict(zip(options, ascii_uppercase, strict=False))
+    return "\n".join(f"({letter}) {option}" for option, letter in lettered.items()), lettered[right]
+
+
+def constraints_of(source: Source, row: dict[str, Any]) -> str | None:
+    """A question's constraints as JSON, as `verification.ifeval_verifier` reads them."""
+    if not source.constraints:
+        return None
+    columns = [row[column] for column in source.constraints]
+    if len(columns) == 2:
+        return json.dumps({"instruction_id_list": columns[0], "kwargs": columns[1]}, ensure_ascii=False)
+    return columns[0] if isinstance(columns[0], str) else json.dumps(columns[0], ensure_ascii=False)
 
 
 def tests_of(source: Source, row: dict[str, Any], where: str) -> str | None:
@@ -88,7 +120,9 @@ def tests_of(source: Source, row: dict[str, Any], where: str) -> str | None:
 
 
 def main() -> None:
-    sources = {name: pinned(source) for name, source in config.load(dict[str, Source], "benchmarks").items()}
+    samples = benchmarks_by_samples()
+    listed = config.load(dict[str, Source], "benchmarks")
+    sources = {name: pinned(source) for name, source in listed.items() if samples.get(name, 1)}
     with record_metrics("metrics/benchmarks.json", "datasets") as (metrics, _):
         tables = {name: unify(name, source, rows_of(name, source)) for name, source in sources.items()}
         with atomic_dir(FOLDER) as folder:

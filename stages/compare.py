@@ -23,6 +23,7 @@ from distillery.core.schemas import PASS
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import read_table
 from distillery.core.teachers import BASE, keep_only, teacher_names
+from distillery.evaluation.benchmarks import enabled_benchmarks
 from distillery.evaluation.metrics import Sample, grouped
 from distillery.evaluation.paired_statistics import adaptivity, estimate_over, holm, questions_needed, sign_flip_p, smallest_p
 
@@ -180,7 +181,7 @@ def main() -> None:
     models = [*teacher_names(), BASE]
     keep_only("data/samples", models)
     keep_only("metrics/evaluate", models, ".json")
-    benchmarks = list(config.load(dict[str, Any], "evaluate.benchmarks"))
+    benchmarks = enabled_benchmarks()
     with record_metrics("metrics/compare.json", "numpy", "scipy") as (metrics, _):
         values = values_of({name: read_table(f"data/samples/{name}").to_pylist() for name in models}, benchmarks)
         metrics["models"] = intervals(values, settings, seed)

@@ -114,11 +114,11 @@ def verify_settings(verify: VerifyParams, settings: Evaluate) -> tuple[VerifyPar
 
     Raises ConfigError where a benchmark's verifier is unknown, or needs a judge that has no settings.
     """
-    for benchmark, task in settings.benchmarks.items():
+    for benchmark, task in settings.enabled.items():
         key = f"evaluate.benchmarks.{benchmark}.verifier"
         if entry_of(task.verifier, key).judge == "always" and settings.judge is None:
             raise ConfigError(f"params.yaml: {key}: {task.verifier} needs a judge; give evaluate.judge its settings")
-    rules = {task.verifier: Rule(task.verifier, 1.0) for task in settings.benchmarks.values()}
+    rules = {task.verifier: Rule(task.verifier, 1.0) for task in settings.enabled.values()}
     sandbox = replace(verify.sandbox, tests=EVERY_TEST)
     return replace(verify, judge=settings.judge, sandbox=sandbox), rules
 
@@ -126,14 +126,14 @@ def verify_settings(verify: VerifyParams, settings: Evaluate) -> tuple[VerifyPar
 def conditions(settings: Evaluate, lm: EngineLM, router: Router) -> dict[str, Any]:
     """The conditions under which samples were drawn and verified: scores are comparable where these are equal."""
     asked = hashlib.sha256(json.dumps(sorted(str(request.messages) for request in lm.requests.values())).encode())
-    files = {each: [Path(task.task), Path(f"data/benchmarks/{each}.jsonl")] for each, task in settings.benchmarks.items()}
+    files = {each: [Path(task.task), Path(f"data/benchmarks/{each}.jsonl")] for each, task in settings.enabled.items()}
     tasks = {each: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() for each, paths in files.items()}
     return {
         "engines": sorted({completion.engine for completion in lm.completions.values()}),
         "sampling": settings.sampling.options() | {"max_tokens": settings.sampling.max_tokens},
         "prompts": asked.hexdigest()[:16],
         "tasks": {each: digest[:16] for each, digest in tasks.items()},
-        "verifiers": {each: f"{task.verifier} {router.versions[task.verifier]}" for each, task in settings.benchmarks.items()},
+        "verifiers": {each: f"{task.verifier} {router.versions[task.verifier]}" for each, task in settings.enabled.items()},
         "judge": router.judge.revision if router.judge else None,
     }
 
@@ -162,7 +162,7 @@ def main(name: str) -> None:
                 read_json_lines(f"data/benchmarks/{benchmark}.jsonl"),
                 scorer(task.verifier, partial(verify_together, router), verdicts),
             )
-            for benchmark, task in settings.benchmarks.items()
+            for benchmark, task in settings.enabled.items()
         ]
         results = evaluated(lm, tasks, config.load(str, "system_prompt"))
         rows = rows_of(results, lm, verdicts)

@@ -12,6 +12,7 @@ from distillery.core.files import atomic_dir, read_json, write_csv, write_json
 from distillery.core.progress import log
 from distillery.core.stage import run_stage
 from distillery.core.teachers import teacher_names
+from distillery.evaluation.benchmarks import enabled_benchmarks
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def main() -> None:
     teachers = teacher_names()
     if teacher not in teachers:
         raise ConfigError(f"params.yaml: headline.teacher: {teacher!r} is none of the teachers {', '.join(teachers)}")
-    benchmarks = list(config.load(dict[str, Any], "evaluate.benchmarks"))
+    benchmarks = enabled_benchmarks()
     data, compared = read_json("metrics/analysis.json")[teacher], read_json("metrics/compare.json")
     distilled = read_json(f"metrics/teachers/{teacher}.json")["distill"]
     write_json(

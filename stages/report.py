@@ -15,6 +15,7 @@ from distillery.core.progress import log
 from distillery.core.stage import record_metrics, run_path, run_stage
 from distillery.core.teachers import BASE, keep_only, teacher_names
 from distillery.evaluation import report_tables as tables
+from distillery.evaluation.benchmarks import enabled_benchmarks
 from distillery.evaluation.figures import Figure, Painter, figures, rows_of
 from distillery.verification.agreement import HEAD, table_rows
 
@@ -103,7 +104,7 @@ def render(settings: Report, teachers: list[str], benchmarks: list[str], drawn: 
 
 def main() -> None:
     settings, teachers = config.load(Report, "report"), teacher_names()
-    benchmarks = list(config.load(dict[str, Any], "evaluate.benchmarks"))
+    benchmarks = enabled_benchmarks()
     keep_only("data/training", teachers)
     with record_metrics("metrics/report.json", "altair", "vl-convert-python", "jinja2") as (metrics, _):
         data = Path("data/analysis"), Path("data/training")

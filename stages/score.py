@@ -1,19 +1,17 @@
 """score: one model's metrics from its samples (`evaluation.metrics` defines them)."""
 
-from typing import Any
-
-from distillery.core import config
 from distillery.core.errors import DataError
 from distillery.core.progress import log
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import read_table
+from distillery.evaluation.benchmarks import enabled_benchmarks
 from distillery.evaluation.metrics import grouped, score
 
 
 def main(name: str) -> None:
     with record_metrics(f"metrics/students/{name}.json") as (metrics, _):
         samples = read_table(f"data/samples/{name}").to_pylist()
-        order = config.load(dict[str, Any], "evaluate.benchmarks")
+        order = enabled_benchmarks()
         by_benchmark = grouped(samples, "benchmark")
         if missing := [benchmark for benchmark in order if benchmark not in by_benchmark]:
             raise DataError(f"data/samples/{name}: no samples of {missing[0]}; run `dvc repro`")

@@ -2,21 +2,10 @@
 
 from dataclasses import dataclass
 
-from distillery.core.config import Positive, Section
+from distillery.core.config import Section
+from distillery.evaluation.benchmarks import Task
 from distillery.generation.config import EngineSettings, Sampling
 from distillery.verification.judge import JudgeSettings
-
-
-@dataclass(frozen=True)
-class Task(Section):
-    """One benchmark."""
-
-    task: str
-    """Its lm-eval task file."""
-    samples: Positive
-    """Samples per question."""
-    verifier: str
-    """The verifier, by its name in `distillery.verification.registry`; only samples with the full score pass."""
 
 
 @dataclass(frozen=True)
@@ -33,3 +22,8 @@ class Evaluate(Section):
     """Text appended to every mathematics question."""
     judge: JudgeSettings | None
     """How the judge runs; null where no benchmark's verifier needs one."""
+
+    @property
+    def enabled(self) -> dict[str, Task]:
+        """The benchmarks that are not switched off."""
+        return {name: task for name, task in self.benchmarks.items() if task.samples}

@@ -76,7 +76,7 @@ class EngineLM(LM):
 def item_of(key: str, verifier: str, doc: dict[str, Any], text: str) -> Item:
     """A sample as its verifier needs it; items are routed by the verifier's name."""
     question = ({"role": "user", "content": doc["question"]},)
-    return Item(key, verifier, answer_part(text), question, ground_truth=doc["answer"], test_cases=doc.get("tests"))
+    return Item(key, verifier, answer_part(text), question, doc["answer"], doc.get("tests"), doc.get("constraints"))
 
 
 def scorer(

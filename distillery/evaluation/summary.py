@@ -1,18 +1,16 @@
 """python -m distillery.evaluation.summary: the results of the last run in the terminal."""
 
-from typing import Any
-
-from distillery.core import config
 from distillery.core.files import read_json
 from distillery.core.stage import run_stage
 from distillery.core.teachers import BASE, teacher_names
 from distillery.core.text_table import format_table
+from distillery.evaluation.benchmarks import enabled_benchmarks
 from distillery.evaluation.report_tables import TEACHER_HEAD, headlines, student_rows, teacher_rows
 
 
 def main() -> None:
     teachers = teacher_names()
-    benchmarks = list(config.load(dict[str, Any], "evaluate.benchmarks"))
+    benchmarks = enabled_benchmarks()
     distilled = {teacher: read_json(f"metrics/teachers/{teacher}.json") for teacher in teachers}
     students = {name: read_json(f"metrics/students/{name}.json") for name in [*teachers, BASE]}
     print("\n".join(format_table(TEACHER_HEAD, teacher_rows(distilled))))

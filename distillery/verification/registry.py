@@ -6,7 +6,8 @@ A verdict in the ledger is found by its verifier's version. That version is a ha
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from distillery.core.codehash import digest, hash_code
@@ -16,7 +17,7 @@ from distillery.verification import ifeval_verifier, math_verifier
 from distillery.verification.choice_verifier import ChoiceVerifier
 from distillery.verification.code_verifier import CodeVerifier
 from distillery.verification.config import VerifyParams
-from distillery.verification.ifeval_verifier import IfVerifier
+from distillery.verification.ifeval_verifier import IFBENCH, IfVerifier
 from distillery.verification.judge import Judge
 from distillery.verification.math_verifier import MathVerifier
 from distillery.verification.process_pool import Pool
@@ -79,8 +80,15 @@ class Entry:
     """Called once in every process of the pool, so that imports do not count towards a response's time."""
 
     def version(self, resources: Resources) -> str:
-        """What a verdict depends on besides the query and the answer, as a hash."""
-        return digest([hash_code(self.code), [version(package) for package in self.packages], self.settings(resources)])
+        """What a verdict depends on besides the query and the answer, as a hash.
+
+        Raises ConfigError where a package that only this verifier needs is not installed.
+        """
+        try:
+            versions = [version(package) for package in self.packages]
+        except PackageNotFoundError as missing:
+            raise ConfigError(f"a verifier needs {missing.name}, which is not installed; requirements/ lists it") from None
+        return digest([hash_code(self.code), versions, self.settings(resources)])
 
 
 HERE = __package__
@@ -115,6 +123,12 @@ VERIFIERS: dict[str, Entry] = {
         (f"{HERE}.ifeval_verifier",),
         ("lm-eval",),
         prepare=ifeval_verifier.checkers,
+    ),
+    "ifbench": Entry(
+        lambda resources: IfVerifier(resources.pool, IFBENCH),
+        (f"{HERE}.ifeval_verifier",),
+        ("lighteval", "spacy", "syllapy", "emoji"),
+        prepare=partial(ifeval_verifier.checkers, IFBENCH),
     ),
     "code": Entry(
         lambda resources: CodeVerifier(resources.settings.sandbox, resources.settings.processes, resources.all_tests_count),

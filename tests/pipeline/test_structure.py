@@ -170,6 +170,6 @@ def test_the_training_identity_covers_the_code_that_computes_weights():
     reached_by_trainer = {each for each in reached("distillery.training.trainer") if ".training." in each}
     no_weights = {
         f"distillery.training.{name}"
-        for name in ("config", "launch", "packed_files", "worker", "callbacks", "leakage", "store")
+        for name in ("config", "launch", "packed_files", "worker", "callbacks", "leakage", "store", "memory", "resume")
     }
     assert reached_by_trainer - no_weights - {"distillery.training.throughput"} <= set(IDENTITY_CODE)

@@ -22,6 +22,7 @@ from stages.evaluate import SAMPLES
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"good": 0.8, "odd": 0.5, "base": 0.2}
 TEACHERS = ["good", "odd"]
+TASK = {"task": "conf/lm_eval/math.yaml", "samples": 4, "verifier": "math"}
 SIZES = {"aime": 20, "lcb": 30}
 COUNTS = dict.fromkeys(("math", "code", "science", "if", "multiturn", "other"), 1)
 
@@ -67,7 +68,7 @@ def prepare() -> None:
         "compare": {"resamples": 500, "confidence": 0.95},
         "headline": {"teacher": "good"},
         "report": {"title": "A <title>", "note": "A note.", "study": None},
-        "evaluate": {"benchmarks": dict.fromkeys(SIZES)},
+        "evaluate": {"benchmarks": dict.fromkeys(SIZES, TASK) | {"off": TASK | {"samples": 0}}},
     }
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     rng = np.random.default_rng(0)
@@ -131,7 +132,7 @@ def test_every_benchmark_has_a_score(here):
 
 def test_missing_samples_of_a_benchmark_are_named(here, monkeypatch):
     settings = yaml.safe_load(Path("params.yaml").read_text())
-    settings["evaluate"]["benchmarks"]["math500"] = None
+    settings["evaluate"]["benchmarks"]["math500"] = TASK
     monkeypatch.setattr("distillery.core.config.read_params", lambda _: settings)
     with pytest.raises(DataError, match=r"data/samples/good: no samples of math500; run `dvc repro`"):
         score.main("good")
