@@ -51,7 +51,11 @@ TARGETS: dict[str, list[str]] = {
     f"{LIB}/training/packing.py": ["training/test_packing.py", "training/test_launch.py"],
     "stages/tokenise.py": ["training/test_tokenization.py", "stages/test_traces_to_windows.py"],
     f"{LIB}/core/response_format.py": ["core/test_response_format.py"],
-    f"{LIB}/core/chat_template.py": ["core/test_chat_template.py", "core/test_public_templates.py"],
+    f"{LIB}/core/chat_template.py": [
+        "core/test_chat_template.py",
+        "core/test_public_templates.py",
+        "training/test_tokenization.py",
+    ],
     f"{LIB}/training/leakage.py": ["training/test_leakage.py"],
     f"{LIB}/generation/released_traces.py": ["generation/test_released_traces.py"],
     f"{LIB}/training/tokenization.py": ["training/test_tokenization.py", "stages/test_traces_to_windows.py"],

@@ -62,8 +62,9 @@ def _text_of(part: Any) -> str:
 def thought_beside(turn: dict[str, Any]) -> str | None:
     """The thought that a turn holds beside its content: in a field of its own, or as a part of the content."""
     fields = (turn.get(name) for name in THOUGHT_FIELDS)
-    parts = turn.get("content") if isinstance(turn.get("content"), list) else []
-    inner = (part.get("thinking") or part.get("text") for part in parts or () if part.get("type") in THOUGHT_PARTS)
+    content = turn.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    inner = (part.get("thinking") or part.get("text") for part in parts if part.get("type") in THOUGHT_PARTS)
     return next((each for each in (*fields, *inner) if isinstance(each, str) and each.strip()), None)
 
 

@@ -19,7 +19,7 @@ _GLUED = re.compile(r"^(.*[^\s`])[ \t]*(?:```|~~~)+[ \t]*$", re.MULTILINE)
 
 @cache
 def _markdown() -> MarkdownIt:
-    return MarkdownIt("commonmark").disable(["code", "html_block", "lheading", "reference", "table"], ignoreInvalid=True)
+    return MarkdownIt("commonmark").disable(["code", "html_block", "lheading", "reference", "table"])
 
 
 def program_of(answer: str, language: str = "python", names: frozenset[str] = frozenset()) -> str:

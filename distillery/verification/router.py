@@ -82,8 +82,8 @@ class Router:
         future = done(known) if known else self._verify(rule.verifier, item)
         future.add_done_callback(partial(self._settle, item, key, rule))
 
-    def poll(self, wait: float = 0.0) -> list[tuple[str, Verdict]]:
-        """What is ready; with ``wait``, blocks up to so many seconds for the first.
+    def poll(self, wait: float) -> list[tuple[str, Verdict]]:
+        """What is ready; blocks up to ``wait`` seconds for the first.
 
         Raises EngineError where a verifier's model cannot be loaded: without it an entire category would be inconclusive.
         """

@@ -14,6 +14,12 @@ def test_pass_at_1_is_the_mean_over_questions_of_the_mean_over_samples():
     assert pass_at_1(uneven) == 50.0
 
 
+def test_scores_are_given_to_two_decimals():
+    thirds = samples([1.0, 0.0, 0.0])
+    figures = score([row | {"completion_tokens": 10 + (i == 0)} for i, row in enumerate(thirds)])
+    assert figures["pass@1"] == 33.33 and figures["mean_tokens"] == round(10 + 1 / len(thirds), 2)
+
+
 def test_a_score_counts_truncated_and_unknown():
     rows = samples([0.5, 0.5])
     rows[0] |= {"finish_reason": "length", "verdict": "unknown", "difficulty": "2"}

@@ -1,7 +1,7 @@
 import pytest
 
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
-from distillery.verification.choice_verifier import ChoiceVerifier, is_choice, options_of, verdict_of
+from distillery.verification.choice_verifier import LAST, ChoiceVerifier, is_choice, options_of, verdict_of
 from distillery.verification.verdict import Item
 
 QUESTION = """Which planet is the largest?
@@ -10,6 +10,16 @@ B. **Jupiter**
 (C) Saturn
 D: The Moon, which is no planet"""
 INLINE = r"What is 3+4? (A) 5 (B) $7$ (C) \frac{1}{2}"
+
+
+@pytest.mark.parametrize(("more", "verdict"), [(0, PASS), (1, UNKNOWN)])
+def test_prose_is_searched_at_the_end(more, verdict):
+    named = "answer: B"
+    text = f"{named} {'x' * (LAST - len(named) - 1 + more)}"
+    assert (
+        ChoiceVerifier().verify(Item("x", "choice", text, ({"role": "user", "content": QUESTION},), "B")).result(0).verdict
+        == verdict
+    )
 
 
 def test_options_are_read_from_a_question():

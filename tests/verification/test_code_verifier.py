@@ -361,6 +361,7 @@ TAMPERING = {
     "evaluated text": "def f(x): return eval('1')",
     "a process": "import subprocess\ndef f(x): return 1",
     "a relative import": "from . import x\ndef f(x): return 1",
+    "a relative import of a known name": "from .math import sqrt\ndef f(x): return 1",
     "a module behind a module": "import typing\ndef f(x): return typing.sys.modules",
     "a module from a module": "from typing import sys\ndef f(x): return 1",
     "a private name of a module": "import random\ndef f(x): return random._inst",
@@ -469,6 +470,11 @@ def test_a_string_of_digits_is_not_a_number(route):
 @pytest.mark.parametrize(("got", "expected"), [(2, 2.0), (2.0, 2), (True, 1), (1, True), (1, 1 + 1e-12)])
 def test_numbers_are_compared_as_in_python_except_rounding(got, expected):
     assert same(got, expected) and not same(got + 1, expected) and not same(str(got), expected)
+
+
+def test_rounding_is_relative_to_large_numbers_and_absolute_to_small_ones():
+    assert same(1e6 + 5e-4, 1e6) and not same(1e6 + 5e-3, 1e6)
+    assert same(1e-12, 0.0) and not same(1e-8, 0.0) and not same(-1e6, 1e6)
 
 
 def test_if_all_tests_must_pass_the_first_failure_is_the_last_run():

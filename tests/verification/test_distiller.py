@@ -39,7 +39,7 @@ class Equal:
         verdict = UNKNOWN if item.answer == "shrug" else PASS if item.answer == item.ground_truth else FAIL
         self.ready.append((item.key, Verdict(float(verdict == PASS), verdict, "", "equal", item.ground_truth is None)))
 
-    def poll(self, wait: float = 0.0):
+    def poll(self, wait: float):
         ready, self.ready = self.ready, []
         return ready
 
@@ -153,7 +153,7 @@ def test_generation_continues_with_a_bounded_backlog_while_a_slow_verifier_works
 
         turns = 0
 
-        def poll(self, wait: float = 0.0):
+        def poll(self, wait: float):
             self.turns += 1
             return [self.ready.pop(0)] if self.turns % 10 == 0 and self.ready else []
 
@@ -247,7 +247,7 @@ class Backlog(Equal):
         super().__init__()
         self.turns, self.waits = turns, []
 
-    def poll(self, wait: float = 0.0):
+    def poll(self, wait: float):
         self.waits.append(wait)
         self.turns -= 1
         return super().poll() if self.turns <= 0 else []
@@ -359,6 +359,15 @@ def test_a_teacher_whose_responses_cannot_be_read_is_not_paid_for(tmp_path, monk
         assert len(engine.ledger.entries) == 60, "what was generated is kept"
     else:
         list(distiller.run(queries))
+
+
+def test_the_ends_of_an_unreadable_response_are_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr("distillery.verification.distiller.UNREAD", 1)
+    text = "".join(chr(ord("A") + i % 26) for i in range(500))
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Numbered({0: text}, "stop"))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
+    with pytest.raises(DataError, match=f"begins '{text[:80]}' and ends '{text[-80:]}';"):
+        list(distiller.run([make_query("0 ?")]))
 
 
 @pytest.mark.parametrize(("finish", "answer"), [("stop", "5 apples"), ("length", None)])

@@ -457,6 +457,22 @@ def test_equal_answers_share_a_key():
     assert [math_verifier.key_of(answer) for answer in (None, "", r"7 or \boxed{")] == [None] * 3
 
 
+@pytest.mark.parametrize(
+    ("gold", "reference"),
+    [("The answer is 5.", "5"), (r"so \boxed{x + 1}", "x + 1"), ("x + 1", "x + 1"), (r"\boxed{", r"\boxed{")],
+)
+def test_a_reference_is_taken_out_of_its_sentence(gold, reference):
+    assert math_verifier.reference_of(gold) == reference
+
+
+@pytest.mark.parametrize(("more", "verdict"), [(0, "pass"), (1, "unknown")])
+def test_answers_up_to_the_bound_are_compared(route, more, verdict):
+    end = r"so it is \boxed{5}"
+    answer = "a" * (math_verifier.LONGEST + more - len(end) - 1) + " " + end
+    found = MathVerifier(Scripted(), None).verify(Item("x", "math", answer, ground_truth="5")).result(0)
+    assert found.verdict == verdict
+
+
 def test_quick_verdicts_are_exact_and_say_when_no_doubt_is_left():
     def quick(gold, answer):
         found = math_verifier.quick_verdict(gold, answer)

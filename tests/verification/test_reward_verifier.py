@@ -169,6 +169,17 @@ def test_a_row_that_the_model_cannot_take_does_not_spoil_its_neighbours(monkeypa
     assert not verifier.waiting and not verifier.alone and not verifier.working
 
 
+def test_two_rows_that_fail_together_are_tried_alone(monkeypatch):
+    monkeypatch.setattr("distillery.verification.reward_verifier.load", lambda *_: (Picky(), Picky()))
+    verifier = RewardVerifier(model_locks.Lock("reward", "x", "r", True, {}), SETTINGS)
+    verifier.close()
+    pool = AtOnce()
+    monkeypatch.setattr(verifier, "pool", pool)
+    futures = [verifier.verify(Item(str(i), "other", reply)) for i, reply in enumerate(["fine", "fine", "bad"])]
+    pool.run()
+    assert [future.result(0).score for future in futures] == [0.6667, 0.6667, None]
+
+
 def test_a_batch_is_bounded_and_its_seconds_are_shared(monkeypatch):
     monkeypatch.setattr("distillery.verification.reward_verifier.load", lambda *_: (Fixed(), Fixed()))
     monkeypatch.setattr("distillery.verification.reward_verifier.MOST_AT_ONCE", 3)
