@@ -250,7 +250,7 @@ class Backlog(Equal):
     def poll(self, wait: float):
         self.waits.append(wait)
         self.turns -= 1
-        return super().poll() if self.turns <= 0 else []
+        return super().poll(wait) if self.turns <= 0 else []
 
 
 def test_the_loop_waits_for_verdicts_only_where_nothing_else_is_to_do(tmp_path):
