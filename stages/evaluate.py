@@ -25,16 +25,17 @@ from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import write_table
 from distillery.core.teachers import BASE
 from distillery.evaluation.config import Evaluate
-from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, scorer, task_config, verify_together
+from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, output_of, scorer, task_config, verify_together
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, VllmSettings
+from distillery.generation.engine import REFUSED
 from distillery.generation.factory import as_served, start
 from distillery.generation.ledger import ROOT, Ledger
 from distillery.verification.config import Rule, VerifyParams, roles_of
 from distillery.verification.math_verifier import key_of
 from distillery.verification.registry import entry_of
 from distillery.verification.router import Router
-from distillery.verification.verdict import Verdict
+from distillery.verification.verdict import Verdict, unknown
 from distillery.verification.verdict_store import Verdicts
 
 EVERY_TEST, NAME, TEACHER = 100_000, "{name}", "teacher-"
@@ -92,14 +93,16 @@ def rows_of(results: dict[str, Any], lm: EngineLM, verdicts: dict[str, list[Verd
             for attempt, verdict in enumerate(verdicts[doc["id"]], 1):
                 place = (benchmark, sample["doc_id"], attempt)
                 completion = lm.completions[place]
+                if completion.finish_reason == REFUSED:
+                    verdict = unknown("none", f"the server refuses the question: {completion.text}")
                 rows.append(
                     {
                         "benchmark": benchmark,
                         "question_id": doc["id"],
                         "difficulty": doc["difficulty"],
                         "sample": attempt,
-                        "text": completion.text.strip(),
-                        "answer": None if doc.get("tests") else key_of(answer_part(completion.text)),
+                        "text": output_of(completion).strip(),
+                        "answer": None if doc.get("tests") else key_of(answer_part(output_of(completion))),
                         "finish_reason": completion.finish_reason,
                         "completion_tokens": completion.completion_tokens,
                         "verdict": verdict.verdict,

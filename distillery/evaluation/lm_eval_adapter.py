@@ -19,7 +19,7 @@ from distillery.core.schemas import PASS
 from distillery.evaluation.config import Evaluate
 from distillery.generation.cached_engine import LedgerEngine, complete_all
 from distillery.generation.config import Sampling
-from distillery.generation.engine import Completion, Request
+from distillery.generation.engine import NO_OUTPUT_REASONS, Completion, Request
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict
 
@@ -65,12 +65,17 @@ class EngineLM(LM):
         for done, (request, completion) in enumerate(complete_all(self.engine, places.values(), self.max_in_flight), 1):
             self.completions[place_of[request.key]] = completion
             progress.update(done)
-        return [self.completions[place].text for place in places]
+        return [output_of(self.completions[place]) for place in places]
 
     def loglikelihood(self, requests: list[Any]) -> Any:
         raise NotImplementedError("generation only")
 
     loglikelihood_rolling = loglikelihood
+
+
+def output_of(completion: Completion) -> str:
+    """What a model wrote; nothing where a server's words stand in the text's place."""
+    return "" if completion.finish_reason in NO_OUTPUT_REASONS else completion.text
 
 
 def item_of(key: str, verifier: str, doc: dict[str, Any], text: str) -> Item:

@@ -88,6 +88,8 @@ class ServerSettings(Section):
     _: KW_ONLY
     extra_body: dict[str, Any] = field(default_factory=dict)
     """Further fields of each request: ``{reasoning_effort: high}``."""
+    max_refused: Annotated[float, Ge(0), Le(1)] = 0.1
+    """The share of requests that servers may refuse (after the first 20) before the run ends."""
     system_role: bool = True
     """Whether the model's template has a system role; without, system prompts open the first user turn."""
 

@@ -39,8 +39,9 @@ class Request:
         return int(self.key[:15], 16) % 2**31
 
 
-PROMPT_TOO_LONG, NO_TRACE, TEMPLATE_REJECTS = "prompt_too_long", "no_trace", "template_rejects"
-NO_OUTPUT_REASONS = (PROMPT_TOO_LONG, NO_TRACE, TEMPLATE_REJECTS)
+PROMPT_TOO_LONG, NO_TRACE, TEMPLATE_REJECTS, REFUSED = "prompt_too_long", "no_trace", "template_rejects", "refused"
+NO_OUTPUT_REASONS = (PROMPT_TOO_LONG, NO_TRACE, TEMPLATE_REJECTS, REFUSED)
+"""Of completions that hold no output: they are not kept in the ledger, so that the next run asks again."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Completion:
     """A completion, and the engine that generated it, version included.
 
     ``finish_reason`` is ``stop``, ``length`` where ``max_tokens`` or the context truncated it, or ``prompt_too_long`` where
-    the prompt left no room and nothing was generated; ``template_rejects`` where the chat template refused the messages
-    (``text`` says why); ``no_trace`` where a released data set holds no answer.
+    the prompt left no room and nothing was generated; ``template_rejects`` where the chat template refused the messages, and
+    ``refused`` where a server refused the request (``text`` says why); ``no_trace`` where a released data set holds no answer.
     """
 
     key: str

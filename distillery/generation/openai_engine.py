@@ -1,49 +1,66 @@
 """A model behind OpenAI-compatible servers: vLLM on other machines, or any service that speaks the same.
 
-Requests go to the server with the fewest in flight. A server that fails is paused, with exponential
-backoff, and its requests go to the others; the engine fails only when none has answered for ``patience`` seconds.
+A request goes to the server with the fewest in flight. What befalls one request stays its own: it is asked again after a
+moment, and where servers answer others but not it, its completion says that it was refused, and why. A server that is down or
+overloaded rests, for as long as it asks; the engine fails only when none has answered for ``patience`` seconds, when one
+refuses what holds for all requests (a wrong key), or when more requests are refused than ``max_refused`` allows.
 """
 
 import asyncio
 import os
 import random
-import re
 import threading
 import time
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import httpx
+import aiohttp
 
-from distillery.core.chat import without_system
+from distillery.core.chat import Messages, without_system
+from distillery.core.chat_template import ChatTemplate
 from distillery.core.errors import EngineError
 from distillery.core.model_locks import Lock
 from distillery.generation.config import ServerSettings
-from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
+from distillery.generation.engine import PROMPT_TOO_LONG, REFUSED, Completion, Request
+from distillery.generation.server_answers import (
+    BusyError,
+    FailedError,
+    OverflowedError,
+    RefusedError,
+    RefusesAllError,
+    completion_of,
+)
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-_PROMPT = re.compile(r"\((\d+) in the (?:messages|prompt)")  # the error of servers that do not lower max_tokens themselves
-AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
+FIRST_PAUSE, LONGEST_PAUSE, CONNECT = 0.5, 30.0, 10.0
+TRIES = 5
+"""How often a request may fail on servers that answer others."""
+FEW_REFUSED = 20
+"""Refused requests that never end a run, however large their share."""
 
 
 class Server:
-    """One url, its requests in flight, and until when it is paused."""
+    """One url, its requests in flight, and until when it rests."""
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
         self.in_flight = 0
         self.pause = FIRST_PAUSE
         self.rests_until = 0.0
+        self.name: str | None = None
+        self.naming = asyncio.Lock()
 
-    def failed(self) -> None:
-        """One pause for all requests that fail together."""
-        if time.monotonic() < self.rests_until:
-            return
-        self.rests_until = time.monotonic() + self.pause * random.uniform(0.7, 1.3)
-        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+    def rest(self, seconds: float | None) -> None:
+        """Rests for so long, or else for twice as long as the last time; one rest for all requests that fail together."""
+        now = time.monotonic()
+        if seconds is not None:
+            self.rests_until = max(self.rests_until, now + seconds)
+        elif now >= self.rests_until:
+            self.rests_until = now + self.pause * random.uniform(0.7, 1.3)
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
     def answered(self) -> None:
-        self.pause, self.rests_until = FIRST_PAUSE, 0.0
+        self.pause = FIRST_PAUSE
 
 
 def body_options(settings: ServerSettings, lock: Lock | None) -> dict[str, Any]:
@@ -56,8 +73,18 @@ def body_options(settings: ServerSettings, lock: Lock | None) -> dict[str, Any]:
     return options | settings.extra_body
 
 
-class RefusedError(Exception):
-    """A server refused a request; retrying would not help."""
+def counter_of(lock: Lock | None) -> Callable[[Messages], int] | None:
+    """Counts a prompt's tokens by the model's own tokenizer; None where that is not on this machine."""
+    from transformers import AutoTokenizer
+
+    if lock is None:
+        return None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(lock.id, revision=lock.hub_revision, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    template = ChatTemplate(tokenizer, lock.template_text, lock.template_arguments)
+    return lambda messages: len(tokenizer(template.prompt(messages), add_special_tokens=False).input_ids)
 
 
 class ServerEngine:
@@ -68,25 +95,29 @@ class ServerEngine:
     """
 
     def __init__(self, settings: ServerSettings, lock: Lock | None = None):
-        self.settings = settings
+        self.settings, self.lock = settings, lock
         self.options = body_options(settings, lock)
-        self.servers = [Server(url) for url in settings.urls]
         self.key = os.environ.get(settings.api_key, "") if settings.api_key else ""
-        if not self.servers:
+        if not settings.urls:
             raise EngineError("the engine has no urls; give it at least one")
         if settings.api_key and not self.key:
             raise EngineError(f"the environment variable {settings.api_key} is empty; it must hold the servers' API key")
-        self.name = "server"
+        self.servers = [Server(url) for url in settings.urls]
         self.done: SimpleQueue[Completion | EngineError] = SimpleQueue()
         self.dead: EngineError | None = None
+        self.answers = self.settled = self.refused = 0
         self.trouble, self.troubled_since = "no answer", 0.0
+        self.counter: Callable[[Messages], int] | None = None
+        self.room = asyncio.Semaphore(settings.max_num_seqs)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True, name="servers")
         self.thread.start()
+        self.session = asyncio.run_coroutine_threadsafe(self._open(), self.loop).result()
+
+    async def _open(self) -> aiohttp.ClientSession:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        limits = httpx.Limits(max_connections=None)
-        self.client = httpx.AsyncClient(timeout=httpx.Timeout(settings.timeout, connect=10.0), limits=limits, headers=headers)
-        self.room = asyncio.Semaphore(settings.max_num_seqs)
+        timeout = aiohttp.ClientTimeout(total=self.settings.timeout, sock_connect=CONNECT)
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers, trust_env=True)
 
     def submit(self, request: Request) -> None:
         asyncio.run_coroutine_threadsafe(self._settle(request), self.loop)
@@ -115,89 +146,126 @@ class ServerEngine:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.client.aclose()
+            await self.session.close()
 
         asyncio.run_coroutine_threadsafe(stop(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
 
     async def _settle(self, request: Request) -> None:
-        """Retries one request until it is answered, or until no server has answered anything for too long."""
+        """Every request ends as a completion or as an error, a fault of our own included: no caller waits for ever."""
         async with self.room:
-            while True:
-                server = self._pick()
-                if server is None:
-                    if time.monotonic() - self.troubled_since > self.settings.patience:
-                        self.done.put(self._given_up())
-                        return
-                    await asyncio.sleep(0.1)
-                    continue
-                try:
-                    self.done.put(await self._ask(server, request, request.sampling.max_tokens))
-                    self.troubled_since = 0.0
-                    server.answered()
-                    return
-                except RefusedError as error:
-                    self.done.put(EngineError(f"{server.url} refuses: {error}"))
-                    return
-                except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
-                    self.trouble = f"{server.url}: {self._hide(str(error)) or type(error).__name__}"
-                    self.troubled_since = self.troubled_since or time.monotonic()
-                    server.failed()
+            try:
+                self.done.put(await self._answered(request))
+            except Exception as error:
+                self.done.put(EngineError(f"unexpected {type(error).__name__} while asking a server: {error}"))
+
+    async def _answered(self, request: Request) -> Completion | EngineError:
+        """Asks until there is an answer, a refusal, or no hope."""
+        most = min(request.sampling.max_tokens, self.settings.max_model_len - 1)
+        tries, others = 0, self.answers
+        while not self._out_of_patience():
+            server = self._pick()
+            if server is None:
+                await asyncio.sleep(self._until_one_is_ready())
+                continue
+            try:
+                completion = await self._ask(server, request, most)
+            except OverflowedError as words:
+                most = await self._less(request, most)
+                if not most:
+                    return self._settled(Completion(request.key, str(words), PROMPT_TOO_LONG, 0, 0, str(server.name)), server)
+            except RefusedError as words:
+                return self._refusal(request, server, str(words))
+            except RefusesAllError as words:
+                return EngineError(f"{server.url} refuses: {self._hide(str(words))}")
+            except BusyError as words:
+                self._troubled(server, words)
+                server.rest(words.seconds)
+                if words.seconds is not None:
+                    self.troubled_since = 0.0  # it is there, and says when
+            except FailedError as words:
+                self._troubled(server, words)
+                tries += 1
+                if tries >= TRIES and self.answers > others:
+                    return self._refusal(request, server, f"{words}, {tries} times")
+                await asyncio.sleep(min(FIRST_PAUSE * 2**tries, LONGEST_PAUSE) * random.uniform(0.2, 0.5))
+            else:
+                self.answers += 1
+                return self._settled(completion, server)
+        return self._given_up()
+
+    async def _ask(self, server: Server, request: Request, most: int) -> Completion:
+        """One request for at most so many new tokens. Raises the errors of `server_answers`."""
+        messages = list(request.messages)
+        body = {
+            "model": self.settings.model,
+            "messages": messages if self.settings.system_role else without_system(messages),
+            **request.sampling.options(),
+            **self.options,
+            "max_tokens": most,
+            "seed": request.seed,
+        }
+        server.in_flight += 1
+        try:
+            name = await self._name_of(server)
+            async with self.session.post(f"{server.url}/chat/completions", json=body) as response:
+                text = (await response.read()).decode("utf-8", "replace")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BusyError(str(error) or type(error).__name__) from None
+        finally:
+            server.in_flight -= 1
+        return completion_of(request, response.status, text, response.headers.get("Retry-After"), name)
+
+    async def _name_of(self, server: Server) -> str:
+        """The server's software, where it reports it (vLLM does). Asked once; requests wait for the first to hear."""
+        async with server.naming:
+            if server.name is None:
+                async with self.session.get(f"{server.url.removesuffix('/v1')}/version") as response:
+                    try:
+                        server.name = f"server vllm {(await response.json(content_type=None))['version']}"
+                    except (ValueError, KeyError, TypeError):
+                        server.name = "server of unknown version"
+        return server.name
+
+    async def _less(self, request: Request, most: int) -> int:
+        """How many tokens to ask for after an overflow: what the prompt leaves, where it can be counted, else half as many."""
+        if self.counter is None and self.lock is not None:
+            self.counter = await asyncio.to_thread(counter_of, self.lock) or (lambda messages: 0)
+        room = self.settings.max_model_len - (self.counter(list(request.messages)) if self.counter else 0)
+        return max(room, 0) if room < most else most // 2
 
     def _pick(self) -> Server | None:
         now = time.monotonic()
         ready = [server for server in self.servers if server.rests_until <= now]
         return min(ready, key=lambda server: server.in_flight, default=None)
 
-    async def _ask(self, server: Server, request: Request, most: int) -> Completion:
-        """One request for at most so many new tokens."""
-        wanted = request.sampling
-        body = {
-            "model": self.settings.model,
-            "messages": list(request.messages) if self.settings.system_role else without_system(list(request.messages)),
-            **wanted.options(),
-            **self.options,
-            "max_tokens": min(most, self.settings.max_model_len - 1),
-            "seed": request.seed,
-        }
-        server.in_flight += 1
-        try:
-            if self.name == "server":
-                self.name = await self._identify(server)
-            response = await self.client.post(f"{server.url}/chat/completions", json=body)
-        finally:
-            server.in_flight -= 1
-        if response.status_code in AGAIN:
-            raise httpx.HTTPError(f"status {response.status_code}")
-        if response.status_code == 400 and "context" in response.text:
-            prompt = _PROMPT.search(response.text)
-            room = self.settings.max_model_len - int(prompt[1]) if prompt else 0
-            if 0 < room < most:
-                return await self._ask(server, request, room)
-            return Completion(request.key, "", PROMPT_TOO_LONG, self.settings.max_model_len, 0, self.name)
-        if response.status_code != 200:
-            raise RefusedError(f"status {response.status_code}: {self._hide(' '.join(response.text.split())[:300])}")
-        return self._completion(request, response.json())
+    def _until_one_is_ready(self) -> float:
+        soonest = min(server.rests_until for server in self.servers) - time.monotonic()
+        return min(max(soonest, 0.02), 1.0) * random.uniform(1.0, 1.2)
 
-    def _completion(self, request: Request, answer: dict[str, Any]) -> Completion:
-        """A server that parsed the reasoning out of the text returns it separately; it is put back in place."""
-        choice, usage = answer["choices"][0], answer["usage"]
-        said = choice["message"]
-        text, thought = said.get("content") or "", said.get("reasoning_content") or said.get("reasoning")
-        if thought:
-            text = f"<think>{thought}</think>{text}"
-        text = text.encode("utf-8", "replace").decode()  # JSON may hold lone surrogates, tables may not
-        finish = choice.get("finish_reason") or "stop"
-        return Completion(request.key, text, finish, usage["prompt_tokens"], usage["completion_tokens"], self.name)
+    def _troubled(self, server: Server, error: Exception) -> None:
+        self.trouble = f"{server.url}: {self._hide(str(error))}"
+        self.troubled_since = self.troubled_since or time.monotonic()
 
-    async def _identify(self, server: Server) -> str:
-        """The server's software, where it reports it (vLLM does)."""
-        try:
-            answer = await self.client.get(f"{server.url.removesuffix('/v1')}/version")
-            return f"server vllm {answer.json()['version']}"
-        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
-            return "server of unknown version"
+    def _out_of_patience(self) -> bool:
+        return self.troubled_since > 0 and time.monotonic() - self.troubled_since > self.settings.patience
+
+    def _settled(self, completion: Completion, server: Server) -> Completion:
+        self.settled += 1
+        self.troubled_since = 0.0
+        server.answered()
+        return completion
+
+    def _refusal(self, request: Request, server: Server, words: str) -> Completion | EngineError:
+        """A refused request's completion; an error once too many are refused."""
+        words = self._hide(words)
+        self.refused += 1
+        found = self._settled(Completion(request.key, words, REFUSED, 0, 0, str(server.name)), server)
+        if self.refused <= max(FEW_REFUSED, self.settings.max_refused * self.settled):
+            return found
+        share = f"{self.refused} of {self.settled} requests were refused, more than max_refused allows"
+        return EngineError(f"{server.url}: {share}; the last: {words}")
 
     def _given_up(self) -> EngineError:
         urls = ", ".join(server.url for server in self.servers)

@@ -1,10 +1,12 @@
 """Engines in processes of their own: parallel copies of a model, and a judge that runs alongside a teacher."""
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
 from typing import Any
 
 from distillery.core.errors import EngineError
@@ -39,6 +41,15 @@ def _serve(pipe: Connection, start: Callable[[], Engine], devices: str | None) -
         pipe.send(Failed(str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"))
 
 
+def _send(pipe: Connection, outbox: "SimpleQueue[Request | None]") -> None:
+    """Sends requests on a thread of its own: two processes that send to each other while neither reads wait for ever."""
+    while (request := outbox.get()) is not None:
+        try:
+            pipe.send(request)
+        except OSError:  # `poll` reads why
+            return
+
+
 class SubprocessEngine:
     """Copies of an engine, each in a process; a request goes to the copy with the fewest in flight.
 
@@ -51,6 +62,7 @@ class SubprocessEngine:
         self.processes: list[Any] = []
         self.in_flight: dict[Connection, int] = {}
         self.place: dict[str, Connection] = {}
+        self.outboxes: dict[Connection, SimpleQueue[Request | None]] = {}
         context = get_context("spawn")
         seen = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
         for copy in range(copies):
@@ -63,15 +75,14 @@ class SubprocessEngine:
             self.pipes.append(ours)
             self.processes.append(process)
             self.in_flight[ours] = 0
+            self.outboxes[ours] = SimpleQueue()
+            threading.Thread(target=_send, args=(ours, self.outboxes[ours]), daemon=True).start()
 
     def submit(self, request: Request) -> None:
         pipe = min(self.pipes, key=lambda each: self.in_flight[each])
         self.in_flight[pipe] += 1
         self.place[request.key] = pipe
-        try:
-            pipe.send(request)
-        except OSError:
-            raise EngineError(self._last_word(pipe)) from None
+        self.outboxes[pipe].put(request)
 
     def poll(self) -> list[Completion]:
         found = []
@@ -89,15 +100,9 @@ class SubprocessEngine:
 
     def close(self) -> None:
         for pipe in self.pipes:
+            self.outboxes[pipe].put(None)
             pipe.close()
         for process in self.processes:
             process.join(20)
             process.kill()
             process.join()
-
-    def _last_word(self, pipe: Connection) -> str:
-        while pipe.poll(0):
-            answer = pipe.recv()
-            if isinstance(answer, Failed):
-                return answer.why
-        return "an engine's process died without a word; is its memory enough?"

@@ -11,7 +11,15 @@ from distillery.core.errors import DataError
 from distillery.core.response_format import columns_of, cut, locate
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
-from distillery.generation.engine import NO_OUTPUT_REASONS, NO_TRACE, TEMPLATE_REJECTS, Completion, Request
+from distillery.generation.engine import (
+    NO_OUTPUT_REASONS,
+    NO_TRACE,
+    PROMPT_TOO_LONG,
+    REFUSED,
+    TEMPLATE_REJECTS,
+    Completion,
+    Request,
+)
 from distillery.verification.verdict import Verdict, Verifies, item_of, unknown
 
 Query = dict[str, Any]
@@ -135,9 +143,13 @@ class Distiller:
         why = f"the prompt has {completion.prompt_tokens} tokens, which leaves no room in the model's context"
         if completion.finish_reason == NO_TRACE:
             why = "the released traces do not hold this query"
+        if completion.finish_reason == PROMPT_TOO_LONG and completion.text:
+            why = f"the prompt leaves no room in the model's context; the server says: {completion.text}"
         if completion.finish_reason == TEMPLATE_REJECTS:
             why = f"the chat template rejects the query: {completion.text}"
-        if task.attempt > 1:
+        if completion.finish_reason == REFUSED:
+            why = f"the server refuses the query: {completion.text}"
+        if task.attempt > 1 and completion.finish_reason != REFUSED:
             self.settled[task.query["category"], FAIL] += 1
         else:
             self._verified(task, request, completion, unknown("none", why, hopeless=True))

@@ -1,8 +1,8 @@
 """The judge: a language model that is asked whether, or how far, an answer agrees with the reference.
 
 Its prompts are files, math.txt and science.txt in the folder ``prompts`` of params.yaml. It must end with one line of a
-strict form; an answer without that line is retried once, and is then inconclusive. So is everything while
-the judge is down.
+strict form; an answer without that line is retried once, and is then inconclusive. A judge that is down ends the run, with the
+reason: all that it decides would be inconclusive.
 """
 
 import re
@@ -13,10 +13,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from distillery.core.config import Section
-from distillery.core.errors import ConfigError
+from distillery.core.errors import ConfigError, EngineError
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, Sampling
-from distillery.generation.engine import Completion, Request
+from distillery.generation.engine import NO_OUTPUT_REASONS, Completion, Request
 from distillery.verification.futures import then
 from distillery.verification.verdict import Item
 
@@ -52,6 +52,7 @@ class EngineThread:
         self.engine = engine
         self.inbox: SimpleQueue[tuple[Request, Future[Completion]] | None] = SimpleQueue()
         self.waiting: dict[str, list[Future[Completion]]] = {}
+        self.dead: Exception | None = None
         self.thread = threading.Thread(target=self._run, daemon=True, name="judge")
         self.thread.start()
 
@@ -66,36 +67,40 @@ class EngineThread:
         self.engine.close()
 
     def _run(self) -> None:
-        dead: Exception | None = None
-        while True:
+        while (asked := self._taken()) is not None:
             try:
-                asked = self.inbox.get(block=not self.waiting)
-                if asked is None:
-                    return
-                request, future = asked
-                if dead:
-                    future.set_exception(dead)
-                    continue
-                self.waiting.setdefault(request.key, []).append(future)
-                if len(self.waiting[request.key]) == 1:
-                    self.engine.submit(request)
-            except Empty:
-                pass
-            except Exception as error:  # a full disk under the ledger, too: whoever waits must hear of it
-                dead = self._fail(error)
-                continue
-            try:
-                for completion in self.engine.poll():
+                for request, future in asked:
+                    self._submit(request, future)
+                for completion in self.engine.poll() if self.waiting else ():
                     for future in self.waiting.pop(completion.key):
                         future.set_result(completion)
-            except Exception as error:
-                dead = self._fail(error)
+            except Exception as error:  # a full disk under the ledger, too: whoever waits must hear of it
+                self.dead = error
+                waiting = [future for futures in self.waiting.values() for future in futures] + [future for _, future in asked]
+                self.waiting = {}
+                for future in waiting:
+                    if not future.done():
+                        future.set_exception(error)
 
-    def _fail(self, error: Exception) -> Exception:
-        waiting, self.waiting = self.waiting, {}
-        for future in (future for futures in waiting.values() for future in futures):
-            future.set_exception(error)
-        return error
+    def _taken(self) -> "list[tuple[Request, Future[Completion]]] | None":
+        """All that was asked since; waits for the first where nothing is being generated. None once the thread shall end."""
+        found = []
+        try:
+            found.append(self.inbox.get(block=not self.waiting))
+            while True:
+                found.append(self.inbox.get_nowait())
+        except Empty:
+            pass
+        asked = [each for each in found if each is not None]
+        return asked if len(asked) == len(found) else None
+
+    def _submit(self, request: Request, future: "Future[Completion]") -> None:
+        """Equal requests are asked once."""
+        if self.dead:
+            raise self.dead
+        self.waiting.setdefault(request.key, []).append(future)
+        if len(self.waiting[request.key]) == 1:
+            self.engine.submit(request)
 
 
 class Judge:
@@ -105,7 +110,10 @@ class Judge:
         self.thread, self.revision, self.sampling, self.prompts = thread, revision, sampling, prompts
 
     def ask(self, prompt: str, form: re.Pattern[str], item: Item) -> "Future[JudgeReply]":
-        """The judge's reply on an item; the last line of its answer must fully match ``form``."""
+        """The judge's reply on an item; the last line of its answer must fully match ``form``.
+
+        The future raises EngineError where the judge is down.
+        """
         fields = {"question": item.question, "reference": item.ground_truth or "", "answer": item.answer or ""}
         text = _HOLE.sub(lambda hole: fields[hole[1]], self.prompts[prompt])
         return then(self._ask(text, form, 1), lambda said: said if said.words else self._ask(text, form, 2))
@@ -119,10 +127,14 @@ class Judge:
 
         def settle(answered: "Future[Completion]") -> None:
             if error := answered.exception():
-                out.set_result(JudgeReply(None, f"the judge is down: {error}"))
+                out.set_exception(EngineError(f"the judge is down: {error}"))
+                return
+            completion = answered.result()
+            if completion.finish_reason in NO_OUTPUT_REASONS:
+                said = JudgeReply(None, f"the judge gives no answer: {completion.text or completion.finish_reason}")
             else:
-                said = read(answered.result().text, form)
-                out.set_result(replace(said, seconds=self.thread.engine.seconds(request)))
+                said = read(completion.text, form)
+            out.set_result(replace(said, seconds=self.thread.engine.seconds(request)))
 
         self.thread.ask(request).add_done_callback(settle)
         return out

@@ -86,6 +86,12 @@ def test_the_end_of_a_turn(tokenizer, ending, wanted):
     assert ChatTemplate(tokenizer, TURNS.replace("<|end|>", ending)).end_of_turn == wanted
 
 
+def test_what_opens_the_next_response_does_not_end_a_turn(tokenizer):
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|assistant|>"]})
+    template = "{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    assert ChatTemplate(tokenizer, template).end_of_turn == tokenizer.eos_token
+
+
 @pytest.mark.parametrize("template", ["{{ raise_exception('never') }}", "{{ messages[0].content }}"])
 def test_a_template_that_does_not_show_the_response_ends_it_by_the_end_of_text(tokenizer, template):
     assert ChatTemplate(tokenizer, template).end_of_turn == tokenizer.eos_token

@@ -1,6 +1,7 @@
 """The server engine against stub servers on loopback that fail in all the usual ways."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -15,11 +16,12 @@ from distillery.core.errors import EngineError
 from distillery.core.model_locks import Lock
 from distillery.generation import openai_engine
 from distillery.generation.config import Sampling, ServerSettings
-from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
+from distillery.generation.engine import PROMPT_TOO_LONG, REFUSED, Completion, Request
 from distillery.generation.openai_engine import Server, ServerEngine
+from tests.support.template_tokenizer import tokenizer_for
 
 KEY = "sk-very-secret"
-Answer = tuple[int, Any]
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 
 
 class Stub:
@@ -28,10 +30,12 @@ class Stub:
     def __init__(self, behave: Callable[[dict], Answer | None], port: int = 0):
         self.seen: list[dict] = []
         self.headers: list[dict] = []
+        self.asked_version = 0
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                stub.asked_version += 1
                 self.reply(200, {"version": "9.9"})
 
             def do_POST(self) -> None:
@@ -44,9 +48,11 @@ class Stub:
                 else:
                     self.reply(*answer)
 
-            def reply(self, status: int, content: Any) -> None:
+            def reply(self, status: int, content: Any, more: dict[str, str] | None = None) -> None:
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
+                for name, value in (more or {}).items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -158,10 +164,9 @@ def test_several_servers_share_the_work(stubs):
 @pytest.mark.parametrize(
     "failure",
     [
-        *((status, {"error": "boom"}) for status in (408, 409, 425, 429, 500, 502, 503, 504)),
+        *((status, {"error": "boom"}) for status in (408, 429, 500, 503)),
         (503, b"busy"),
         (200, b"<html>"),
-        (200, {"choices": []}),
         None,
     ],
 )
@@ -216,7 +221,7 @@ def test_patience_starts_at_the_first_failure_not_while_idle(stubs):
 def test_a_server_with_only_invalid_answers_is_given_up(stubs):
     stub = stubs(lambda body: (200, {"choices": [{"message": {"content": "x"}}]}))
     engine = ServerEngine(settings(stub.url, patience=1.0))
-    with pytest.raises(EngineError, match="no answer from"):
+    with pytest.raises(EngineError, match=r"no answer from .* for 1 s \(last: .*an answer of an unknown form"):
         run(engine, [ask("x")])
     assert len(stub.seen) < 10
     engine.close()
@@ -230,11 +235,8 @@ def test_a_hanging_request_times_out_and_is_retried(stubs):
     engine.close()
 
 
-REFUSALS = [(401, "bad key"), (404, "model m does not exist"), (400, "top_p out of range"), (410, "gone"), (501, "no")]
-
-
-@pytest.mark.parametrize(("status", "text"), REFUSALS)
-def test_a_client_error_is_not_retried(stubs, status, text):
+@pytest.mark.parametrize(("status", "text"), [(401, "bad key"), (404, "model m does not exist"), (410, "gone"), (501, "no")])
+def test_what_holds_for_all_requests_ends_the_run_at_once(stubs, status, text):
     stub = stubs(lambda body: (status, {"error": text}))
     engine = ServerEngine(settings(stub.url))
     with pytest.raises(EngineError, match=f"{stub.url} refuses: status {status}: .*{text}"):
@@ -243,26 +245,129 @@ def test_a_client_error_is_not_retried(stubs, status, text):
     engine.close()
 
 
-def test_a_too_long_prompt_is_not_an_error(stubs):
-    stub = stubs(lambda body: (400, {"error": "This model's maximum context length is 64 tokens"}))
+FILTERED = (400, {"error": "filtered by the content policy"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "asked"),
+    [
+        (FILTERED, r"status 400: .*filtered by the content policy", 1),
+        ((500, {"error": "boom"}), r"status 500: .*boom.*, 5 times", 5),
+        ((200, {"choices": []}), r"an answer of an unknown form: .*, 5 times", 5),
+        (said("x", "content_filter"), r"finish_reason content_filter, 5 times", 5),
+        (said(""), r"an empty answer, 5 times", 5),
+    ],
+)
+def test_a_problem_of_one_request_stays_its_own(stubs, monkeypatch, answer, words, asked):
+    monkeypatch.setattr(openai_engine, "FIRST_PAUSE", 0.05)
+    stub = stubs(lambda body: answer if body["messages"][0]["content"] == "3" else echo(body))
     engine = ServerEngine(settings(stub.url))
-    (completion,) = run(engine, [ask("x")]).values()
-    assert (completion.finish_reason, completion.completion_tokens) == (PROMPT_TOO_LONG, 0)
+    requests = [ask(str(i)) for i in range(30)]
+    found = run(engine, requests)
+    bad = found[requests[3].key]
+    assert len(found) == 30 and bad.finish_reason == REFUSED and re.match(words, bad.text)
+    assert all(found[request.key].finish_reason == "stop" for request in requests if request is not requests[3])
+    assert sum(body["messages"][0]["content"] == "3" for body in stub.seen) == asked
     engine.close()
 
 
-def test_max_tokens_is_reduced_to_fit_the_servers_context(stubs):
-    def strict(body: dict) -> Answer:
-        if body["max_tokens"] > 4:
-            return 400, {
-                "error": "maximum context length is 64 tokens, you requested 70 (60 in the messages, 10 in the completion)"
-            }
-        return said("short", "length")
+def test_too_many_refusals_end_the_run_with_the_last_words(stubs):
+    stub = stubs(lambda body: FILTERED)
+    engine = ServerEngine(settings(stub.url, max_refused=0.5))
+    with pytest.raises(EngineError, match=r"21 of 21 requests were refused, more than max_refused allows; .*filtered"):
+        run(engine, [ask(str(i)) for i in range(60)])
+    engine.close()
 
-    stub = stubs(strict)
+
+def test_refusals_within_their_share_end_nothing(stubs):
+    stub = stubs(lambda body: FILTERED if int(body["messages"][0]["content"]) % 4 == 0 else echo(body))
+    engine = ServerEngine(settings(stub.url, max_refused=0.5))
+    found = run(engine, [ask(str(i)) for i in range(200)])
+    assert sum(completion.finish_reason == REFUSED for completion in found.values()) == 50
+    engine.close()
+
+
+def overflow(most: int):
+    """A server that gives at most so many tokens."""
+
+    def behave(body: dict) -> Answer:
+        words = "This model's maximum context length is 64 tokens. However, you requested more."
+        return (400, {"error": words}) if body["max_tokens"] > most else said("short", "length")
+
+    return behave
+
+
+def test_a_prompt_without_room_is_not_an_error(stubs):
+    stub = stubs(overflow(0))
     engine = ServerEngine(settings(stub.url))
     (completion,) = run(engine, [ask("x")]).values()
-    assert (completion.text, [body["max_tokens"] for body in stub.seen]) == ("short", [10, 4])
+    assert (completion.finish_reason, completion.completion_tokens) == (PROMPT_TOO_LONG, 0)
+    assert "maximum context length" in completion.text
+    assert [body["max_tokens"] for body in stub.seen] == [10, 5, 2, 1]
+    engine.close()
+
+
+def test_fewer_tokens_are_asked_for_until_they_fit(stubs):
+    stub = stubs(overflow(2))
+    engine = ServerEngine(settings(stub.url))
+    (completion,) = run(engine, [ask("x")]).values()
+    assert (completion.text, [body["max_tokens"] for body in stub.seen]) == ("short", [10, 5, 2])
+    engine.close()
+
+
+@pytest.mark.parametrize(("prompt", "asked"), [(58, [10, 6]), (64, [10]), (20, [10, 5])])
+def test_the_models_own_tokenizer_counts_what_is_left(stubs, monkeypatch, prompt, asked):
+    monkeypatch.setattr(openai_engine, "counter_of", lambda lock: lambda messages: prompt)
+    stub = stubs(overflow(6))
+    engine = ServerEngine(settings(stub.url), Lock("teachers/t", "m", "0", True, {}))
+    (completion,) = run(engine, [ask("x")]).values()
+    assert [body["max_tokens"] for body in stub.seen] == asked
+    assert completion.finish_reason == (PROMPT_TOO_LONG if prompt == 64 else "length")
+    engine.close()
+
+
+def test_prompts_are_counted_with_the_models_template(tmp_path):
+    tokenizer = tokenizer_for("{% for m in messages %}<|user|>{{ m.content }}{% endfor %}<|assistant|>")
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    count = openai_engine.counter_of(Lock("teachers/t", str(tmp_path), "0", True, {}))
+    assert count is not None and count([{"role": "user", "content": "abc"}]) == 5
+    assert openai_engine.counter_of(Lock("teachers/t", "nobody/nothing", "main", False, {})) is None
+    assert openai_engine.counter_of(None) is None
+
+
+def test_a_server_is_left_alone_as_long_as_it_asks(stubs):
+    begun, count = time.monotonic(), iter(range(1000))
+    stub = stubs(lambda body: (429, {"error": "slow down"}, {"Retry-After": "1.5"}) if next(count) < 4 else echo(body))
+    engine = ServerEngine(settings(stub.url, patience=0.5))
+    found = run(engine, [ask(str(i)) for i in range(8)])
+    assert len(found) == 8, "it is there, and says when: patience is for servers that are not"
+    assert time.monotonic() - begun >= 1.5
+    engine.close()
+
+
+def test_one_failing_request_does_not_rest_its_server(stubs):
+    stub = stubs(lambda body: (500, b"boom") if body["messages"][0]["content"] == "0" else echo(body))
+    engine = ServerEngine(settings(stub.url))
+    engine.submit(ask("0"))
+    found = run(engine, [ask(str(i)) for i in range(1, 20)])
+    assert len(found) >= 19 and engine.servers[0].rests_until == 0.0
+    engine.close()
+
+
+def test_the_version_is_asked_once_per_server(stubs):
+    a, b = stubs(echo), stubs(echo)
+    engine = ServerEngine(settings(a.url, b.url))
+    run(engine, [ask(str(i)) for i in range(40)])
+    assert (a.asked_version, b.asked_version) == (1, 1)
+    engine.close()
+
+
+def test_a_fault_of_our_own_ends_the_run_instead_of_hanging(stubs, monkeypatch):
+    engine = ServerEngine(settings(stubs(echo).url))
+    monkeypatch.setattr(engine, "_pick", lambda: 1 / 0)
+    with pytest.raises(EngineError, match="unexpected ZeroDivisionError"):
+        run(engine, [ask("x")], 5.0)
     engine.close()
 
 
@@ -310,17 +415,6 @@ def test_requests_in_flight_stay_within_the_limit(stubs):
     engine.close()
 
 
-@pytest.mark.parametrize(
-    ("finish", "kept"), [("length", "length"), ("stop", "stop"), ("content_filter", "content_filter"), (None, "stop")]
-)
-def test_how_a_completion_ended_is_kept(stubs, finish, kept):
-    stub = stubs(lambda body: said("x", finish))
-    engine = ServerEngine(settings(stub.url))
-    (found,) = run(engine, [ask("hi")]).values()
-    engine.close()
-    assert found.finish_reason == kept
-
-
 def test_pauses_double_up_to_a_limit_and_one_failure_counts_once(monkeypatch):
     clock: Any = SimpleNamespace(now=100.0)
     clock.monotonic = lambda: clock.now
@@ -328,14 +422,14 @@ def test_pauses_double_up_to_a_limit_and_one_failure_counts_once(monkeypatch):
     monkeypatch.setattr(openai_engine, "random", SimpleNamespace(uniform=lambda low, high: 1.0))
     server, pauses = Server("http://x/v1/"), []
     for _ in range(12):
-        server.failed()
-        server.failed()
+        server.rest(None)
+        server.rest(None)
         pauses.append(server.rests_until - clock.now)
         clock.now = server.rests_until
     first, longest = openai_engine.FIRST_PAUSE, openai_engine.LONGEST_PAUSE
     assert server.url == "http://x/v1" and pauses == pytest.approx([min(first * 2**i, longest) for i in range(12)])
     server.answered()
-    assert (server.pause, server.rests_until) == (first, 0.0)
+    assert server.pause == first
 
 
 def test_requests_go_to_the_server_with_the_fewest_in_flight_that_does_not_rest():

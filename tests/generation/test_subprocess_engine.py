@@ -49,6 +49,14 @@ def test_copies_share_the_work_and_every_request_is_answered_once():
 
 
 @pytest.mark.slow
+def test_much_waiting_in_both_directions_blocks_neither_process():
+    engine = SubprocessEngine(partial(ScriptedEngine, reverse))
+    requests = [ask(f"{i} " + "x" * 500_000) for i in range(20)]
+    assert run(engine, requests) == {request.key: reverse(request) for request in requests}
+    engine.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "why"), [(die, "died without a word"), (fail, "OutOfMemoryError")])
 def test_a_process_that_dies_is_one_error(script, why):
     engine = SubprocessEngine(partial(ScriptedEngine, script))

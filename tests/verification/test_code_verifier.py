@@ -8,7 +8,7 @@ import pytest
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.corpus.livecodebench import cases_of
 from distillery.verification.code_blocks import defined, program_of
-from distillery.verification.code_tests import Call, Script, Stdin, Suite, prelude, same, suite_of
+from distillery.verification.code_tests import Call, Script, Stdin, Suite, as_call, prelude, same, suite_of
 from distillery.verification.code_tests import TestsError as BadTests
 from distillery.verification.code_verifier import CodeVerifier, Grader, _not_compiled, hashed
 from distillery.verification.output_comparison import same_as_livecodebench, same_output
@@ -470,6 +470,28 @@ def test_a_string_of_digits_is_not_a_number(route):
 @pytest.mark.parametrize(("got", "expected"), [(2, 2.0), (2.0, 2), (True, 1), (1, True), (1, 1 + 1e-12)])
 def test_numbers_are_compared_as_in_python_except_rounding(got, expected):
     assert same(got, expected) and not same(got + 1, expected) and not same(str(got), expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "kwargs", "right", "wrong"),
+    [
+        ("assert f(2, b=1) == 4", {"b": 1}, 4, 5),
+        ("assert not f(2)", {}, 0, 1),
+        ("assert f(2)", {}, 1, 0),
+        ("assert f(2) is True", {}, True, 1),
+    ],
+)
+def test_an_assertion_about_one_call_is_decided_outside(source, kwargs, right, wrong):
+    call = as_call(source)
+    assert call is not None and (call.fn, call.args, call.kwargs) == ("f", [2], kwargs)
+    assert call.decide(right) and not call.decide(wrong)
+
+
+@pytest.mark.parametrize(
+    "source", ["assert f(**{'b': 1}) == 4", "assert f(2) < 4", "assert 4 == 4", "assert f(x) == 4", "f(2)"]
+)
+def test_other_assertions_are_not(source):
+    assert as_call(source) is None
 
 
 def test_rounding_is_relative_to_large_numbers_and_absolute_to_small_ones():

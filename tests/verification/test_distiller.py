@@ -15,7 +15,7 @@ from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling, VllmSettings
-from distillery.generation.engine import NO_TRACE, PROMPT_TOO_LONG, Completion
+from distillery.generation.engine import NO_TRACE, PROMPT_TOO_LONG, REFUSED, Completion
 from distillery.generation.ledger import Ledger
 from distillery.generation.released_traces import NullEngine
 from distillery.verification.distiller import Distill, Distiller, trace_rows
@@ -359,6 +359,31 @@ def test_a_teacher_whose_responses_cannot_be_read_is_not_paid_for(tmp_path, monk
         assert len(engine.ledger.entries) == 60, "what was generated is kept"
     else:
         list(distiller.run(queries))
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_refused_query_is_inconclusive_with_the_servers_words_and_asked_again_in_the_next_run(tmp_path, attempt):
+    class Refusing(ScriptedEngine):
+        def poll(self):
+            found = super().poll()
+            return [replace(each, finish_reason=REFUSED, text="filtered") if each.text == "no" else each for each in found]
+
+    def script(request):
+        return "no" if request.attempt == attempt else "<think>a</think><answer>wrong</answer>"
+
+    def attempts() -> tuple[list[dict], LedgerEngine]:
+        engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Refusing(script))
+        distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
+        list(distiller.run([make_query("0 ?")]))
+        rows = list(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)))
+        engine.close()
+        return rows, engine
+
+    for kept in (0, attempt - 1):
+        rows, engine = attempts()
+        assert [row["verdict"] for row in rows] == [FAIL] * (attempt - 1) + [UNKNOWN]
+        assert rows[-1]["reason"] == "the server refuses the query: filtered" and rows[-1]["text"] == ""
+        assert (engine.reused, engine.asked) == (kept, attempt - kept)
 
 
 def test_the_ends_of_an_unreadable_response_are_quoted(tmp_path, monkeypatch):
