@@ -228,9 +228,9 @@ def test_hostile_texts_take_linear_work(name, piece, monkeypatch):
         ("[THINK]x", None),
     ],
 )
-def test_an_answer_part_that_begins_the_response_counts():
-    assert answer_part("<answer> 5") == "5" == answer_part("<answer> 5 </answer> 6")
-
-
 def test_a_student_is_judged_by_the_answer_part_or_all_that_follows_the_thought(text, answer):
     assert answer_part(text) == answer
+
+
+def test_an_answer_part_that_begins_the_response_counts():
+    assert answer_part("<answer> 5") == "5" == answer_part("<answer> 5 </answer> 6")
