@@ -14,6 +14,7 @@ from distillery.core.config import Section
 from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, write_json
 from distillery.core.model_locks import FOLDER, Lock, teacher_role
+from distillery.core.pins import MODEL, pin
 from distillery.core.progress import log
 from distillery.core.response_format import FORMATS, is_marker, recognise
 from distillery.core.stage import run_stage
@@ -64,12 +65,13 @@ def lock_path(role: str, model: Model) -> Lock:
 
 
 def lock_hub(role: str, model: Model) -> Lock:
-    """Locks a hub model by its commit; hashes come from the hub, nothing is downloaded yet."""
+    """Locks a hub model by the commit that its revision is pinned to; hashes come from the hub, nothing is downloaded yet."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        info = HfApi().model_info(model.id, revision=model.revision, files_metadata=True)
+        commit = pin(MODEL, model.id, model.revision, lambda: str(HfApi().model_info(model.id, revision=model.revision).sha))
+        info = HfApi().model_info(model.id, revision=commit, files_metadata=True)
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise ConfigError(
             f"role {role}: {model.id}: not a local folder, and not found on the hub: {' '.join(str(error).split())}"

@@ -4,9 +4,9 @@ DVC must see a local file change. So every local file belongs to the ``world`` t
 watches: a manifest (JSON, path to hash) that lists it, the file itself, or a folder that holds it.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,11 +17,11 @@ from distillery.core import config
 from distillery.core.config import Section
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import Row, ScannedRow, read_json, scan_json_lines
+from distillery.core.pins import DATA, pin
 
 KINDS = (".jsonl", ".parquet")
 OTHER_KINDS = (".json", ".gz", ".zst", ".zip", ".csv", ".tsv", ".txt")
 ROWS_AT_ONCE = 1000
-COMMIT = re.compile("[0-9a-f]{40}")
 T = TypeVar("T", bound="Origin")
 
 
@@ -46,19 +46,22 @@ class Origin(Section):
 
 
 def pinned(origin: T) -> T:
-    """The origin pinned to the commit that its revision now names on the hub; a path or a commit unchanged.
+    """The origin at the commit that its revision is pinned to (`core.pins`); a path unchanged.
 
     Raises DataError where the hub does not resolve it.
     """
-    if is_local(origin.source) or COMMIT.fullmatch(origin.revision or ""):
+    if is_local(origin.source):
         return origin
+    return replace(origin, revision=pin(DATA, origin.source, origin.revision, partial(_commit_of, origin)))
+
+
+def _commit_of(origin: Origin) -> str:
     from huggingface_hub import HfApi
 
     try:
-        commit = HfApi().dataset_info(origin.source, revision=origin.revision).sha
+        return str(HfApi().dataset_info(origin.source, revision=origin.revision).sha)
     except Exception as error:
         raise DataError(f"{origin.source}: not a local file or folder, and not found on the hub: {_brief(error)}") from None
-    return replace(origin, revision=commit)
 
 
 def scan(origin: Origin, key: str | None) -> Iterator[ScannedRow]:
@@ -76,11 +79,23 @@ def scan(origin: Origin, key: str | None) -> Iterator[ScannedRow]:
 
         at, files = origin.revision, origin.files
         folder = Path(snapshot_download(origin.source, repo_type="dataset", revision=at, allow_patterns=files))
-        for scanned in scan_files(folder):
-            yield scanned._replace(where=f"{origin}:{scanned.where.removeprefix(f'{folder}/')}")
+        for file in _named(folder, origin):
+            for scanned in scan_files(file):
+                yield scanned._replace(where=f"{origin}:{scanned.where.removeprefix(f'{folder}/')}")
     else:
         for number, row in enumerate(_streamed(origin), 1):
             yield ScannedRow(f"{origin}:{number}", row)
+
+
+def _named(folder: Path, origin: Origin) -> list[Path]:
+    """The files of a snapshot that ``files`` names: others may lie there, fetched before. Raises DataError where none does."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    names = [str(path.relative_to(folder)) for path in files_of(folder)]
+    found = sorted(filter_repo_objects(names, allow_patterns=origin.files))
+    if not found:
+        raise DataError(f"{origin}: no .jsonl or .parquet file matches {origin.files!r}")
+    return [folder / name for name in found]
 
 
 def _streamed(origin: Origin) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from distillery.core.files import write_json
 from distillery.core.schemas import QUERY
 from distillery.corpus import external_sort
 from distillery.corpus.external_sort import Buckets
-from distillery.corpus.sources import pinned
+from distillery.corpus.sources import Origin, pinned, scan
 from stages import collect as collect_stage
 from stages.collect import Collect, Source
 from tests.support.builders import collected
@@ -203,7 +203,7 @@ def test_a_hub_data_set_with_mixed_schemas_is_read_as_files(tmp_path, monkeypatc
     assert len(queries) == 1
 
 
-def test_a_hub_data_set_is_pinned_to_the_commit_of_its_revision(monkeypatch):
+def test_a_hub_data_set_is_pinned_to_the_commit_of_its_revision(inside, monkeypatch):
     class Hub:
         def dataset_info(self, name, revision):
             assert (name, revision) == ("team/data", None)
@@ -221,6 +221,21 @@ def test_a_hub_data_set_is_pinned_to_the_commit_of_its_revision(monkeypatch):
     assert str(now) == "team/data@c0ffee" and str(pinned(source("q.jsonl"))) == "q.jsonl"
     read(s=now)
     assert read_at == [("team/data", "taco", "c0ffee")]
+
+
+def test_only_files_of_the_pattern_are_read_whatever_lies_in_the_snapshot(tmp_path, monkeypatch):
+    for name in ("train-0.jsonl", "train-1.jsonl", "other.jsonl", "sub/train-2.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"n": name}) + "\n")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path))
+
+    def names(files: str) -> list[str]:
+        return [scanned.row["n"] for scanned in scan(Origin("a/b", "c" * 40, "train", files=files), None)]
+
+    assert names("train-*.jsonl") == ["train-0.jsonl", "train-1.jsonl"]
+    assert names("sub/*") == ["sub/train-2.jsonl"]
+    with pytest.raises(DataError, match=r"a/b@c+: no \.jsonl or \.parquet file matches 'none\*'"):
+        names("none*")
 
 
 def test_a_data_set_missing_from_the_hub_is_named():
