@@ -43,6 +43,7 @@ TARGETS: dict[str, list[str]] = {
     f"{LIB}/verification/router.py": ["verification"],
     f"{LIB}/verification/verdict.py": ["verification"],
     f"{LIB}/generation/openai_engine.py": ["generation/test_openai_engine.py"],
+    f"{LIB}/generation/server_answers.py": ["generation/test_server_answers.py", "generation/test_openai_engine.py"],
     "stages/collect.py": ["corpus/test_collect.py"],
     "stages/clean.py": ["corpus/test_cleaning.py", "mini"],
     "stages/decontaminate.py": ["corpus/test_decontamination.py", "mini"],
