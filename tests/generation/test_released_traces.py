@@ -12,7 +12,7 @@ from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling
 from distillery.generation.ledger import Ledger
-from distillery.generation.released_traces import NullEngine, dialogue_of, import_traces, usual_format
+from distillery.generation.released_traces import NullEngine, bare, by_id, dialogue_of, import_traces, usual_format
 from distillery.verification.distiller import Distill, Distiller, trace_rows
 from stages.collect import Collect, Source
 from stages.distill import ask_for
@@ -217,3 +217,11 @@ def test_the_format_of_most_responses_is_the_teachers(folder, inside):
     rows = [{"problem": "2 + 3 ?", "generated_solution": NATURAL}] * 3
     (inside / "set/natural.jsonl").write_text("".join(json.dumps(row) + "\n" for row in 3 * rows))
     assert usual_format(Origin(folder, None, "train"), "key") == TAGS
+
+
+def test_a_query_is_known_without_its_system_prompt_where_that_is_unique():
+    asked, system = {"role": "user", "content": "a ?"}, {"role": "system", "content": "be brief"}
+    with_prompt, alone = ({"messages": turns, "id": identify(turns)} for turns in ([system, asked], [asked]))
+    assert bare([system, asked]) == [asked]
+    assert by_id([with_prompt])[identify([asked])] is with_prompt
+    assert by_id([with_prompt, alone])[identify([asked])] is alone
