@@ -25,7 +25,7 @@ from distillery.core import config
 from distillery.core.files import read_json, write_json, write_text
 from distillery.core.text_table import format_table
 from distillery.training.config import Train
-from distillery.training.memory import GB, memory, shape_of
+from distillery.training.memory import CONTEXT, GB, memory, shape_of
 from distillery.training.packed_files import DIGEST
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,6 +127,7 @@ def figures_of(folder: Path, about: Any, settings: dict[str, Any], window: int) 
     """What a finished training measured, and the memory that was reckoned for it."""
     run = json.loads((folder / ".runs/train/t.js").read_text().partition("=\n")[2].rstrip(";\n"))
     reckoned = memory(shape_of(about), config.parse(Train, settings, "train"), window, 1)
+    reckoned["buffers"] -= CONTEXT  # not in the peak that torch counts
     names = ("tokens_per_second", "mfu", "peak_memory_mib", "device", "versions")
     return {name: run[name] for name in names} | {"reckoned_gb": {name: round(part / GB, 2) for name, part in reckoned.items()}}
 
@@ -170,6 +171,8 @@ def resumed(place: Path, tiny: bool) -> dict[str, Any]:
     process = start(folder, base, settings)
     while process.poll() is None and len(list(folder.glob(".checkpoints/*/checkpoint-*/complete"))) < 2:
         time.sleep(0.02)
+    if process.poll() is not None:
+        return {"error": why(folder)}
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if start(folder, base, settings).wait():
@@ -181,7 +184,7 @@ def resumed(place: Path, tiny: bool) -> dict[str, Any]:
 def why(folder: Path) -> str:
     """Why a training failed: its first line that names an error."""
     lines = (folder / "log").read_text().splitlines()
-    return next((line for line in lines if line.startswith("worker:") or "Error: " in line), lines[-1])
+    return next((line for line in lines if line.startswith("worker:") or "Error: " in line), "no message")
 
 
 def row_of(name: str, found: dict[str, Any]) -> list[str]:

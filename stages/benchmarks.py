@@ -17,6 +17,8 @@ from distillery.corpus.sources import Origin, pinned, scan
 from distillery.evaluation.benchmarks import benchmarks_by_samples
 
 FOLDER = Path("data/benchmarks")
+MOST_CHOICES = 9
+"""Wrong options: with the right one, as many as there are letters that `verification.choice_verifier` reads."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def rows_of(name: str, source: Source) -> list[dict[str, Any]]:
 
 
 def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Questions as {id, question, answer, difficulty, tests, constraints, starter}, all strings.
+    """Questions as {id, question, options, answer, difficulty, tests, constraints, starter}, all strings.
 
-    Of answer, tests and constraints all but one are null. Raises DataError where a question can't be scored.
+    Of answer, tests and constraints all but one are null. Options stand apart from the question, which is what queries are
+    compared with. Raises DataError where a question can't be scored.
     """
-    if sum(map(bool, (source.answer, source.tests, source.constraints))) != 1:
-        raise ConfigError(f"params.yaml: benchmarks.{name}: needs one of answer, tests and constraints")
+    check(name, source)
     unified = []
     for number, row in enumerate(rows, 1):
         where = f"benchmark {name}: {source.source}:{number}"
@@ -72,14 +74,25 @@ def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[st
                 raise DataError(f"{where}: no {column!r}; every question needs one to be scored")
         about = {field: str(row.get(column) or "") if column else "" for field, column in _shown(source)}
         key, answer = f"{name}-{number:04}", None if source.answer is None else str(row[source.answer])
+        about["options"] = ""
         if source.choices:
-            listed, answer = choices_of(key, str(answer), [str(row[column]) for column in source.choices], where)
-            about["question"] += f"\n\n{listed}"
+            about["options"], answer = choices_of(key, str(answer), [str(row[column]) for column in source.choices], where)
         decides = {"answer": answer, "tests": tests_of(source, row, where), "constraints": constraints_of(source, row)}
         unified.append({"id": key, **about, **decides})
     if not unified:
         raise DataError(f"benchmark {name}: {source.source}: no questions")
     return unified
+
+
+def check(name: str, source: Source) -> None:
+    """Raises ConfigError for columns that cannot work together."""
+    key = f"params.yaml: benchmarks.{name}"
+    if sum(map(bool, (source.answer, source.tests, source.constraints))) != 1:
+        raise ConfigError(f"{key}: needs one of answer, tests and constraints")
+    if source.choices and (source.answer is None or len(source.choices) > MOST_CHOICES):
+        raise ConfigError(f"{key}.choices: needs an answer, and at most {MOST_CHOICES} columns of wrong options")
+    if len(source.constraints) > 2:
+        raise ConfigError(f"{key}.constraints: takes IFEval's two columns, or one that holds both")
 
 
 def _shown(source: Source) -> tuple[tuple[str, str | None], ...]:
@@ -102,7 +115,8 @@ def constraints_of(source: Source, row: dict[str, Any]) -> str | None:
         return None
     columns = [row[column] for column in source.constraints]
     if len(columns) == 2:
-        return json.dumps({"instruction_id_list": columns[0], "kwargs": columns[1]}, ensure_ascii=False)
+        ids, arguments = (json.loads(each) if isinstance(each, str) else each for each in columns)
+        return json.dumps({"instruction_id_list": ids, "kwargs": arguments}, ensure_ascii=False)
     return columns[0] if isinstance(columns[0], str) else json.dumps(columns[0], ensure_ascii=False)
 
 
@@ -122,6 +136,10 @@ def tests_of(source: Source, row: dict[str, Any], where: str) -> str | None:
 def main() -> None:
     samples = benchmarks_by_samples()
     listed = config.load(dict[str, Source], "benchmarks")
+    if missing := sorted(samples.keys() - listed.keys()):
+        raise ConfigError(f"params.yaml: benchmarks.{missing[0]}: missing, but evaluate.benchmarks names it")
+    if not any(samples.values()):
+        raise ConfigError("params.yaml: evaluate.benchmarks: no benchmark has samples; switch at least one on")
     sources = {name: pinned(source) for name, source in listed.items() if samples.get(name, 1)}
     with record_metrics("metrics/benchmarks.json", "datasets") as (metrics, _):
         tables = {name: unify(name, source, rows_of(name, source)) for name, source in sources.items()}

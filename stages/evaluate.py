@@ -102,7 +102,7 @@ def rows_of(results: dict[str, Any], lm: EngineLM, verdicts: dict[str, list[Verd
                         "difficulty": doc["difficulty"],
                         "sample": attempt,
                         "text": output_of(completion).strip(),
-                        "answer": None if doc.get("tests") else key_of(answer_part(output_of(completion))),
+                        "answer": key_of(answer_part(output_of(completion))) if doc["answer"] else None,
                         "finish_reason": completion.finish_reason,
                         "completion_tokens": completion.completion_tokens,
                         "verdict": verdict.verdict,

@@ -8,25 +8,33 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from distillery.core import config, model_locks
 from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, read_json, write_json
 from distillery.core.progress import log
 from distillery.core.stage import run_stage, write_run
 from distillery.training.config import Train
-from distillery.training.launch import run_ranks
+from distillery.training.launch import on_cpu, run_ranks, total_ranks
+from distillery.training.memory import needed
 from distillery.training.packed_dataset import accumulation
 from distillery.training.store import ABOUT, CHECKPOINTS, exclusive_lock, finish, hand_back, identity_of, is_finished
 
 
 def check(settings: Train) -> None:
     """Raises ConfigError for settings that cannot work together, and for a tracker that is not installed."""
-    accumulation(settings, settings.processes)
+    accumulation(settings, total_ranks(settings))
     if settings.sequence_parallel > 1 and not settings.attends_by_lengths:
         why = "sees across documents under sequence parallelism, since its mask is of one rank's part; take varlen or flash"
         raise ConfigError(f"params.yaml: train.attention: {settings.attention} {why}")
     if settings.report_to and importlib.util.find_spec(settings.report_to) is None:
         raise ConfigError(f"params.yaml: train.report_to: {settings.report_to} is not installed; `pip install` it or use null")
+
+
+def window_of(teacher: str) -> int:
+    """Tokens per window of a teacher's packed data."""
+    return int(np.load(f"data/packed/{teacher}/ids.npy", mmap_mode="r").shape[1])
 
 
 def main(teacher: str) -> None:
@@ -38,6 +46,8 @@ def main(teacher: str) -> None:
     with exclusive_lock(output):
         reused = is_finished(output)
         if not reused:
+            if not on_cpu() or settings.lora or settings.sequence_parallel > 1:
+                log(stage, needed(settings, base, window_of(teacher), total_ranks(settings)))
             write_json({"teacher": teacher, "base": base.id, "seed": seed}, output / ABOUT)
             run_ranks(teacher, settings, output)
             finish(output)

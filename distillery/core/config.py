@@ -7,6 +7,7 @@ import difflib
 import json
 import re
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
 
@@ -39,14 +40,27 @@ Share = Annotated[float, Gt(0), Lt(1)]
 
 
 class Loader(yaml.SafeLoader):
-    """Reads ``1e-5`` as a number, as YAML 1.2 and DVC do (PyYAML wants a decimal point), and a date as the text it is."""
+    """Reads scalars as YAML 1.2 does, and DVC with it: PyYAML takes ``1e-5`` for text, ``on`` for true and ``010`` for 8."""
 
 
-Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+SCALARS: dict[str, tuple[str, Any]] = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]+", int),
+    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", None),
+    "null": (r"~|null|Null|NULL|", None),
 }
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def _scalar(read: Any, _: Any, node: yaml.ScalarNode) -> Any:
+    return read(node.value)
+
+
+Loader.yaml_implicit_resolvers = {}
+for kind, (pattern, read) in SCALARS.items():
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), None)
+    if read:
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", partial(_scalar, read))
+Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
 
 
 class Section:

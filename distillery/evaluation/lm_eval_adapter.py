@@ -101,10 +101,15 @@ def scorer(
     return process_results
 
 
+def asked(row: dict[str, Any]) -> str:
+    """A question with its options, if it has any."""
+    return "\n\n".join(filter(None, (row["question"], row.get("options"))))
+
+
 def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], score: Callable[..., Any]) -> dict[str, Any]:
     """The lm-eval task of one benchmark over its questions, with every generation setting stated."""
     task, sampling = settings.benchmarks[name], settings.sampling
-    questions = [row | {"suffix": settings.suffix} for row in rows]
+    questions = [row | {"suffix": settings.suffix, "question": asked(row)} for row in rows]
     return yaml.safe_load(Path(task.task).read_text()) | {
         "task": name,
         "custom_dataset": lambda **_: {"test": Dataset.from_list(questions)},

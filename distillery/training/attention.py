@@ -52,7 +52,7 @@ def varlen(
         attended = _on_gpu(flat, ends, max_length_q or int(ends.diff().max()), scaling, sliding_window)
     else:
         attended = _per_document(flat, ends.tolist(), scaling, sliding_window)
-    return attended.reshape(query.shape[0], query.shape[2], query.shape[1], query.shape[3]), None
+    return attended.reshape(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None
 
 
 def _positions(query: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
@@ -65,6 +65,8 @@ def _on_gpu(flat: Flat, ends: torch.Tensor, longest: int, scale: float | None, w
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = flat
+    if value.shape[2] != query.shape[2]:
+        raise ConfigError("params.yaml: train.attention: varlen needs values as wide as queries on a GPU; take another")
     reach = (window - 1 if window else -1, 0)
     grouped = query.shape[1] != key.shape[1]
     return varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=reach, enable_gqa=grouped)

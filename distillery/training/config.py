@@ -72,4 +72,4 @@ class Train(Section):
     @property
     def attends_by_lengths(self) -> bool:
         """Whether attention keeps documents apart by their lengths, and not by a mask."""
-        return self.attention == VARLEN or self.attention.startswith("flash")
+        return self.attention == VARLEN or "flash" in self.attention

@@ -19,6 +19,14 @@ def on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
+def total_ranks(settings: Train) -> int:
+    """Ranks on all machines together."""
+    if settings.hostfile is None:
+        return settings.processes
+    lines = [line.split("#")[0].strip() for line in Path(settings.hostfile).read_text().splitlines()]
+    return settings.processes * sum(map(bool, lines))
+
+
 def launcher(settings: Train) -> list[str]:
     """The command that starts the ranks, without the module that they run: torchrun here, DeepSpeed's across machines."""
     if settings.hostfile:

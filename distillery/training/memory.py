@@ -4,11 +4,11 @@
 
 Weights, gradients and optimizer take 2 + 4 + 12 bytes per parameter in bfloat16 (float32 gradients, AdamW's float32 weights
 and two moments), each divided by the ranks as far as the ZeRO stage divides it. Activations are what HF's decoder layers keep
-for the backward pass, per token and layer, counted below; docs/training.md compares them with tracked tensors.
+for the backward pass, per token and layer, counted below; docs/training.md compares them with tracked tensors. The scores and
+masks of attention that is not by lengths (sdpa, eager) are not in them.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ import yaml
 from distillery.core import config
 from distillery.core.errors import ConfigError, UserError
 from distillery.core.files import read_json
+from distillery.core.model_locks import Lock
 from distillery.core.profiles import compose, names
 from distillery.core.text_table import format_table
 from distillery.training.config import Lora, Train
@@ -34,7 +35,7 @@ BUCKET, LIVE = 500_000_000, 1_000_000_000
 """DeepSpeed's default elements in a gradient bucket, and of gathered parameters at once (ZeRO 3)."""
 CONTEXT = 2e9
 """CUDA's and NCCL's own memory."""
-SHAPES = Path("conf/shapes")
+SHAPES, DEEPSPEED = Path("conf/shapes"), Path("conf/deepspeed")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Shape:
     experts: int
     queries: int
     keys: int
+    heads: int
+    key_heads: int
     norms_heads: bool
     vocabulary: int
 
@@ -67,19 +70,23 @@ def shape_of(about: Any, lora: Lora | None = None) -> Shape:
             model = with_adapters(model, lora)
     text = about.get_text_config()
     chosen = int(getattr(text, "num_experts_per_tok", None) or 0)
-    shared = int(getattr(text, "n_shared_experts", None) or 0)
     expert = int(getattr(text, "moe_intermediate_size", None) or text.intermediate_size)
-    queries = attention_width(text)
+    shared = int(getattr(text, "shared_expert_intermediate_size", None) or 0)
+    shared += expert * int(getattr(text, "n_shared_experts", None) or 0)
+    queries, heads = attention_width(text), int(text.num_attention_heads)
+    key_heads = int(getattr(text, "num_key_value_heads", None) or heads)
     return Shape(
         parameters=sum(each.numel() for each in model.parameters()),
         trained=sum(each.numel() for each in model.parameters() if each.requires_grad),
         active=active_parameters(model),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        inner=expert * (chosen + shared) if chosen else text.intermediate_size,
+        inner=expert * chosen + shared if chosen else text.intermediate_size,
         experts=chosen,
         queries=queries,
-        keys=queries * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) // text.num_attention_heads,
+        keys=queries * key_heads // heads,
+        heads=heads,
+        key_heads=key_heads,
         norms_heads=any("q_norm" in name for name, _ in model.named_parameters()),
         vocabulary=text.vocab_size,
     )
@@ -126,27 +133,43 @@ def memory(shape: Shape, settings: Train, window: int, ranks: int) -> dict[str, 
 
 
 def remedies(shape: Shape, settings: Train, window: int, ranks: int, capacity: float) -> list[str]:
-    """The settings that make a training fit, applied one after the other until it does; empty where none are enough."""
-    folder, changed = Path(settings.deepspeed).parent, dict[str, Any]()
-    for name, value in _changes(settings, folder, ranks):
+    """The settings that make a training fit, the cheapest first and none that is not needed; empty where none are enough."""
+
+    def fits(changed: dict[str, Any]) -> bool:
+        return sum(memory(shape, replace(settings, **changed), window, ranks).values()) <= capacity
+
+    changed: dict[str, Any] = {}
+    for name, value in _changes(shape, settings, window, ranks):
         changed[name] = value
-        if sum(memory(shape, replace(settings, **changed), window, ranks).values()) <= capacity:
-            return [f"train.{name}: {str(value).lower() if value is True else value}" for name, value in changed.items()]
-    return []
+        if fits(changed):
+            break
+    else:
+        return []
+    for name in list(changed):
+        if fits(fewer := {other: value for other, value in changed.items() if other != name}):
+            changed = fewer
+    return [f"train.{name}: {str(value).lower() if value is True else value}" for name, value in changed.items()]
 
 
-def _changes(settings: Train, folder: Path, ranks: int) -> Iterator[tuple[str, Any]]:
+def _changes(shape: Shape, settings: Train, window: int, ranks: int) -> Iterator[tuple[str, Any]]:
     """What takes less memory, the cheapest first."""
     if not settings.gradient_checkpointing:
         yield "gradient_checkpointing", True
     if not settings.liger:
         yield "liger", True
     if read_json(settings.deepspeed)["zero_optimization"]["stage"] < 3 and ranks > 1:
-        yield "deepspeed", str(folder / "zero3.json")
-    shared = settings.sequence_parallel
-    while settings.attends_by_lengths and ranks % (shared := 2 * shared) == 0 and shared <= 8:
-        yield "sequence_parallel", shared
-    yield "deepspeed", str(folder / ("zero3_offload.json" if ranks > 1 else "zero2_offload.json"))
+        yield "deepspeed", f"{DEEPSPEED}/zero3.json"
+    for shared in (2, 4, 8) if settings.attends_by_lengths else ():
+        if shared > settings.sequence_parallel and ranks % shared == 0 and not unshareable(shape, window, shared):
+            yield "sequence_parallel", shared
+    yield "deepspeed", f"{DEEPSPEED}/{'zero3_offload' if ranks > 1 else 'zero2_offload'}.json"
+
+
+def unshareable(shape: Shape, window: int, shared: int) -> str:
+    """Why so many ranks cannot share a window; empty where they can."""
+    if shape.heads % shared or (shape.key_heads % shared and shared % shape.key_heads):
+        return f"{shared} ranks cannot share {shape.heads} attention heads of which {shape.key_heads} have keys of their own"
+    return f"pack.window: {window} is not a multiple of it" if window % shared else ""
 
 
 def summary(parts: dict[str, float]) -> str:
@@ -164,13 +187,23 @@ def check(shape: Shape, settings: Train, window: int, ranks: int, capacity: floa
     raise ConfigError(f"params.yaml: train: {line}; {fits}")
 
 
-def capacity_of_rank(processes: int) -> float:
-    """Bytes of memory of this rank's GPU, or its share of the machine's where there is none."""
-    import torch
+def needed(settings: Train, base: Lock, window: int, ranks: int) -> str:
+    """One line on the memory that each rank needs, before anything is loaded.
 
-    if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes)
+    Raises ConfigError where a GPU has less, and where windows cannot be shared as the settings say.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    try:
+        shape = shape_of(AutoConfig.from_pretrained(base.id, revision=base.hub_revision), settings.lora)
+    except (AttributeError, TypeError, ZeroDivisionError):
+        return "the memory that is needed cannot be reckoned for a model of this kind"
+    if settings.sequence_parallel > 1 and (why := unshareable(shape, window, settings.sequence_parallel)):
+        raise ConfigError(f"params.yaml: train.sequence_parallel: {why}")
+    if not torch.cuda.is_available():
+        return f"each rank would need about {summary(memory(shape, settings, window, ranks))} on a GPU"
+    return check(shape, settings, window, ranks, float(torch.cuda.get_device_properties(0).total_memory))
 
 
 def hours(shape: Shape, settings: Train, tokens: float, document: float, ranks: int, device: str) -> float:
@@ -189,7 +222,8 @@ def base_config(name: str, revision: str | None) -> tuple[Any, str]:
         return AutoConfig.from_pretrained(name, revision=revision, local_files_only=shape.exists()), name
     except (OSError, ValueError):
         if not shape.exists():
-            raise ConfigError(f"{name}: its config.json cannot be read; download it, or write its shape to {shape}") from None
+            how = f"run `dvc repro assets` if the pipeline makes it, download it, or write its shape to {shape}"
+            raise ConfigError(f"{name}: its config.json cannot be read; {how}") from None
         return AutoConfig.for_model(**read_json(shape)), str(shape)
 
 
@@ -206,10 +240,10 @@ def rows(shape: Shape, settings: Train, window: int, counts: list[int], device: 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Memory per GPU and hours of a profile's trainings.")
     parser.add_argument("profile", nargs="?", choices=names(), help="a profile; without, params.yaml")
-    parser.add_argument("--gpus", type=int, nargs="+", help="numbers of GPUs; without, the profile's")
+    parser.add_argument("--gpus", type=positive, nargs="+", help="numbers of GPUs; without, the profile's")
     parser.add_argument("--device", choices=[name for name in CAPACITY if name in PEAKS], default="H100", help="the GPU")
     asked = parser.parse_args()
-    params = yaml.safe_load(compose(asked.profile)) if asked.profile else config.read_params()
+    params = yaml.load(compose(asked.profile), config.Loader) if asked.profile else config.read_params()
     settings, base = config.parse(Train, params["train"], "train"), params["assets"]["base"]
     about, source = base_config(base["id"], base["revision"])
     shape, window = shape_of(about, settings.lora), params["pack"]["window"]
@@ -222,6 +256,12 @@ def main() -> None:
     names_of_parts = memory(shape, settings, window, 1)
     head = ["GPUs", *names_of_parts, "total", f"fits {asked.device}", "hours"]
     print("\n".join(format_table(head, list(rows(shape, settings, window, asked.gpus or [settings.processes], asked.device)))))
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of GPUs")
+    return int(text)
 
 
 def _on(value: bool) -> str:

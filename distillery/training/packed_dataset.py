@@ -62,12 +62,12 @@ def accumulation(settings: Train, ranks: int) -> int:
 
     Raises ConfigError where the global batch does not divide.
     """
-    windows, shared = settings.micro_batch * ranks, settings.sequence_parallel
+    shared = settings.sequence_parallel
     if ranks % shared:
         raise ConfigError(f"params.yaml: train.sequence_parallel: {ranks} ranks cannot be divided into groups of {shared}")
+    windows = settings.micro_batch * ranks // shared
     if settings.global_batch % windows:
-        raise ConfigError(
-            f"params.yaml: train.global_batch: {settings.global_batch} is not a multiple of "
-            f"micro_batch x processes = {settings.micro_batch} x {ranks}"
-        )
-    return settings.global_batch * shared // windows
+        by = f" / sequence_parallel = {settings.micro_batch} x {ranks} / {shared}" if shared > 1 else ""
+        plain = f"micro_batch x processes{by or f' = {settings.micro_batch} x {ranks}'}"
+        raise ConfigError(f"params.yaml: train.global_batch: {settings.global_batch} is not a multiple of {plain}")
+    return settings.global_batch // windows

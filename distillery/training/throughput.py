@@ -21,8 +21,9 @@ def active_parameters(model: Any, trained: bool = False) -> int:
     experts = sum(size_of(each) for name, each in counted.items() if ".experts." in name)
     if not experts:
         return total
-    count = next(getattr(model.config, name) for name in EXPERTS if hasattr(model.config, name))
-    return total - experts + experts * int(model.config.num_experts_per_tok) // int(count)
+    text = model.config.get_text_config()
+    count = next(getattr(text, name) for name in EXPERTS if hasattr(text, name))
+    return total - experts + experts * int(text.num_experts_per_tok) // int(count)
 
 
 def size_of(parameter: Any) -> int:
@@ -31,8 +32,10 @@ def size_of(parameter: Any) -> int:
 
 
 def attention_width(config: Any) -> int:
-    heads = int(config.num_attention_heads)
-    return heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    """Heads times head size; 0 for a model without attention."""
+    text = config.get_text_config()
+    heads = int(getattr(text, "num_attention_heads", None) or 0)
+    return heads * int(getattr(text, "head_dim", None) or text.hidden_size // heads) if heads else 0
 
 
 def flops(parameters: int, trained: int, layers: int, width: int, positions: np.ndarray) -> float:

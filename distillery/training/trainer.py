@@ -4,6 +4,7 @@ A hash of this file is in the identity of every training (`distillery.training.s
 (progress, figures, messages) belongs into the worker, so that no finished training is repeated for it.
 """
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from distillery.core.chat_template import ChatTemplate
 from distillery.core.errors import ConfigError
 from distillery.core.model_locks import Lock
 from distillery.training import attention  # noqa: F401 (registers varlen)
-from distillery.training.config import Lora, Train
+from distillery.training.config import VARLEN, Lora, Train
 from distillery.training.launch import on_cpu
 from distillery.training.packed_dataset import IGNORED, Windows, accumulation, collate, collate_with_lengths
 
@@ -122,7 +123,18 @@ def base_model(settings: Train, base: Lock) -> Any:
     chosen = {"dtype": settings.dtype, "attn_implementation": settings.attention}
     model = AutoModelForCausalLM.from_pretrained(base.id, revision=base.hub_revision, **chosen)
     model.config.use_cache = False
+    if settings.attention == VARLEN:
+        refuse_other_attention(model)
     return with_adapters(model, settings.lora) if settings.lora else model
+
+
+def refuse_other_attention(model: Any) -> None:
+    """Raises ConfigError for a model that needs more than causal attention to its document or a window of it."""
+    text = model.config.get_text_config()
+    chunked = "chunked_attention" in (getattr(text, "layer_types", None) or ()) or getattr(text, "attention_chunk_size", None)
+    if chunked or not model._supports_attention_backend:
+        why = f"varlen is not for {text.model_type}, whose attention is of another kind; take sdpa"
+        raise ConfigError(f"params.yaml: train.attention: {why}")
 
 
 def with_adapters(model: Any, lora: Lora) -> Any:
@@ -137,9 +149,13 @@ def with_adapters(model: Any, lora: Lora) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, chosen)
-    except ValueError as error:
+        adapted = get_peft_model(model, chosen)
+    except (ValueError, re.error) as error:
         raise ConfigError(f"params.yaml: train.lora.targets: {error}") from None
+    ends = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name, _ in adapted.named_parameters() if ".lora_" in name}
+    if model.config.tie_word_embeddings and ends & {"lm_head", "embed_tokens"}:
+        raise ConfigError("params.yaml: train.lora.targets: head and embeddings are one tensor in this base; leave them out")
+    return adapted
 
 
 def trainer_of(settings: Train, base: Lock, windows: Windows, chosen: Any, callbacks: list[Any]) -> StudentTrainer:

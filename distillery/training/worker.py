@@ -2,6 +2,7 @@
 
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,19 @@ import numpy as np
 
 from distillery.core import config, model_locks
 from distillery.core.files import write_json
-from distillery.core.model_locks import Lock
 from distillery.core.processes import die_with_parent
 from distillery.core.progress import log
 from distillery.core.stage import device, run_stage, versions
 from distillery.training.callbacks import LiveLoss, Watcher, write_curve
 from distillery.training.config import Train
 from distillery.training.leakage import LeakageCheck
-from distillery.training.memory import capacity_of_rank, check, shape_of
 from distillery.training.packed_dataset import Windows
 from distillery.training.resume import convert, deepspeed_settings, is_of_other_ranks
 from distillery.training.store import CHECKPOINTS, identity_of, latest_complete, step_of
 from distillery.training.throughput import active_parameters, attention_width, flops, peak_memory, throughput
 from distillery.training.trainer import save, trainer_arguments, trainer_of
 
+PATIENCE = timedelta(hours=6)
 PACKAGES = ("torch", "transformers", "deepspeed", "accelerate")
 
 
@@ -34,19 +34,11 @@ def results(windows: Windows, settings: Train, steps: int) -> dict[str, Any]:
 
 def speed(model: Any, windows: Windows, settings: Train, trained: float, seconds: float, ranks: int) -> dict[str, Any]:
     """Throughput and memory of a run that did the share ``trained`` of all steps, earlier runs the rest."""
-    layers, width = model.config.num_hidden_layers, attention_width(model.config)
+    layers, width = model.config.get_text_config().num_hidden_layers, attention_width(model.config)
     per_epoch = flops(active_parameters(model), active_parameters(model, trained=True), layers, width, windows.positions)
     passes = settings.epochs * trained
     figures = throughput(windows.ids.size * passes, per_epoch * passes, seconds, ranks)
     return figures | {"peak_memory_mib": peak_memory()}
-
-
-def needed(settings: Train, base: Lock, window: int, ranks: int) -> str:
-    """One line on the memory that each rank needs. Raises ConfigError where it is more than there is."""
-    from transformers import AutoConfig
-
-    shape = shape_of(AutoConfig.from_pretrained(base.id, revision=base.hub_revision), settings.lora)
-    return check(shape, settings, window, ranks, capacity_of_rank(settings.processes))
 
 
 def callbacks(teacher: str, settings: Train, windows: Windows, rank: int) -> list[Any]:
@@ -79,10 +71,10 @@ def fit(teacher: str, settings: Train) -> None:
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     output = CHECKPOINTS / identity_of(packed, settings, base, seed)
     resume = latest_complete(output)
-    deepspeed.init_distributed()  # ZeRO 3 counts the ranks while it loads the model
+    # ZeRO 3 counts the ranks while it loads the model. The others wait while one converts a checkpoint or merges adapters.
+    deepspeed.init_distributed(timeout=PATIENCE)
     windows = Windows(packed, settings.global_batch)
     if rank == 0:
-        log(f"train@{teacher}", needed(settings, base, windows.ids.shape[1], ranks))
         log(f"train@{teacher}", f"resuming from {resume.name}" if resume else "starting")
     configuration = resume_settings(settings, resume, rank, ranks)
     set_seed(seed)

@@ -94,7 +94,7 @@ def check_signature(constraint: Any, suite: str = IFEVAL) -> None:
 
 def arguments(constraint: Constraint) -> dict[str, Any]:
     """A constraint's arguments; data sets write null, or nothing, for those of other checkers."""
-    return {key: value for key, value in (constraint.get("kwargs") or {}).items() if value}
+    return {key: value for key, value in (constraint.get("kwargs") or {}).items() if value not in (None, "", [])}
 
 
 def holds(constraint: Constraint, answer: str, suite: str = IFEVAL) -> bool:

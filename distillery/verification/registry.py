@@ -87,7 +87,8 @@ class Entry:
         try:
             versions = [version(package) for package in self.packages]
         except PackageNotFoundError as missing:
-            raise ConfigError(f"a verifier needs {missing.name}, which is not installed; requirements/ lists it") from None
+            how = "pip install --no-deps -r requirements/ifbench.txt"
+            raise ConfigError(f"a verifier needs {missing.name}, which is not installed: {how}") from None
         return digest([hash_code(self.code), versions, self.settings(resources)])
 
 

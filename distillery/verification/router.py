@@ -39,7 +39,7 @@ class Router:
         rules: Mapping[str, Rule] | None = None,
         second_opinion: bool = True,
     ):
-        self.rules: dict[str, Rule] = {str(kind): rule for kind, rule in (rules or settings.rules).items()}
+        self.rules: dict[str, Rule] = {str(kind): rule for kind, rule in (settings.rules if rules is None else rules).items()}
         self.verdicts = verdicts
         entries = {rule.verifier: entry_of(rule.verifier, f"verify.rules.{kind}.verifier") for kind, rule in self.rules.items()}
         asking = ("always", "fallback") if second_opinion else ("always",)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 
 from distillery.core import config
 from distillery.core.config import Section
@@ -75,13 +76,14 @@ def test_invalid_yaml_gives_a_one_line_error(inside):
     assert "params.yaml: not YAML" in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("1e-5", 1e-5), ("1e9", 1e9), ("-2E+3", -2e3), ("1.5e-3", 1.5e-3), ("12", 12), ("1e", "1e"), ("'1e-5'", "1e-5")],
-)
-def test_numbers_are_read_as_dvc_reads_them(inside, text, value):
+SCALARS = ["1e-5", "1e9", "-2E+3", "1.5e-3", "1.5e9", "2.0e5", "5.e3", "+.5", ".5", "5.", "12", "-7", "010", "1e", "'1e-5'"]
+SCALARS += ["yes", "on", "1:30", "true", "False", "null", "~", "", ".inf", "-.INF", "abc", "5 apples", "1e5x"]
+
+
+@pytest.mark.parametrize("text", SCALARS)
+def test_scalars_are_read_as_dvc_reads_them(inside, text):
     Path("params.yaml").write_text(f"seed: {text}\n")
-    assert config.read_params() == {"seed": value}
+    assert repr(config.read_params()["seed"]) == repr(YAML(typ="safe").load(f"seed: {text}")["seed"])
 
 
 def test_a_date_is_text(inside):

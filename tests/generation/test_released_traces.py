@@ -12,7 +12,15 @@ from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling
 from distillery.generation.ledger import Ledger
-from distillery.generation.released_traces import NullEngine, bare, by_id, dialogue_of, import_traces, usual_format
+from distillery.generation.released_traces import (
+    NullEngine,
+    bare,
+    by_id,
+    dialogue_of,
+    import_traces,
+    read_released,
+    usual_format,
+)
 from distillery.verification.distiller import Distill, Distiller, trace_rows
 from stages.collect import Collect, Source
 from stages.distill import ask_for
@@ -225,3 +233,11 @@ def test_a_query_is_known_without_its_system_prompt_where_that_is_unique():
     assert bare([system, asked]) == [asked]
     assert by_id([with_prompt])[identify([asked])] is with_prompt
     assert by_id([with_prompt, alone])[identify([asked])] is alone
+
+
+@pytest.mark.parametrize("response", [" \n", "5 \x00 6", "5 \ud800"])
+def test_a_response_that_is_blank_or_cannot_be_stored_is_none(tmp_path, response):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"problem": "a ?", "generations": [response]}) + "\n")
+    (row,) = read_released(Origin(str(path), None, "train"), None)
+    assert (row.responses, row.problem) == ([], "no response")

@@ -11,6 +11,7 @@ import yaml
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import read_json, read_json_lines, write_json_lines
 from distillery.core.tables import read_table
+from distillery.evaluation.lm_eval_adapter import asked
 from distillery.verification.choice_verifier import options_of
 from distillery.verification.registry import VERIFIERS
 from stages import benchmarks, evaluate
@@ -27,8 +28,8 @@ TASK = {"prompt": "Say hello.", "instruction_id_list": ["punctuation:no_comma"],
 
 def test_options_are_listed_with_the_answer_among_them():
     (question,) = unify("b", CHOICE, [ROW])
-    assert question["question"].startswith("Which?\n\n(A) ")
-    options = options_of(question["question"])
+    assert question["question"] == "Which?", "what queries are compared with"
+    options = options_of(asked(question))
     assert sorted(options) == ["A", "B", "C", "D"] and options[question["answer"]] == "the moon"
 
 
@@ -54,6 +55,7 @@ def test_a_missing_option_is_an_error_that_names_it(column):
     ("columns", "row"),
     [
         (("instruction_id_list", "kwargs"), TASK),
+        (("instruction_id_list", "kwargs"), {name: json.dumps(each) for name, each in TASK.items()} | {"prompt": "p"}),
         (("constraints",), {"prompt": "p", "constraints": [{"id": "punctuation:no_comma", "kwargs": {}}]}),
         (("constraints",), {"prompt": "p", "constraints": '[{"id": "punctuation:no_comma", "kwargs": {}}]'}),
     ],
@@ -63,6 +65,34 @@ def test_constraints_are_kept_as_json(columns, row):
 
     (question,) = unify("b", replace(INSTRUCTED, constraints=columns), [row])
     assert constraints_of(question["constraints"]) and question["answer"] is question["tests"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answer": None, "constraints": ("c",)}, r"b\.choices: needs an answer"),
+        ({"choices": tuple("0123456789")}, r"b\.choices: .*at most 9"),
+        ({"answer": None, "choices": (), "constraints": ("a", "b", "c")}, r"b\.constraints: takes"),
+    ],
+)
+def test_columns_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        unify("b", replace(CHOICE, **changes), [ROW])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["benchmarks"].pop("choice"), r"benchmarks\.choice: missing, but evaluate\.benchmarks names it"),
+        (lambda p: [task.update(samples=0) for task in p["evaluate"]["benchmarks"].values()], "no benchmark has samples"),
+    ],
+)
+def test_a_benchmark_in_one_section_alone_and_none_at_all_are_errors(kinds, change, message):
+    settings = settings_of(kinds)
+    change(settings)
+    (kinds / "params.yaml").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=message):
+        benchmarks.main()
 
 
 @pytest.mark.parametrize("changes", [{"answer": None}, {"answer": "Right", "tests": ("t",)}, {"constraints": ("c",)}])
@@ -113,6 +143,7 @@ def test_options_and_instructions_are_evaluated_and_what_is_off_is_not_read(kind
     evaluate.main(NAME)
     rows = read_table(f"data/samples/{NAME}", SAMPLES).to_pylist()
     verdicts = {name: [row["verdict"] for row in rows if row["benchmark"] == name] for name in ("choice", "instructions")}
+    assert {row["answer"] for row in rows if row["benchmark"] == "instructions"} == {None}, "no majority of such texts"
     assert verdicts["choice"] == ["pass", "fail", "pass", "unknown"]
     assert verdicts["instructions"] == ["pass", "fail", "pass", "fail"]
     assert read_json(f"metrics/evaluate/{NAME}.json")["lm_eval"] == {"choice": 0.5, "instructions": 0.5}
@@ -125,5 +156,8 @@ def test_a_verifier_whose_packages_are_missing_says_so(monkeypatch):
     from importlib.metadata import PackageNotFoundError
 
     monkeypatch.setattr("distillery.verification.registry.version", missing)
-    with pytest.raises(ConfigError, match=r"a verifier needs lighteval, which is not installed; requirements/ lists it"):
+    with pytest.raises(
+        ConfigError,
+        match=r"a verifier needs lighteval, which is not installed: pip install",
+    ):
         VERIFIERS["ifbench"].version(None)  # type: ignore[arg-type]

@@ -142,6 +142,19 @@ def test_curation_keeps_and_removes_with_a_reason(here):
     assert found["mean_perplexity"] == 1.75 and found["max_perplexity"] == 8.0
 
 
+def test_repetition_up_to_the_limit_is_kept_and_means_have_four_decimals(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(here, tmp_path / "copy"))
+    scores = read_table("data/perplexity/a", PERPLEXITY).to_pylist()
+    scores = [row | {"perplexity": 4 / 3} if row["query_id"] == IDS[GOOD] else row for row in scores]
+    write_table(scores, "data/perplexity/a", PERPLEXITY)
+    monkeypatch.setattr("stages.curate.token_ngrams.repetition", lambda ids, offsets, *_: np.full(len(offsets), 0.5))
+    curate.main("a")
+    assert metrics("teachers/a")["curate"]["rejected"] == {"perplexity": 1}
+    kept = read_table("data/curated/a", CURATED).to_pylist()
+    mean = sum(row["perplexity"] for row in kept) / len(kept)
+    assert metrics("teachers/a")["mean_perplexity"] == round(mean, 4) != round(mean, 5)
+
+
 def test_queries_answered_by_all_are_shared_and_train_if_they_fit(here):
     assert read_table("data/parallel/ids", SHARED)["query_id"].to_pylist() == sorted([IDS[GOOD], IDS[WORDY]])
     found = metrics("parallel")

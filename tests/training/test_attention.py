@@ -86,6 +86,28 @@ def test_rows_without_positions_are_one_document_each():
     assert (masked(input_ids=ids).logits - ours(input_ids=ids).logits).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["bloom", "codegen", "llama4_text"])
+def test_models_with_attention_of_another_kind_are_refused(kind):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from distillery.training.trainer import refuse_other_attention
+
+    small = {"n_layer": 1, "n_embd": 32, "n_head": 2, "rotary_dim": 8, "n_positions": 64}
+    shape = SHAPE | {"num_local_experts": 2} if kind == "llama4_text" else {"vocab_size": 64, "hidden_size": 32} | small
+    with pytest.raises(ConfigError, match=f"train.attention: varlen is not for {kind}"):
+        refuse_other_attention(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)))
+    refuse_other_attention(model_of("llama", "sdpa"))
+
+
+def test_values_may_be_of_another_width_than_queries():
+    import torch
+
+    from distillery.training.attention import varlen
+
+    query, key, value = (torch.ones(1, 2, 6, size) for size in (8, 8, 4))
+    assert varlen(None, query, key, value, None, position_ids=torch.arange(6)[None])[0].shape == (1, 6, 2, 4)
+
+
 def test_what_it_cannot_compute_is_refused():
     model = model_of("gemma2", "varlen")  # soft caps
     with pytest.raises(ConfigError, match="varlen has no attention sinks, soft caps or dropout"):

@@ -13,6 +13,7 @@ from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import read_json, write_json
 from distillery.training.callbacks import write_curve
 from distillery.training.config import Train
+from distillery.training.launch import total_ranks
 from distillery.training.packed_dataset import IGNORED, Windows, accumulation, collate
 from distillery.training.resume import convert, deepspeed_settings
 from distillery.training.store import COMPLETE, latest_complete
@@ -108,6 +109,9 @@ def test_the_global_batch_does_not_depend_on_the_number_of_ranks():
 def test_ranks_that_share_windows_count_once():
     shared = replace(SETTINGS, sequence_parallel=2)
     assert (accumulation(shared, 2), accumulation(shared, 4)) == (4, 2)
+    assert accumulation(replace(SETTINGS, sequence_parallel=2), 8) == 1, "four groups of two"
+    with pytest.raises(ConfigError, match=r"4 is not a multiple of micro_batch x processes / sequence_parallel = 1 x 16 / 2"):
+        accumulation(shared, 16)
     with pytest.raises(ConfigError, match=r"train.sequence_parallel: 2 ranks cannot be divided into groups of 4"):
         accumulation(replace(SETTINGS, sequence_parallel=4), 2)
 
@@ -126,8 +130,14 @@ def test_settings_that_cannot_work_are_refused(changes, message, monkeypatch):
     check(SETTINGS)
 
 
+def test_the_ranks_of_all_machines_count(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("# ours\none slots=2\n\ntwo slots=2  # new\n")
+    assert total_ranks(SETTINGS) == 2 and total_ranks(replace(SETTINGS, hostfile=str(hosts))) == 4
+
+
 def test_attention_by_lengths_may_share_windows():
-    for attention in ("varlen", "flash_attention_2"):
+    for attention in ("varlen", "flash_attention_2", "kernels-community/flash-attn2"):
         check(replace(SETTINGS, sequence_parallel=2, attention=attention))
 
 

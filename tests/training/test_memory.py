@@ -8,8 +8,9 @@ import pytest
 
 from distillery.core import profiles
 from distillery.core.errors import ConfigError
+from distillery.core.model_locks import Lock
 from distillery.training.config import Lora
-from distillery.training.memory import CONTEXT, GB, base_config, capacity_of_rank, check, hours, memory, remedies, shape_of
+from distillery.training.memory import GB, base_config, check, hours, memory, needed, remedies, shape_of
 from tests.training.test_launch import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +133,7 @@ def test_a_training_that_fits_is_one_line():
 
 def test_what_cannot_fit_is_refused_with_what_would():
     shape = paper_shape()
-    needed = r"needs about 1\d\d\.\d GB .* it would fit with train.sequence_parallel: 8, train.deepspeed: .*zero3_offload"
+    needed = r"needs about 1\d\d\.\d GB .* it would fit with train.deepspeed: .*zero3_offload\.json$"
     with pytest.raises(ConfigError, match=needed):
         check(shape, PAPER, WINDOW, 8, 60e9)
     with pytest.raises(ConfigError, match=r"it would fit with train\.sequence_parallel: 2"):
@@ -158,12 +159,51 @@ def test_hours_follow_the_flops():
     assert hours(shape, replace(PAPER, attention="sdpa"), 1e9, 8192, 8, "H100") > 1.7 * eight
 
 
-def test_a_rank_on_a_cpu_has_its_share_of_the_machine():
-    assert capacity_of_rank(2) == pytest.approx(capacity_of_rank(1) / 2) and capacity_of_rank(1) > CONTEXT / 4
+def lock_of(folder: Path, **config) -> Lock:
+    """A base of which only the configuration is there."""
+    (folder / "config.json").write_text(json.dumps(config))
+    return Lock("base", str(folder), "0", True, {})
+
+
+SMALL = {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 48, "num_hidden_layers": 1}
+
+
+def test_without_a_gpu_nothing_is_refused(tmp_path):
+    lock = lock_of(tmp_path, model_type="llama", vocab_size=64, **SMALL)
+    assert needed(SETTINGS, lock, 64, 1).startswith("each rank would need about ")
+
+
+@pytest.mark.parametrize(
+    ("shared", "window", "message"),
+    [
+        (4, 64, "train.sequence_parallel: 4 ranks cannot share 6 attention heads"),
+        (2, 64, "train.sequence_parallel: 2 ranks cannot share 6 attention heads of which 3"),
+        (3, 64, r"train.sequence_parallel: pack\.window: 64 is not a multiple of it"),
+    ],
+)
+def test_windows_that_cannot_be_shared_are_refused(tmp_path, shared, window, message):
+    lock = lock_of(tmp_path, model_type="llama", vocab_size=64, **SMALL)
+    with pytest.raises(ConfigError, match=message):
+        needed(replace(SETTINGS, sequence_parallel=shared), lock, window, shared)
+
+
+def test_a_model_of_another_kind_trains_unreckoned(tmp_path):
+    lock = lock_of(tmp_path, model_type="gpt2", vocab_size=64, n_embd=32, n_head=2, n_layer=1)
+    assert "cannot be reckoned" in needed(SETTINGS, lock, 64, 1)
+
+
+@pytest.mark.parametrize("count", ["0", "-8", "many"])
+def test_a_number_of_gpus_is_positive(count, monkeypatch, capsys):
+    from distillery.training import memory as module
+
+    monkeypatch.setattr("sys.argv", ["memory", "paper", "--gpus", count])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_unknown_model_without_a_hub_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"no/such.*: its config\.json cannot be read; download it, or write its shape to"):
+    with pytest.raises(ConfigError, match=r"no/such.*: its config\.json cannot be read; run `dvc repro assets`"):
         base_config("no/such-model/" + "x" * 3, None)
 
 

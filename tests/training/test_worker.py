@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoModelForCausalLM
 
 from distillery.core.files import write_json
 from distillery.training.callbacks import FIRST_STEPS, SUSTAINED_STEPS, trouble
@@ -171,8 +172,8 @@ def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, mo
 def test_the_zero_stage_changes_nothing(base, undisturbed, tmp_path, name):
     finished(prepare(tmp_path, base, deepspeed=str(ROOT / f"conf/deepspeed/{name}.json"), processes=2))
     assert_same(tmp_path, undisturbed, 2e-4)
-    student = weights(tmp_path)
-    assert (student.get("lm_head.weight", student["model.embed_tokens.weight"]) == student["model.embed_tokens.weight"]).all()
+    tied = AutoModelForCausalLM.from_pretrained(tmp_path / "models/students/t")
+    assert tied.lm_head.weight.data_ptr() == tied.model.embed_tokens.weight.data_ptr()
 
 
 @pytest.mark.slow
@@ -222,7 +223,6 @@ LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj", "down_proj"
 @pytest.mark.slow
 def test_adapters_are_trained_alone_and_saved_within_the_weights(base, undisturbed, tmp_path):
     from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM
 
     finished(prepare(tmp_path, base, lora=LORA, processes=2, deepspeed=ZERO_3, learning_rate=0.02))
     before, after = load_file(base / "model.safetensors"), weights(tmp_path)
@@ -232,6 +232,20 @@ def test_adapters_are_trained_alone_and_saved_within_the_weights(base, undisturb
     assert {path.name for path in student.iterdir()} == {path.name for path in (undisturbed / "models/students/t").iterdir()}
     model = AutoModelForCausalLM.from_pretrained(student)
     assert model.config.use_cache and model.generation_config.eos_token_id == model.config.eos_token_id is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["nothing"], "train.lora.targets: Target modules"),
+        ("*proj", "train.lora.targets: nothing to repeat"),
+        (["q_proj", "lm_head"], "train.lora.targets: head and embeddings are one tensor"),
+    ],
+)
+def test_adapters_that_cannot_be_are_refused_before_ranks_start(base, tmp_path, targets, message):
+    said = finished(prepare(tmp_path, base, lora=LORA | {"targets": targets}), ok=False)
+    assert f"train: params.yaml: {message}" in said and "Traceback" not in said
 
 
 @pytest.mark.slow

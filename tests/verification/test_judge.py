@@ -156,6 +156,12 @@ def test_science_asks_the_judge_only_where_numbers_do_not_decide(tmp_path, gold,
     assert verdict.score == score and by in verdict.reason
 
 
+@pytest.mark.parametrize("reference", [None, ""])
+def test_science_without_a_reference_is_hopeless(reference):
+    verdict = ScienceVerifier(None).verify(Item("x", "science", "O2", ground_truth=reference)).result(1)
+    assert verdict.verdict == UNKNOWN and verdict.hopeless and verdict.reason == "the query has no ground truth"
+
+
 def test_science_without_a_judge_is_inconclusive():
     verdict = ScienceVerifier(None).verify(Item("x", "science", "O2", ground_truth="oxygen")).result(1)
     assert verdict.verdict == UNKNOWN and verdict.hopeless and "verify.judge" in verdict.reason
