@@ -234,3 +234,4 @@ def test_a_student_is_judged_by_the_answer_part_or_all_that_follows_the_thought(
 
 def test_an_answer_part_that_begins_the_response_counts():
     assert answer_part("<answer> 5") == "5" == answer_part("<answer> 5 </answer> 6")
+    assert answer_part("</answer> <answer> 5") == "</answer> <answer> 5", "closed before it is opened"

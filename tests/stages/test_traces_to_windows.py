@@ -279,3 +279,9 @@ def test_a_system_prompt_is_part_of_the_prompt_and_not_of_the_target(here, tmp_p
     tokenise.tokenise_part(read_lock("base"), "be brief", STUDY, *paths, tmp_path, 0)
     without, having = open_shard("data/tokens/a", 0), open_shard(tmp_path, 0)
     assert (having.prompts > without.prompts).all() and having.responses.tolist() == without.responses.tolist()
+
+
+def test_one_query_is_counted_as_one():
+    counts = {"queries": 1, "attempts": 3, "verified": 1, "truncated": 0, "unknown": 0, "tokens": 30}
+    found = curate.distillation([{"counts": counts, "unknown_reasons": {}, "tallies": {name: {} for name in curate.GROUPS}}])
+    assert (found["attempts_per_query"], found["tokens_per_verified_trace"], found["pass_rate"]) == (3.0, 30.0, 0.3333)
