@@ -70,6 +70,7 @@ def test_a_benchmark_without_answers_is_named(project):
     old = params.read_text()
     try:
         edit(params, lambda p: p.update(benchmarks={"math500": p["benchmarks"]["math500"]}))
+        edit(params, lambda p: p["evaluate"].update(benchmarks={"math500": p["evaluate"]["benchmarks"]["math500"]}))
         edit(
             params, lambda p: p["benchmarks"]["math500"].update(source="unanswered.jsonl") or p.update(world="unanswered.jsonl")
         )
