@@ -3,7 +3,7 @@
 ``python -m distillery.training.memory [PROFILE] [--gpus N ...] [--device NAME]`` prints a table of them.
 
 Weights, gradients and optimizer take 2 + 4 + 12 bytes per parameter in bfloat16 (float32 gradients, AdamW's float32 weights
-and two moments), each divided by the ranks as far as the ZeRO stage divides it. Activations are what HF's decoder layers keep
+and two moments), each divided by the ranks as far as the ZeRO stage divides it. Activations are what the model's layers keep
 for the backward pass, per token and layer, counted below; docs/training.md compares them with tracked tensors. The scores and
 masks of attention that is not by lengths (sdpa, eager) are not in them.
 """
@@ -30,7 +30,7 @@ GB = 1e9
 CAPACITY = {"B200": 180e9, "H200": 141e9, "H100": 80e9, "A100": 80e9, "L40S": 48e9, "4090": 24e9}
 """Bytes of memory of a GPU."""
 MFU, MASKED = 0.38, 0.21
-"""The share of a GPU's peak to expect with attention by lengths (published: 0.35 to 0.44), and under a packed mask."""
+"""The share of a GPU's peak to expect with attention by lengths and under a packed mask: assumptions (docs/training.md)."""
 BUCKET, LIVE = 500_000_000, 1_000_000_000
 """DeepSpeed's default elements in a gradient bucket, and of gathered parameters at once (ZeRO 3)."""
 CONTEXT = 2e9

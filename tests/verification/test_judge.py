@@ -2,21 +2,26 @@
 
 import re
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 
 from distillery.core.errors import EngineError
+from distillery.core.model_locks import Lock
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
-from distillery.generation.config import Sampling
+from distillery.generation.config import Sampling, VllmSettings
 from distillery.generation.engine import REFUSED, Request
 from distillery.generation.ledger import Ledger
-from distillery.verification.judge import EngineThread, Judge, prompt, read
+from distillery.verification.config import Roles, Rule
+from distillery.verification.judge import EngineThread, Judge, JudgeSettings, prompt, read
 from distillery.verification.math_verifier import YES_OR_NO, MathVerifier
 from distillery.verification.process_pool import Pool
+from distillery.verification.router import Router
 from distillery.verification.science_verifier import RATING, ScienceVerifier
 from distillery.verification.verdict import Item
+from tests.support.builders import verify_params
 from tests.support.scripted_engine import ScriptedEngine
 
 PROMPTS = {"math": "Q {question} R {reference} A {answer}", "science": "S {question} R {reference} A {answer}"}
@@ -156,12 +161,6 @@ def test_science_asks_the_judge_only_where_numbers_do_not_decide(tmp_path, gold,
     assert verdict.score == score and by in verdict.reason
 
 
-@pytest.mark.parametrize("reference", [None, ""])
-def test_science_without_a_reference_is_hopeless(reference):
-    verdict = ScienceVerifier(None).verify(Item("x", "science", "O2", ground_truth=reference)).result(1)
-    assert verdict.verdict == UNKNOWN and verdict.hopeless and verdict.reason == "the query has no ground truth"
-
-
 def test_science_without_a_judge_is_inconclusive():
     verdict = ScienceVerifier(None).verify(Item("x", "science", "O2", ground_truth="oxygen")).result(1)
     assert verdict.verdict == UNKNOWN and verdict.hopeless and "verify.judge" in verdict.reason
@@ -214,3 +213,71 @@ def test_any_failure_of_the_judge_ends_the_run_not_in_waiting(tmp_path):
     for i in range(2):
         with pytest.raises(EngineError, match=r"the judge is down: .*No space left"):
             science.verify(Item("x", "science", f"answer {i}", ground_truth="gold")).result(5)
+
+
+def test_science_without_a_reference_is_hopeless():
+    verdict = ScienceVerifier(None).verify(Item("x", "science", "O2")).result(0)
+    assert verdict.verdict == UNKNOWN and verdict.hopeless and verdict.reason == "the query has no ground truth"
+
+
+OPTIONS = ({"role": "user", "content": "Which is a gas?\nA) iron\nB) oxygen\nC) 12"},)
+
+
+@pytest.mark.parametrize(
+    ("answer", "without", "judged", "asked"),
+    [
+        ("B", PASS, PASS, 0),
+        ("oxygen", PASS, PASS, 0),
+        ("A", FAIL, FAIL, 0),
+        ("something that you breathe", UNKNOWN, PASS, 1),
+        ("", UNKNOWN, PASS, 1),
+    ],
+)
+def test_science_asks_the_judge_about_options_only_where_none_can_be_read(tmp_path, answer, without, judged, asked):
+    item, prompts = Item("x", "science", answer, OPTIONS, "B"), []
+
+    def script(request):
+        prompts.append(request)
+        return "Rating: 5"
+
+    assert ScienceVerifier(None).verify(item).result(5).verdict == without
+    assert ScienceVerifier(judge_of(script, tmp_path)).verify(item).result(5).verdict == judged and len(prompts) == asked
+
+
+def test_a_reference_may_be_a_box_or_a_sentence(tmp_path):
+    science = ScienceVerifier(judge_of(lambda request: "Rating: 2", tmp_path))
+    for gold in (r"so it is \boxed{12}", "12"):
+        assert science.verify(Item("x", "science", "12", ground_truth=gold)).result(5).score == 1.0
+    assert science.verify(Item("x", "science", "twelve units", ground_truth="12 V")).result(5).score == 0.4, "the judge"
+
+
+def test_a_verdict_of_the_judges_has_the_seconds_of_the_engine(tmp_path):
+    def slow(request):
+        time.sleep(0.01)
+        return "Rating: 5"
+
+    verdict = ScienceVerifier(judge_of(slow, tmp_path)).verify(Item("x", "science", "O2", ground_truth="oxygen")).result(5)
+    (entries,) = Ledger("judge", tmp_path).entries.values()
+    assert verdict.seconds == entries[0].seconds > 0
+
+
+@pytest.mark.parametrize("second_opinion", [True, False])
+def test_a_benchmark_asks_no_judge_to_confirm_a_fail(tmp_path, second_opinion):
+    for name in ("math", "science"):
+        (tmp_path / f"{name}.txt").write_text("{question} {reference} {answer}")
+    lock = Lock("judge", "path", "r", True, {})
+    settings = JudgeSettings(VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True), Sampling(0.0, 1.0, 8))
+    params = replace(verify_params(math=Rule("math", 0.9), science=Rule("science", 0.9)), judge=settings)
+    made = Router(params, Roles(judge=lock), str(tmp_path), ledger=tmp_path, second_opinion=second_opinion)
+    made.close()
+    judges = {name: verifier.judge for name, verifier in made.verifiers.items()}  # type: ignore[attr-defined]
+    assert judges == {"math": made.judge if second_opinion else None, "science": made.judge} and made.judge
+
+
+def test_no_judge_is_opened_where_none_is_asked(tmp_path):
+    lock, rules = Lock("judge", "path", "r", True, {}), {"math": Rule("math", 0.9)}
+    settings = JudgeSettings(VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True), Sampling(0.0, 1.0, 8))
+    params = replace(verify_params(), judge=settings)
+    made = Router(params, Roles(judge=lock), str(tmp_path / "no prompts"), rules=rules, second_opinion=False)
+    made.close()
+    assert made.judge is None

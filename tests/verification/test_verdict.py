@@ -8,10 +8,9 @@ import pytest
 
 from distillery.core.errors import ConfigError
 from distillery.core.files import write_json
-from distillery.core.model_locks import Lock
 from distillery.core.schemas import FAIL, PASS, UNKNOWN, Category
 from distillery.generation.config import Sampling, VllmSettings
-from distillery.verification.config import Roles, Rule, VerifyParams, roles_of
+from distillery.verification.config import Rule, VerifyParams, roles_of
 from distillery.verification.judge import JudgeSettings
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict, item_of, scored, unknown
@@ -73,17 +72,6 @@ def test_roles_without_settings_are_not_loaded(inside):
     found = roles_of(VerifyParams({}, 1.0, 1, LIMITS, JUDGE, None))
     assert found.judge is not None and json.loads(json.dumps(found.judge.id)) == "path" and found.reward is None
     assert roles_of(VerifyParams({}, 1.0, 1, LIMITS, None, None)).judge is None
-
-
-@pytest.mark.parametrize(
-    ("verifier", "second_opinion", "asked"), [("math", True, True), ("math", False, False), ("science", False, True)]
-)
-def test_who_needs_a_judge_has_one_and_a_second_opinion_only_where_it_is_wanted(tmp_path, verifier, second_opinion, asked):
-    settings = replace(verify_params(), judge=JUDGE, rules={"math": Rule(verifier, 0.9)})
-    judge = Lock("judge", str(tmp_path), "r", True, {})
-    router = Router(settings, Roles(judge=judge), "conf/prompts", ledger=tmp_path, second_opinion=second_opinion)
-    with closing(router):
-        assert (router.judge is not None) == asked
 
 
 def test_verdicts_that_are_known_are_counted_and_polling_waits(tmp_path):
