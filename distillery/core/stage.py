@@ -21,6 +21,7 @@ from typing import Any
 
 from distillery.core.errors import UserError
 from distillery.core.files import write_json, write_text
+from distillery.core.processes import collect_rarely
 
 METRICS, RUNS = Path("metrics"), Path(".runs")
 LOGS = Path(os.environ.get("DVC_ROOT", ".")) / ".logs"
@@ -98,6 +99,7 @@ def run_stage(main: Callable[..., None]) -> None:
     if not len(required) <= len(sys.argv) - 1 <= len(parameters):
         names = [p.name.upper() if p in required else f"[{p.name.upper()}]" for p in parameters]
         sys.exit(" ".join([f"usage: python -m stages.{stage}", *names]))
+    collect_rarely()
     try:
         main(*sys.argv[1:])
     except UserError as error:

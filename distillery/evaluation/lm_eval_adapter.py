@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from distillery.evaluation.config import Evaluate
 from distillery.generation.cached_engine import LedgerEngine, complete_all
 from distillery.generation.config import Sampling
 from distillery.generation.engine import NO_OUTPUT_REASONS, Completion, Request
-from distillery.verification.router import Router
-from distillery.verification.verdict import Item, Verdict
+from distillery.verification.verdict import Item, Verdict, Verifies
 
 SampleId = tuple[str, int, int]  # benchmark, the question's number, sample
 
@@ -40,14 +39,29 @@ def assign_requests(instances: list[Any], revision: str, sampling: Sampling) -> 
 
 
 class EngineLM(LM):
-    """Our engines as a language model of lm-eval's; it keeps the completion of every sample it was asked for."""
+    """Our engines as a language model of lm-eval's. It verifies samples while it generates others, and keeps both.
 
-    def __init__(self, engine: LedgerEngine, revision: str, sampling: Sampling, max_in_flight: int, name: str) -> None:
+    ``verifiers`` names every benchmark's. Completions and requests are kept by sample, verdicts by the request's key, and the
+    keys of a question's samples, in their order, by the question's id.
+    """
+
+    def __init__(
+        self,
+        engine: LedgerEngine,
+        router: Verifies,
+        verifiers: Mapping[str, str],
+        revision: str,
+        sampling: Sampling,
+        max_in_flight: int,
+        name: str,
+    ) -> None:
         super().__init__()
-        self.engine, self.revision, self.sampling = engine, revision, sampling
-        self.max_in_flight, self.name = max_in_flight, name
+        self.engine, self.router, self.verifiers = engine, router, verifiers
+        self.revision, self.sampling, self.max_in_flight, self.name = revision, sampling, max_in_flight, name
         self.completions: dict[SampleId, Completion] = {}
         self.requests: dict[SampleId, Request] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self.drawn: dict[str, list[str]] = defaultdict(list)
 
     @property
     def tokenizer_name(self) -> str:
@@ -60,12 +74,26 @@ class EngineLM(LM):
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         self.requests |= (places := assign_requests(requests, self.revision, self.sampling))
-        place_of = {request.key: place for place, request in places.items()}
+        sample_of = {
+            request.key: (place, instance.doc) for instance, (place, request) in zip(requests, places.items(), strict=True)
+        }
+        for key, (_, doc) in sample_of.items():
+            self.drawn[doc["id"]].append(key)
         progress = Progress(f"evaluate@{self.name}", "samples", len(places))
         for done, (request, completion) in enumerate(complete_all(self.engine, places.values(), self.max_in_flight), 1):
-            self.completions[place_of[request.key]] = completion
-            progress.update(done)
+            place, doc = sample_of[request.key]
+            self.completions[place] = completion
+            self.router.submit(item_of(request.key, self.verifiers[place[0]], doc, output_of(completion)))
+            self.verdicts.update(self.router.poll(0))
+            progress.update(done, f", {done - len(self.verdicts)} being verified")
+        while left := len(self.requests) - len(self.verdicts):
+            progress.update(len(places), f", {left} being verified")
+            self.verdicts.update(self.router.poll(0.1))
         return [output_of(self.completions[place]) for place in places]
+
+    def verdicts_of(self, question: str) -> list[Verdict]:
+        """The verdicts on a question's samples, in their order."""
+        return [self.verdicts[key] for key in self.drawn[question]]
 
     def loglikelihood(self, requests: list[Any]) -> Any:
         raise NotImplementedError("generation only")
@@ -84,21 +112,10 @@ def item_of(key: str, verifier: str, doc: dict[str, Any], text: str) -> Item:
     return Item(key, verifier, answer_part(text), question, doc["answer"], doc.get("tests"), doc.get("constraints"))
 
 
-def scorer(
-    verifier: str, verify: Callable[[list[Item]], list[Verdict]], verdicts: dict[str, list[Verdict]]
-) -> Callable[..., dict[str, float]]:
-    """lm-eval's ``process_results`` for one benchmark: pass@1 as the mean over a question's samples.
-
-    ``verdicts`` collects every sample's verdict, by question. A function, since lm-eval copies anything else in a task.
-    """
-
-    def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
-        texts = results[0] if isinstance(results[0], list) else results
-        found = verify([item_of(str(i), verifier, doc, text) for i, text in enumerate(texts)])
-        verdicts[doc["id"]] = found
-        return {"pass@1": sum(verdict.verdict == PASS for verdict in found) / len(texts)}
-
-    return process_results
+def score(doc: dict[str, Any], lm: EngineLM) -> dict[str, float]:
+    """pass@1 of one question: the mean over its samples."""
+    found = lm.verdicts_of(doc["id"])
+    return {"pass@1": sum(verdict.verdict == PASS for verdict in found) / len(found)}
 
 
 def asked(row: dict[str, Any]) -> str:
@@ -106,7 +123,7 @@ def asked(row: dict[str, Any]) -> str:
     return "\n\n".join(filter(None, (row["question"], row.get("options"))))
 
 
-def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], score: Callable[..., Any]) -> dict[str, Any]:
+def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], lm: EngineLM) -> dict[str, Any]:
     """The lm-eval task of one benchmark over its questions, with every generation setting stated."""
     task, sampling = settings.benchmarks[name], settings.sampling
     questions = [row | {"suffix": settings.suffix, "question": asked(row)} for row in rows]
@@ -121,18 +138,8 @@ def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], score
             "until": [],
         },
         "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": task.samples}]}],
-        "process_results": score,
+        "process_results": lambda doc, results: score(doc, lm),  # a function, since lm-eval copies anything else
     }
-
-
-def verify_together(router: Router, items: list[Item]) -> list[Verdict]:
-    """Verifies a question's samples in parallel; verdicts in the order of the items, whose keys must differ."""
-    for item in items:
-        router.submit(item)
-    found: dict[str, Verdict] = {}
-    while len(found) < len(items):
-        found.update(router.poll(0.1))
-    return [found[item.key] for item in items]
 
 
 def evaluated(lm: EngineLM, tasks: list[dict[str, Any]], system_prompt: str) -> dict[str, Any]:

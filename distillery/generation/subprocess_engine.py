@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from distillery.core.errors import EngineError
-from distillery.core.processes import die_with_parent
+from distillery.core.processes import collect_rarely, die_with_parent
 from distillery.generation.engine import Completion, Engine, Request
 
 
@@ -24,6 +24,7 @@ class Failed:
 def _serve(pipe: Connection, start: Callable[[], Engine], devices: str | None) -> None:
     """The process: takes requests from the pipe, works, sends completions, until the pipe closes."""
     die_with_parent()
+    collect_rarely()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
     try:

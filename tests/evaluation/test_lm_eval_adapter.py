@@ -3,7 +3,6 @@
 import json
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from distillery.core.errors import ConfigError
 from distillery.core.files import write_json, write_json_lines
 from distillery.evaluation.config import Evaluate, Task
-from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, scorer, task_config, verify_together
+from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, task_config
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling, ServerSettings, VllmSettings
 from distillery.generation.engine import Completion, Request
@@ -19,7 +18,7 @@ from distillery.generation.ledger import Ledger
 from distillery.verification.config import Rule
 from distillery.verification.judge import JudgeSettings
 from distillery.verification.router import Router
-from distillery.verification.verdict import Verdict
+from distillery.verification.verdict_store import Verdicts
 from stages import evaluate
 from stages.evaluate import rows_of, verify_settings
 from tests.support.builders import verify_params
@@ -39,11 +38,9 @@ def run(route, script, root):
     Path("data/benchmarks/easy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     scripted = ScriptedEngine(script)
     engine = LedgerEngine(Ledger("m", root), 4096, lambda: scripted)
-    lm = EngineLM(engine, "revision", SETTINGS.sampling, 4, "m")
-    verdicts: dict[str, list[Verdict]] = {}
-    score = scorer(SETTINGS.benchmarks["easy"].verifier, partial(verify_together, route), verdicts)
-    results = evaluated(lm, [task_config("easy", SETTINGS, QUESTIONS, score)], "be brief")
-    return results["results"]["easy"]["pass@1,all"], rows_of(results, lm, verdicts), scripted
+    lm = EngineLM(engine, route, {"easy": SETTINGS.benchmarks["easy"].verifier}, "revision", SETTINGS.sampling, 4, "m")
+    results = evaluated(lm, [task_config("easy", SETTINGS, QUESTIONS, lm)], "be brief")
+    return results["results"]["easy"]["pass@1,all"], rows_of(results, lm), scripted
 
 
 def number(request) -> int:
@@ -85,6 +82,24 @@ def test_two_questions_with_equal_text_keep_their_own_samples(inside, route, mon
     mine = [row for row in rows if row["question_id"] in ("easy-0", "easy-1")]
     assert [row["text"].split()[1] for row in mine] == ["1", "2", "3", "4", "5", "6"]
     assert [row["verdict"] for row in mine] == ["pass"] + ["fail"] * 5
+
+
+def test_samples_are_verified_while_others_are_generated(inside, route, monkeypatch):
+    happened, submit, poll = [], route.submit, ScriptedEngine.poll
+    monkeypatch.setattr(route, "submit", lambda item: (happened.append("verify"), submit(item)))
+    monkeypatch.setattr(ScriptedEngine, "poll", lambda self: (happened.append("generate"), poll(self))[1])
+    run(route, lambda request: f"<answer> {number(request) + 1} </answer>", inside / "ledger")
+    assert happened.count("verify") == 15
+    assert happened.index("verify") < len(happened) - happened[::-1].index("generate") - 1
+
+
+def test_verdicts_are_filed_under_the_completions_that_they_are_about(inside, monkeypatch):
+    root = inside / "ledger"
+    with closing(Router(verify_params(), verdicts=Verdicts("m", root), rules={"math": Rule("math", 1.0)})) as route:
+        _, _, scripted = run(route, lambda request: f"<answer> {number(request) + 1} </answer>", root)
+    assert (
+        Verdicts("m", root).recorded.keys() == {request.key for request in scripted.asked} == Ledger("m", root).entries.keys()
+    )
 
 
 def test_a_second_evaluation_makes_no_requests(inside, route):
@@ -147,7 +162,7 @@ def test_conditions_record_sampling_and_verification(inside, route):
     for suffix in (" think .", " hurry ."):
         settings = replace(SETTINGS, suffix=suffix)
         request = Request(({"role": "user", "content": f"what ?{suffix}"},), "r", SETTINGS.sampling, 1)
-        lm = EngineLM(None, "r", SETTINGS.sampling, 4, "m")  # type: ignore[arg-type]
+        lm = EngineLM(None, route, {}, "r", SETTINGS.sampling, 4, "m")  # type: ignore[arg-type]
         lm.requests = {("easy", 0, 1): request}
         lm.completions = {("easy", 0, 1): Completion(request.key, "x", "stop", 1, 1, "scripted")}
         found.append(evaluate.conditions(settings, lm, route))
