@@ -46,7 +46,7 @@ def whole(engine: Any, route: Router, queries: list[Any], ask: Any, in_flight: i
     """Distils with one attempt per query; returns the number of generated tokens."""
     ledgered = LedgerEngine(Ledger("t", root), 10**6, lambda: engine)
     distiller = Distiller(Distill(1, 0, in_flight), ledgered, route, ask, STUDY)
-    for _ in distiller.run(queries):
+    for _ in distiller.run([queries]):
         pass
     ledgered.ledger.close()
     return distiller.tokens

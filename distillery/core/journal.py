@@ -1,150 +1,377 @@
-"""Journals: JSON lines that several writers append to and all read, on any file system with atomic renames.
+"""Journals: records that several writers append to and all read, on any file system with atomic renames and locks.
 
-Each writer appends to a file of its own, ``open-<host>-<pid>-<random>.jsonl``, one line and one write per record, so that a
-killed writer loses only what was in flight. On closing, the file is renamed to an immutable ``part-...``. A truncated last
-line is what a kill leaves, and is skipped. Reading continues from where it stopped, so another writer's records appear while
-it works.
+Each writer appends to a record file of its own (`record_file`), ``open-<host>-<pid>-<random>-<number>.zst``, one write per
+record, so that a killed writer loses only what was in flight. At 256 MB, and on closing, the file gets its index and is
+renamed to ``part-...``, which never changes again. Opening a journal reads indexes, and no payload; ``refresh`` takes in what
+other writers have added since. What a checksum does not confirm is skipped, and listed in ``damaged`` by file and byte.
+
+What was appended is on the disk after `SYNC_SECONDS`, and when the journal is closed: a kill loses nothing, a power cut what is
+younger. Whoever has a journal open holds a shared lock on its folder (flock: right across the containers of a machine, and
+over NFS 4 by its own locks), so that `compact`, which takes the lock alone, deletes no file in use.
 """
 
-import json
+import fcntl
 import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-OPEN, PART = "open-", "part-"
+import numpy as np
+
+from distillery.core.errors import DataError
+from distillery.core.files import sync
+from distillery.core.progress import log
+from distillery.core.record_file import Layout, compressed, encoded, index_of, joined, payload_at, read_index, split, walk
+
+OPEN, PART, SUFFIX, LOCK, REPLACED = "open-", "part-", ".zst", ".lock", "replaced"
+PART_BYTES, SYNC_SECONDS, OPEN_FILES = 1 << 28, 5.0, 64
+HELD = [("file", "<u4")]
+
+
+class New(NamedTuple):
+    """A record to append."""
+
+    key: str
+    fields: tuple[Any, ...]
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class RecordLocation:
-    """Where a record is: the writer's file, and the first byte and size of its line."""
+class Record:
+    """A record without its payload: its fields, and where the payload is."""
 
-    writer: str
-    start: int
+    fields: tuple[Any, ...]
+    raw: int
     size: int
+    crc: int
+    start: int
+    file: int
 
 
 class Journal:
-    """The records of a folder. `refresh` yields what is new since it was last called, other writers' included."""
+    """The records of a folder, all of one layout, by their keys of 32 hexadecimal digits.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.folder.mkdir(parents=True, exist_ok=True)
+    Lines of an older version's files, ``*.jsonl``, are taken over at opening: ``convert`` gives a line's record, or None for
+    one to drop.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, convert: Callable[[bytes], New | None] | None = None):
+        self.folder, self.layout = folder, layout
+        with suppress(OSError):  # may be there to be read only; whoever appends hears of it
+            folder.mkdir(parents=True, exist_ok=True)
+        self.lock = _lock_of(folder)
         self.own = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.read_to: dict[str, int] = {}
-        self.file: int | None = None
+        self.writing: int | None = None
+        self.index, self.end, self.sealed, self.place = bytearray(), 0, 0, 0
+        self.synced: float | None = None
+        self.reading: OrderedDict[int, int] = OrderedDict()
+        self.damaged: list[str] = []
+        self._load()
+        if convert:
+            self._take_over(convert)
 
-    @property
-    def path(self) -> Path:
-        """This writer's open file."""
-        return self.folder / f"{OPEN}{self.own}.jsonl"
-
-    def append(self, record: dict[str, Any]) -> RecordLocation:
+    def append(self, key: str, fields: tuple[Any, ...], payload: bytes) -> Record:
         """Appends a record in a single write; the operating system has it when this returns."""
-        if self.file is None:
-            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        line = json.dumps(record, ensure_ascii=True).encode() + b"\n"
-        place = RecordLocation(self.own, self.read_to.get(self.own, 0), len(line))
-        self.read_to[self.own] = place.start + place.size
-        while line:
-            line = line[os.write(self.file, line) :]
-        return place
-
-    def refresh(self) -> Iterator[tuple[bytes, RecordLocation]]:
-        """The new complete lines of every file, each with its location."""
-        for path in self.files():
-            writer = writer_of(path)
-            start = self.read_to.get(writer, 0)
-            try:
-                if path.stat().st_size <= start:
-                    continue
-                with path.open("rb") as file:
-                    file.seek(start)
-                    for line in file:
-                        if not line.endswith(b"\n"):
-                            break
-                        yield line, RecordLocation(writer, start, len(line))
-                        start += len(line)
-                        self.read_to[writer] = start
-            except FileNotFoundError:  # sealed or compacted meanwhile; the next refresh finds it under its new name
-                continue
-
-    def files(self) -> list[Path]:
-        """Every file of the folder, one per writer: of a file that is seen under both names, its sealed one."""
-        found = {writer_of(path): path for path in sorted(self.folder.glob("*.jsonl"))}
-        return [found[writer] for writer in sorted(found)]
-
-    def path_of(self, writer: str) -> Path:
-        """A writer's file, under the name that it has now."""
-        part = self.folder / f"{PART}{writer}.jsonl"
-        return part if part.exists() else self.folder / f"{OPEN}{writer}.jsonl"
-
-    def fetch(self, place: RecordLocation) -> bytes:
-        """A record's line."""
+        if self.writing is None:
+            self._open()
+        assert self.writing is not None
+        frame = compressed(payload)
+        block, values = encoded(self.layout, key, fields, len(payload), frame)
         try:
-            return self._fetch(place)
-        except FileNotFoundError:  # sealed after its name was read and before it was opened
-            return self._fetch(place)
+            _write(self.writing, block)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self.writing, self.end)
+            raise
+        record = Record(fields, len(payload), len(frame), values[-1], self.end, self.place)
+        self.index += np.array([(*values, self.end)], self.layout.entry).tobytes()
+        self.end += len(block)
+        self.added.setdefault(key, []).append(record)
+        self.synced = self.synced or time.monotonic()
+        self.sync_if_due()
+        if self.end >= PART_BYTES:
+            self._seal()
+        return record
 
-    def _fetch(self, place: RecordLocation) -> bytes:
-        with self.path_of(place.writer).open("rb") as file:
-            file.seek(place.start)
-            return file.read(place.size)
+    def find(self, key: str) -> list[Record]:
+        """The records of a key, in no order."""
+        high, low = split(key)
+        first = int(self.high.searchsorted(high))
+        found = []
+        while first < len(self.high) and self.high[first] == high:
+            if self.rows["low"][first] == low:
+                found.append(self._record(self.rows[first]))
+            first += 1
+        return [each for each in (*found, *self.added.get(key, ())) if (each.file, each.start) not in self.gone]
 
-    def others(self, within: float = 60.0) -> int:
-        """How many other writers seem active: their files are open and were changed within so many seconds."""
-        recent = 0
-        for path in self.folder.glob(f"{OPEN}*.jsonl"):
+    def payload(self, record: Record) -> bytes | None:
+        """A record's payload; None where it is damaged, and then the journal holds it no longer."""
+        found = payload_at(self._reader(record.file), self.layout, record.start, record.raw, record.size, record.crc)
+        if found is None:
+            self.gone.add((record.file, record.start))
+            self._damage(self.files[record.file], record.start)
+        return found
+
+    def refresh(self) -> list[str]:
+        """Takes in what other writers have added; the keys."""
+        keys = []
+        for row in self._news():
+            keys.append(_key_of(row))
+            self.added.setdefault(keys[-1], []).append(self._record(row))
+        return keys
+
+    def records(self) -> Iterator[tuple[str, Record]]:
+        """Every record with its key."""
+        for row in self.rows:
+            record = self._record(row)
+            if (record.file, record.start) not in self.gone:
+                yield _key_of(row), record
+        for key, added in self.added.items():
+            yield from ((key, record) for record in added if (record.file, record.start) not in self.gone)
+
+    def others(self) -> int:
+        """How many other writers there are: their open files are locked."""
+        found = 0
+        for path in self.folder.glob(f"{OPEN}*{SUFFIX}"):
             with suppress(FileNotFoundError):
-                recent += writer_of(path) != self.own and time.time() - path.stat().st_mtime < within
-        return recent
+                found += not _name_of(path).startswith(self.own) and _locked(path)
+        return found
+
+    def sync_if_due(self) -> None:
+        """Brings to disk what was appended over `SYNC_SECONDS` ago."""
+        if self.writing is not None and self.synced is not None and time.monotonic() - self.synced > SYNC_SECONDS:
+            os.fsync(self.writing)
+            self.synced = None
 
     def close(self) -> None:
-        """Seals this writer's file as an immutable part."""
-        if self.file is not None:
-            os.fsync(self.file)
-            os.close(self.file)
-            self.file = None
-            self.path.rename(self.folder / f"{PART}{self.own}.jsonl")
+        """Finishes this writer's file, and gives up the lock."""
+        self._seal()
+        self._close_readers()
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
-    def compact(self, lines: Iterator[bytes]) -> tuple[int, int]:
-        """Replaces every file by one part that holds ``lines``; the number of files before, and of lines after.
+    def compact(self) -> tuple[int, int]:
+        """Writes every record once, into new files in place of the old; the numbers of old files and of records.
 
-        The caller makes sure that nobody else uses the journal.
+        Raises DataError where somebody else has the journal open. A kill on the way leaves some records twice, which
+        the next reader takes for one.
         """
-        old = self.files()
-        merged = self.folder / f"{PART}{self.own}.jsonl"
-        draft, count = merged.with_suffix(".tmp"), 0
-        with draft.open("wb") as file:
-            for line in lines:
-                file.write(line)
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(merged)
-        for path in old:
-            path.unlink()
-        return len(old), count
+        with self._alone():
+            self._load()
+            old = self._paths()
+            for row in self.rows:
+                record = self._record(row)
+                payload = self.payload(record)
+                if payload is not None:
+                    self.append(_key_of(row), record.fields, payload)
+            self._seal()
+            for path in old:
+                path.unlink()
+            sync(self.folder)
+            self._load()
+        return len(old), len(self.rows)
+
+    def _load(self) -> None:
+        """Reads every file's index from the beginning."""
+        self._close_readers()
+        self.files: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self.read_to: dict[str, int] = {}
+        self.gone: set[tuple[int, int]] = set()
+        self.added: dict[str, list[Record]] = {}
+        self.rows = _ordered(self._news())
+        self.high = self.rows["high"].copy()
+
+    def _close_readers(self) -> None:
+        for file in self.reading.values():
+            os.close(file)
+        self.reading.clear()
+
+    def _open(self) -> None:
+        name = f"{self.own}-{self.sealed}"
+        path = self.folder / f"{OPEN}{name}{SUFFIX}"
+        self.writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        fcntl.flock(self.writing, fcntl.LOCK_EX)
+        sync(self.folder)
+        self.index, self.end = bytearray(), 0
+        self.read_to[name] = 1 << 62  # what this writer appends, it knows
+        self.place = self._number(name)
+
+    def _seal(self) -> None:
+        """Gives this writer's file its index and its final name; on a full disk it stays as it is, and nothing is lost."""
+        if self.writing is None:
+            return
+        name = self.files[self.place]
+        try:
+            _write(self.writing, index_of(bytes(self.index), self.end))
+            os.fsync(self.writing)
+            (self.folder / f"{OPEN}{name}{SUFFIX}").rename(self.folder / f"{PART}{name}{SUFFIX}")
+            sync(self.folder)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self.writing, self.end)
+        os.close(self.writing)
+        self.writing, self.synced = None, None
+        self.sealed += 1
+
+    def _news(self) -> np.ndarray:
+        """The entries of what was added to the folder since it was last read."""
+        found = [np.empty(0, [*self.layout.entry.descr, *HELD])]
+        for path in self._paths():
+            with suppress(FileNotFoundError):  # finished meanwhile; the next call finds it under its new name
+                found.append(self._read(path))
+        return np.concatenate(found)
+
+    def _read(self, path: Path) -> np.ndarray:
+        """The new entries of one file."""
+        name = _name_of(path)
+        start = self.read_to.get(name, 0)
+        if path.stat().st_size <= start:
+            return np.empty(0, [*self.layout.entry.descr, *HELD])
+        number = self._number(name)
+        with _opened(path) as file:
+            indexed = read_index(file, self.layout) if path.name.startswith(PART) else None
+            if indexed is None:
+                entries, self.read_to[name] = walk(file, self.layout, start, lambda at: self._damage(name, at))
+            else:
+                entries = indexed[0][indexed[0]["start"] >= start]
+            if path.name.startswith(PART):
+                self.read_to[name] = 1 << 62
+        held = np.empty(len(entries), [*self.layout.entry.descr, *HELD])
+        for column in self.layout.entry.names or ():
+            held[column] = entries[column]
+        held["file"] = number
+        return held
+
+    def _record(self, row: np.void) -> Record:
+        _, _, *fields, raw, size, crc, start, file = row.item()
+        return Record(tuple(fields), raw, size, crc, start, file)
+
+    def _number(self, name: str) -> int:
+        if name not in self.numbers:
+            self.numbers[name] = len(self.files)
+            self.files.append(name)
+        return self.numbers[name]
+
+    def _reader(self, number: int) -> int:
+        """A file, open for reading; the least recently used of many is closed."""
+        if number in self.reading:
+            self.reading.move_to_end(number)
+        else:
+            self.reading[number] = self._reopened(self.files[number])
+            if len(self.reading) > OPEN_FILES:
+                os.close(self.reading.popitem(last=False)[1])
+        return self.reading[number]
+
+    def _reopened(self, name: str) -> int:
+        for prefix in (PART, OPEN, PART):  # it may be finished, and renamed, between two looks
+            with suppress(FileNotFoundError):
+                return os.open(self.folder / f"{prefix}{name}{SUFFIX}", os.O_RDONLY)
+        raise DataError(f"{self.folder / name}{SUFFIX}: deleted while in use; run again: what it held is generated again")
+
+    def _paths(self) -> list[Path]:
+        """Every file of the folder, one per name: of a file that is seen under both, the finished one."""
+        found = {_name_of(path): path for path in sorted(self.folder.glob(f"*{SUFFIX}"))}
+        return [found[name] for name in sorted(found)]
+
+    def _damage(self, name: str, start: int) -> None:
+        self.damaged.append(f"{self.folder / name}{SUFFIX}, byte {start}")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else has the journal open within. Raises DataError where somebody has."""
+        if self.lock is None:
+            raise DataError(f"{self.folder}: cannot be written to")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            fcntl.flock(self.lock, fcntl.LOCK_SH)
+            raise DataError(f"{self.folder}: in use by another run; wait for its end") from None
+        try:
+            yield
+        finally:
+            fcntl.flock(self.lock, fcntl.LOCK_SH)
+
+    def _take_over(self, convert: Callable[[bytes], New | None]) -> None:
+        """Writes an older version's lines as records and puts its files aside; a kill on the way loses nothing."""
+        old = sorted(self.folder.glob("*.jsonl"))
+        if not old:
+            return
+        with self._alone():
+            counts: Counter[bool] = Counter()
+            for path in old:
+                with path.open("rb") as lines:
+                    for record in map(convert, lines):
+                        counts[record is not None] += 1
+                        if record is not None:
+                            self.append(*record)
+            self._seal()
+            aside = self.folder / REPLACED
+            taken = f"{counts[True]} records of an older version taken over, {counts[False]} broken ones not"
+            log("ledger", f"{self.folder}: {taken}; {aside} may be deleted")
+            aside.mkdir(exist_ok=True)
+            for path in old:
+                path.rename(aside / path.name)
+            self._load()
 
 
-def writer_of(path: Path) -> str:
-    return path.stem.removeprefix(OPEN).removeprefix(PART)
+def _ordered(rows: np.ndarray) -> np.ndarray:
+    """Entries by key, each record once, whichever files hold it."""
+    rows = rows[np.lexsort((rows["crc"], rows["low"], rows["high"]))]
+    about = [name for name in rows.dtype.names or () if name not in ("start", "file")]
+    same = np.ones(max(len(rows) - 1, 0), bool)
+    for name in about:
+        same &= rows[name][1:] == rows[name][:-1]
+    return rows[np.concatenate([np.ones(min(len(rows), 1), bool), ~same])]
 
 
-def alive(path: Path) -> bool:
-    """Whether the writer of an open file may still be active: it is on another host, or its process runs on this one."""
-    host, pid, _ = writer_of(path).rsplit("-", 2)
-    return host != socket.gethostname() or Path("/proc", pid).exists()
+def _key_of(row: np.void) -> str:
+    return joined(int(row["high"]), int(row["low"]))
 
 
-def parse_record(line: bytes) -> dict[str, Any] | None:
-    """A line's record; None where a kill truncated it."""
+def _name_of(path: Path) -> str:
+    return path.name.removesuffix(SUFFIX).removeprefix(OPEN).removeprefix(PART)
+
+
+def _write(file: int, block: bytes) -> None:
+    while block:
+        block = block[os.write(file, block) :]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    file = os.open(path, os.O_RDONLY)
     try:
-        return json.loads(line)
-    except ValueError:
-        return None
+        yield file
+    finally:
+        os.close(file)
+
+
+def _lock_of(folder: Path) -> int | None:
+    """The folder's lock, shared; None where it cannot be had, as for a folder that may only be read and has none."""
+    with suppress(OSError):
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return file
+    with suppress(OSError):
+        file = os.open(folder / LOCK, os.O_RDONLY)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return file
+    return None
+
+
+def _locked(path: Path) -> bool:
+    """Whether a writer has this file open."""
+    with _opened(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

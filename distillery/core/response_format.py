@@ -169,7 +169,7 @@ def locate(text: str, name: str, truncated: bool = False) -> Parts:
     if text.lstrip().startswith(THINK) and END_OF_THINK in text and name not in WRITTEN:
         name = TAGS
     form = FORMATS[name]
-    markers = _markers(text, f"(?P<opening>{form.opening})|{form.closing}")
+    markers = _markers(text, _pattern(form.opening, form.closing))
     if form.answer and name != STUDY:
         return _by_answer(text, form, markers, truncated)
     if name in ANNOUNCED:
@@ -181,6 +181,14 @@ def locate(text: str, name: str, truncated: bool = False) -> Parts:
         return NOTHING
     (first, last), after = thought
     return Parts(_stripped(text, first, last), _answer(text, form, after, truncated))
+
+
+def _pattern(opening: str, closing: str) -> str:
+    """Either marker; the group ``opening`` is None at a closing one.
+
+    The group is empty and comes last: an alternative that begins with a group is searched for forty times slower.
+    """
+    return f"{opening}(?P<opening>)|{closing}"
 
 
 def _markers(text: str, pattern: str, *within: int) -> list[re.Match[str]]:
@@ -287,7 +295,7 @@ def _answer(text: str, form: Format, after: int, truncated: bool) -> Span | None
 def _in_tags(text: str, after: int, opening: str, end: str) -> Span | None:
     """The span before the only end tag outside quotes and code, from the last opening tag on."""
     fences = [each.start() for each in re.compile("```").finditer(text, after)]
-    markers = _markers(text, f"(?P<opening>{opening})|{end}", after)
+    markers = _markers(text, _pattern(opening, end), after)
     tags = [each for each in markers if bisect(fences, each.start()) % 2 == 0]
     closings = [each for each in tags if each["opening"] is None]
     openings = [each for each in tags if each["opening"] is not None and closings and each.start() < closings[-1].start()]
@@ -333,7 +341,7 @@ def thought_of(text: str, span: Span | None, name: str) -> str | None:
     if span is None:
         return None
     form = FORMATS[name]
-    markers = _markers(text, f"(?P<opening>{form.opening})|{form.closing}", *span)
+    markers = _markers(text, _pattern(form.opening, form.closing), *span)
     pieces, place = [], span[0]
     for closing, opening in _between(text, markers, anything=bool(form.answer) and name != STUDY):
         pieces.append(text[place : closing.start()].strip())

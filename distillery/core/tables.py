@@ -92,12 +92,13 @@ def write_table(rows: Iterable[dict[str, Any]], folder: str | Path, schema: pa.S
         part, group = next(sorted_rows, (parts, iter(())))
         for number in range(parts):
             here: Iterator[dict[str, Any]] = group if part == number else iter(())
-            _write_rows(here, target / part_name(number), schema)
+            write_rows(here, target / part_name(number), schema)
             if part == number:
                 part, group = next(sorted_rows, (parts, iter(())))
 
 
-def _write_rows(rows: Iterator[dict[str, Any]], path: Path, schema: pa.Schema) -> None:
+def write_rows(rows: Iterator[dict[str, Any]], path: Path, schema: pa.Schema) -> None:
+    """Writes one file of rows in row groups of a fixed size."""
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while group := list(islice(rows, ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))

@@ -19,7 +19,7 @@ from distillery.core.schemas import PASS
 from distillery.evaluation.config import Evaluate
 from distillery.generation.cached_engine import LedgerEngine, complete_all
 from distillery.generation.config import Sampling
-from distillery.generation.engine import NO_OUTPUT_REASONS, Completion, Request
+from distillery.generation.engine import Completion, Request
 from distillery.verification.verdict import Item, Verdict, Verifies
 
 SampleId = tuple[str, int, int]  # benchmark, the question's number, sample
@@ -83,13 +83,13 @@ class EngineLM(LM):
         for done, (request, completion) in enumerate(complete_all(self.engine, places.values(), self.max_in_flight), 1):
             place, doc = sample_of[request.key]
             self.completions[place] = completion
-            self.router.submit(item_of(request.key, self.verifiers[place[0]], doc, output_of(completion)))
+            self.router.submit(item_of(request.key, self.verifiers[place[0]], doc, completion.output))
             self.verdicts.update(self.router.poll(0))
             progress.update(done, f", {done - len(self.verdicts)} being verified")
         while left := len(self.requests) - len(self.verdicts):
             progress.update(len(places), f", {left} being verified")
             self.verdicts.update(self.router.poll(0.1))
-        return [output_of(self.completions[place]) for place in places]
+        return [self.completions[place].output for place in places]
 
     def verdicts_of(self, question: str) -> list[Verdict]:
         """The verdicts on a question's samples, in their order."""
@@ -99,11 +99,6 @@ class EngineLM(LM):
         raise NotImplementedError("generation only")
 
     loglikelihood_rolling = loglikelihood
-
-
-def output_of(completion: Completion) -> str:
-    """What a model wrote; nothing where a server's words stand in the text's place."""
-    return "" if completion.finish_reason in NO_OUTPUT_REASONS else completion.text
 
 
 def item_of(key: str, verifier: str, doc: dict[str, Any], text: str) -> Item:

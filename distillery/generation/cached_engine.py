@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from distillery.generation.engine import NO_OUTPUT_REASONS, Completion, Engine, Request
-from distillery.generation.ledger import Entry, Ledger
+from distillery.generation.ledger import Ledger
 
 
 class LedgerEngine:
@@ -20,7 +20,6 @@ class LedgerEngine:
         self.engine: Engine | None = None
         self.found: list[Completion] = []
         self.attempts: dict[str, int] = {}
-        self.used: dict[str, Entry] = {}
         self.asked = 0
         self.reused = 0
         self.met = ledger.journal.others() > 0
@@ -29,8 +28,7 @@ class LedgerEngine:
     def submit(self, request: Request) -> None:
         stored = self.ledger.find_again(request.key, request.sampling, self.context)
         if stored:
-            self.used[request.key] = stored
-            self.found.append(self.ledger.completion(request.key, stored))
+            self.found.append(stored)
             self.reused += 1
             self.met |= request.key in self.ledger.fresh
             return
@@ -44,6 +42,7 @@ class LedgerEngine:
 
     def poll(self) -> list[Completion]:
         """Completions found in the ledger or finished by the engine. Raises EngineError where the engine died."""
+        self.ledger.journal.sync_if_due()
         found, self.found = self.found, []
         if not self.attempts or self.engine is None:
             return found
@@ -53,7 +52,7 @@ class LedgerEngine:
             attempt = self.attempts.pop(completion.key)
             if completion.finish_reason not in NO_OUTPUT_REASONS:
                 share = completion.completion_tokens / tokens if tokens else 0.0
-                self.used[completion.key] = self.ledger.add(completion, attempt, share * (now - self.charged_to))
+                self.ledger.add(completion, attempt, share * (now - self.charged_to))
         if tokens:
             self.charged_to = now
         return found + fresh
@@ -63,14 +62,9 @@ class LedgerEngine:
         met, self.met = self.met, False
         return met
 
-    def text(self, request: Request) -> str:
-        """The text of a request's completion; empty where its prompt left no room."""
-        entry = self.used.get(request.key)
-        return self.ledger.completion(request.key, entry).text if entry else ""
-
     def seconds(self, request: Request) -> float:
         """Engine seconds of all completions of a request, earlier truncated ones included."""
-        return sum(entry.seconds for entry in self.ledger.entries.get(request.key, ()))
+        return sum(entry.seconds for entry in self.ledger.entries(request.key))
 
     def close(self) -> None:
         if self.engine is not None:

@@ -1,6 +1,6 @@
 """Settings of engines, and how to sample."""
 
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -31,7 +31,7 @@ class Sampling(Section):
 
     def options(self) -> dict[str, Any]:
         """The options that change the distribution of texts, by their usual names; unset ones are omitted."""
-        return {name: value for name, value in asdict(self).items() if name != "max_tokens" and value is not None}
+        return {name: value for name, value in vars(self).items() if name != "max_tokens" and value is not None}
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class Completion:
     completion_tokens: int
     engine: str
 
+    @property
+    def output(self) -> str:
+        """What the model wrote: nothing where ``text`` says why there is no output."""
+        return "" if self.finish_reason in NO_OUTPUT_REASONS else self.text
+
 
 class Engine(Protocol):
     """Generates."""

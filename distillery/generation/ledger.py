@@ -1,40 +1,49 @@
 """The ledger: every completion that was ever generated, and every verdict on it, kept outside the pipeline's outputs.
 
 DVC deletes a stage's outputs before it runs the stage; the ledger stays. A completion is looked up by its request's
-key; `valid` says whether it still holds under another ``max_tokens`` or context. Only an index is held in memory,
-texts are read on demand. Several runs may share a ledger, on a network file system too: link ``.ledger`` to
-a folder that all of them see.
+key; `valid` says whether it still holds under another ``max_tokens`` or context. Memory holds an index, texts are read on
+demand, and a text that is damaged counts as never generated. Several runs may share a ledger, on a network file system too:
+link ``.ledger`` to a folder that all of them see. `core.journal` says how it is stored, and what a crash can cost.
 
-``python -m distillery.generation.ledger_cli OWNER`` shows what one holds; with ``--compact`` it merges its files into one.
+``python -m distillery.verification.ledger_cli OWNER`` shows what one holds; with ``--compact`` it merges its files.
 """
 
 import json
 import os
 import time
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from distillery.core.errors import DataError
-from distillery.core.journal import Journal, RecordLocation
+from distillery.core.journal import Journal, New, Record
+from distillery.core.record_file import Layout
 from distillery.generation.config import Sampling
 from distillery.generation.engine import Completion
 
 ROOT = Path(os.environ.get("DVC_ROOT", ".")) / ".ledger"
 LOOK_AGAIN = 0.25
+FINISH = ("stop", "length")
+LAYOUT = Layout(
+    (
+        ("finish", "u1"),
+        ("attempt", "<u4"),
+        ("prompt_tokens", "<u4"),
+        ("completion_tokens", "<u4"),
+        ("seconds", "<f8"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A completion without its text, which is at ``place``. ``seconds`` is its share of the engine's time."""
+    """A completion without its text, which is at ``record``. ``seconds`` is its share of the engine's time."""
 
-    place: RecordLocation
     finish_reason: str
+    attempt: int
     prompt_tokens: int
     completion_tokens: int
-    attempt: int
     seconds: float
+    record: Record
 
 
 def valid(entry: Entry | Completion, sampling: Sampling, context: int) -> bool:
@@ -52,74 +61,75 @@ class Ledger:
     """The completions of one owner (a teacher, a student, a judge), readable at once and appended to as they arrive."""
 
     def __init__(self, owner: str, root: Path = ROOT):
-        self.journal = Journal(root / owner)
-        self.entries: dict[str, list[Entry]] = defaultdict(list)
-        self.looked = 0.0
+        self.journal = Journal(root / owner, LAYOUT, of_json)
+        self.looked = time.monotonic()
         self.fresh: set[str] = set()
-        self.look()
-        self.fresh.clear()
+
+    def entries(self, key: str) -> list[Entry]:
+        """Every completion of a request, valid or not."""
+        return [entry_of(record) for record in self.journal.find(key)]
+
+    def every(self) -> Iterator[tuple[str, Entry]]:
+        """Every completion with its request's key."""
+        return ((key, entry_of(record)) for key, record in self.journal.records())
 
     def look(self) -> None:
-        """Reads what other writers added since the last call; ``fresh`` holds the keys of all such completions.
-
-        Raises DataError at a line of another version.
-        """
-        for line, place in self.journal.refresh():
-            record = _parse(line, self.journal.path_of(place.writer))
-            if record is not None:
-                key = record.pop("key")
-                self.entries[key].append(Entry(place, **record))
-                self.fresh.add(key)
+        """Reads what other writers added since the last call; ``fresh`` holds the keys of all such completions."""
+        self.fresh.update(self.journal.refresh())
         self.looked = time.monotonic()
 
-    def find(self, key: str, sampling: Sampling, context: int) -> Entry | None:
+    def find(self, key: str, sampling: Sampling, context: int) -> Completion | None:
         """A stored completion that is still valid; of several, the shortest, then the first by text."""
-        held = [entry for entry in self.entries.get(key, ()) if valid(entry, sampling, context)]
-        if len(held) < 2:
-            return held[0] if held else None
-        return min(held, key=lambda entry: (entry.completion_tokens, self.completion(key, entry).text))
+        held = sorted(
+            (entry for entry in self.entries(key) if valid(entry, sampling, context)), key=lambda entry: entry.completion_tokens
+        )
+        shortest = [entry for entry in held if entry.completion_tokens == held[0].completion_tokens]
+        found = [completion for entry in shortest if (completion := self.completion(key, entry))]
+        if found:
+            return min(found, key=lambda completion: completion.text)
+        return self.find(key, sampling, context) if held else None  # those were damaged, and are gone
 
-    def find_again(self, key: str, sampling: Sampling, context: int) -> Entry | None:
+    def find_again(self, key: str, sampling: Sampling, context: int) -> Completion | None:
         """The same; if not found, reads first what other writers added, unless that was done just before."""
-        entry = self.find(key, sampling, context)
-        if entry is None and time.monotonic() - self.looked > LOOK_AGAIN:
+        found = self.find(key, sampling, context)
+        if found is None and time.monotonic() - self.looked > LOOK_AGAIN:
             self.look()
-            entry = self.find(key, sampling, context)
-        return entry
+            found = self.find(key, sampling, context)
+        return found
 
-    def completion(self, key: str, entry: Entry) -> Completion:
-        """The completion with its text, read from the ledger."""
-        record = json.loads(self.journal.fetch(entry.place))
-        names = ("text", "finish_reason", "prompt_tokens", "completion_tokens", "engine")
-        return Completion(key, *(record[name] for name in names))
+    def completion(self, key: str, entry: Entry) -> Completion | None:
+        """The completion with its text, read from the ledger; None where that is damaged."""
+        payload = self.journal.payload(entry.record)
+        if payload is None:
+            return None
+        engine, _, text = payload.decode("utf-8", "surrogatepass").partition("\n")
+        return Completion(key, text, entry.finish_reason, entry.prompt_tokens, entry.completion_tokens, engine)
 
     def add(self, completion: Completion, attempt: int = 1, seconds: float = 0.0) -> Entry:
         """Stores a completion; it survives a kill once this returns."""
-        about = {"attempt": attempt, "seconds": round(seconds, 4)}
-        fields = {name: value for name, value in vars(completion).items() if name != "text"}
-        place = self.journal.append(fields | about | {"text": completion.text})
-        entry = Entry(
-            place, completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, attempt, about["seconds"]
-        )
-        self.entries[completion.key].append(entry)
-        return entry
+        return entry_of(self.journal.append(*record_of(completion, attempt, round(seconds, 4))))
 
     def close(self) -> None:
         self.journal.close()
 
 
-def _parse(line: bytes, path: Path) -> dict[str, Any] | None:
-    """A completion's fields but for text and engine; None for a line that a kill truncated.
+def entry_of(record: Record) -> Entry:
+    finish, attempt, prompt_tokens, completion_tokens, seconds = record.fields
+    return Entry(FINISH[finish], attempt, prompt_tokens, completion_tokens, seconds, record)
 
-    The text comes last and is the bulk of a line, so the line is parsed without it.
-    """
-    head, found, text = line.partition(b', "text": "')
+
+def record_of(completion: Completion, attempt: int, seconds: float) -> New:
+    tokens = (completion.prompt_tokens, completion.completion_tokens)
+    payload = f"{completion.engine}\n{completion.text}".encode("utf-8", "surrogatepass")
+    return New(completion.key, (FINISH.index(completion.finish_reason), attempt, *tokens, seconds), payload)
+
+
+def of_json(line: bytes) -> New | None:
+    """A completion as the first version stored it; None for a truncated line, and for an answer that was broken off."""
     try:
-        record = json.loads(head + b"}" if found and text.endswith(b'"}\n') else line)
-    except ValueError:
+        record = json.loads(line)
+        attempt, seconds = record.pop("attempt"), record.pop("seconds")
+        completion = Completion(**record)
+    except (ValueError, TypeError, KeyError):
         return None
-    wanted = {"key", "finish_reason", "prompt_tokens", "completion_tokens", "engine", "attempt", "seconds"}
-    if not found or not isinstance(record, dict) or record.keys() != wanted:
-        raise DataError(f"{path}: not a completion of this version; move the file away to generate its completions again")
-    del record["engine"]
-    return record
+    return record_of(completion, attempt, seconds) if completion.finish_reason in FINISH else None

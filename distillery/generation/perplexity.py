@@ -96,7 +96,7 @@ class Scorer:
 def perplexities(ids: list[list[int]], scorer: Scorer, scores: Scores, batch_tokens: int, stage: str) -> list[float]:
     """Perplexities in the order of ``ids``, with progress; not a number for a row without tokens."""
     keys = list(map(scorer.key, ids))
-    missing = list({key: i for i, key in enumerate(keys) if ids[i] and key not in scores.known}.values())
+    missing = list({key: i for i, key in enumerate(keys) if ids[i] and scores.find(key) is None}.values())
     groups = [[missing[i] for i in group] for group in by_length([len(ids[i]) for i in missing], batch_tokens)]
     progress, done = Progress(stage, "traces of this part", len(missing)), 0
     with closing(scorer.score_all([[ids[i] for i in group] for group in groups])) as found:
@@ -105,4 +105,5 @@ def perplexities(ids: list[list[int]], scorer: Scorer, scores: Scores, batch_tok
                 scores.add(keys[i], round(value, 4))
             done += len(group)
             progress.update(done)
-    return [scores.known[key] if row else math.nan for key, row in zip(keys, ids, strict=True)]
+    held = [scores.find(key) if row else None for key, row in zip(keys, ids, strict=True)]
+    return [math.nan if score is None else score for score in held]

@@ -93,7 +93,7 @@ def import_traces(
             for text in found.responses:
                 attempts[query["id"]] += 1
                 request = ask(query, attempts[query["id"]])
-                if not ledger.entries.get(request.key):
+                if not ledger.entries(request.key):
                     ledger.add(Completion(request.key, text, "stop", 0, 0, engine), request.attempt)
         progress.update(counts.total(), f", {counts['taken']} taken")
     return counts

@@ -5,7 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distillery.core.journal import Journal, parse_record
+from distillery.core.journal import Journal, New
+from distillery.core.record_file import Layout
+
+LAYOUT = Layout((("score", "<f8"),))
 
 
 def key_of(*about: Any) -> str:
@@ -14,16 +17,28 @@ def key_of(*about: Any) -> str:
 
 
 class Scores:
-    """The scores of one owner, by their keys; each is on disk when `add` returns."""
+    """The scores of one owner, by their keys; one survives a kill once `add` returns."""
 
     def __init__(self, owner: str, root: Path):
-        self.journal = Journal(root / owner)
-        records = filter(None, (parse_record(line) for line, _ in self.journal.refresh()))
-        self.known: dict[str, float] = {record["key"]: record["score"] for record in records}
+        self.journal = Journal(root / owner, LAYOUT, of_json)
+        self.added = 0
+
+    def find(self, key: str) -> float | None:
+        held = self.journal.find(key)
+        return held[0].fields[0] if held else None
 
     def add(self, key: str, score: float) -> None:
-        self.known[key] = score
-        self.journal.append({"key": key, "score": score})
+        self.journal.append(key, (score,), b"")
+        self.added += 1
 
     def close(self) -> None:
         self.journal.close()
+
+
+def of_json(line: bytes) -> New | None:
+    """A score as the first version stored it; None for a truncated line."""
+    try:
+        record = json.loads(line)
+        return New(record["key"], (float(record["score"]),), b"")
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -9,7 +9,7 @@ from distillery.core.errors import EngineError
 from distillery.core.model_locks import Lock
 from distillery.core.response_format import opening_of
 from distillery.generation.config import VllmSettings
-from distillery.generation.engine import PROMPT_TOO_LONG, TEMPLATE_REJECTS, Completion, Request
+from distillery.generation.engine import PROMPT_TOO_LONG, REFUSED, TEMPLATE_REJECTS, Completion, Request
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1"}
 ON_CPU = {
@@ -139,6 +139,8 @@ class VllmEngine:
     def _complete(self, output: Any) -> Completion:
         """vLLM's output as a completion; what opened the thought in the prompt is put before it."""
         (said,) = output.outputs
-        text = self.opened.pop(output.request_id) + said.text
-        finish, prompt = said.finish_reason or "stop", len(output.prompt_token_ids)
-        return Completion(output.request_id, text, finish, prompt, len(said.token_ids), self.name)
+        text, prompt = self.opened.pop(output.request_id) + said.text, len(output.prompt_token_ids)
+        if said.finish_reason not in ("stop", "length"):
+            why = f"vLLM ended it with {said.finish_reason!r}"
+            return Completion(output.request_id, why, REFUSED, prompt, 0, self.name)
+        return Completion(output.request_id, text, said.finish_reason, prompt, len(said.token_ids), self.name)

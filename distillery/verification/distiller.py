@@ -2,13 +2,13 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import randrange
 from typing import Any
 
 from distillery.core.config import NonNegative, Positive, Section
 from distillery.core.errors import DataError
-from distillery.core.response_format import columns_of, cut, locate
+from distillery.core.response_format import columns_of, parts_of
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.engine import (
@@ -20,7 +20,7 @@ from distillery.generation.engine import (
     Completion,
     Request,
 )
-from distillery.verification.verdict import Verdict, Verifies, item_of, unknown
+from distillery.verification.verdict import Item, Verdict, Verifies, item_of, unknown
 
 Query = dict[str, Any]
 
@@ -40,37 +40,40 @@ class Distill(Section):
     """Requests that are in flight at any time; eight times as many responses may wait for their verdict."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One attempt with its verdict."""
+
+    attempt: int
+    request: Request
+    completion: Completion
+    columns: dict[str, Any]
+    """The text and where its parts stand (`response_format.columns_of`)."""
+    verdict: Verdict
+
+
+@dataclass(slots=True)
 class Task:
     """One query on its way to a verified trace; ``unknown`` counts its inconclusive verdicts."""
 
     query: Query
     attempt: int = 1
     unknown: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One settled attempt. Its text stays in the ledger; a prompt that left no room has none."""
-
-    query_id: str
-    attempt: int
-    request: Request
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    engine: str
-    verdict: Verdict
+    item: Item | None = None
+    traces: list[Trace] = field(default_factory=list)
 
 
 class Distiller:
-    """The loop. ``ask`` makes a query's request for an attempt; every attempt ends up in ``traces``.
+    """The loop. ``ask`` makes a query's request for an attempt; every attempt ends up in its query's task.
 
     ``response_format`` names how the teacher writes; ``unread`` counts the first responses that cannot be read, None once one
     could.
 
+    Queries come in parts, each read when the one before has been submitted, so that the engine never waits for a part's last
+    query. A settled query leaves through ``take_settled``; memory holds those on their way.
+
     Several runs may share a ledger. Where one finds what another has just generated, it continues at a random other
-    query, so that they do not generate the same queries in step.
+    query of the part, so that they do not generate the same queries in step.
     """
 
     def __init__(
@@ -85,17 +88,19 @@ class Distiller:
         self.response_format = response_format
         self.todo: deque[Task] = deque()
         self.generating: dict[str, tuple[Task, Request]] = {}
-        self.verifying: dict[str, tuple[Task, Request, Completion]] = {}
-        self.traces: list[Trace] = []
+        self.verifying: dict[str, tuple[Task, Request, Completion, dict[str, Any]]] = {}
+        self.finished: list[Task] = []
+        self.verdicts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self.settled: Counter[tuple[str, str]] = Counter()
         self.tokens = 0
         self.unread: int | None = 0
 
-    def run(self, queries: Iterable[Query]) -> Iterator[None]:
+    def run(self, parts: Iterable[list[Query]]) -> Iterator[None]:
         """Works until every query is settled; yields after every turn, so that a caller can show progress."""
-        self.todo.extend(Task(query) for query in queries)
-        while self.todo or self.generating or self.verifying:
-            while self.todo and self._room():
+        coming = iter(parts)
+        while self._load(coming) or self.generating or self.verifying:
+            while self._room() and self._load(coming):
                 self._submit(self.todo.popleft())
                 if self.engine.met_another() and self.todo:
                     self.todo.rotate(randrange(len(self.todo)))
@@ -104,6 +109,17 @@ class Distiller:
             for key, verdict in self.verifier.poll(0.0 if self.generating or (self._room() and self.todo) else 0.1):
                 self._verified(*self.verifying.pop(key), verdict)
             yield
+
+    def take_settled(self) -> list[Task]:
+        """The queries that were settled since the last call."""
+        finished, self.finished = self.finished, []
+        return finished
+
+    def _load(self, coming: Iterator[list[Query]]) -> bool:
+        """Whether there is a query to submit; reads the next part where all have been."""
+        while not self.todo and (part := next(coming, None)) is not None:
+            self.todo.extend(map(Task, part))
+        return bool(self.todo)
 
     def _room(self) -> bool:
         most = self.settings.max_in_flight
@@ -120,10 +136,12 @@ class Distiller:
             self._unanswered(task, request, completion)
             return
         self.tokens += completion.completion_tokens
-        answer = answer_of(completion, self.response_format)
+        columns = columns_of(completion.text, self.response_format, completion.finish_reason == "length")
+        _, answer = parts_of(columns)
         self._check_format(completion, answer)
-        self.verifying[completion.key] = (task, request, completion)
-        self.verifier.submit(item_of(completion.key, task.query, answer))
+        self.verifying[completion.key] = (task, request, completion, columns)
+        task.item = task.item.again(completion.key, answer) if task.item else item_of(completion.key, task.query, answer)
+        self.verifier.submit(task.item)
 
     def _check_format(self, completion: Completion, answer: str | None) -> None:
         """Raises DataError where none of the first responses can be read: all attempts would be paid for in vain."""
@@ -150,47 +168,49 @@ class Distiller:
         if completion.finish_reason == REFUSED:
             why = f"the server refuses the query: {completion.text}"
         if task.attempt > 1 and completion.finish_reason != REFUSED:
-            self.settled[task.query["category"], FAIL] += 1
+            self._settle(task, FAIL)
         else:
-            self._verified(task, request, completion, unknown("none", why, hopeless=True))
+            self._verified(task, request, completion, columns_of("", self.response_format), unknown("none", why, hopeless=True))
 
-    def _verified(self, task: Task, request: Request, completion: Completion, verdict: Verdict) -> None:
-        said = (completion.finish_reason, completion.prompt_tokens, completion.completion_tokens, completion.engine)
-        self.traces.append(Trace(task.query["id"], task.attempt, request, *said, verdict))
-        task.unknown += verdict.verdict == UNKNOWN
+    def _verified(
+        self, task: Task, request: Request, completion: Completion, columns: dict[str, Any], verdict: Verdict
+    ) -> None:
+        task.traces.append(Trace(task.attempt, request, completion, columns, verdict))
+        self.verdicts[verdict.verdict] += 1
+        if verdict.verdict == UNKNOWN:
+            task.unknown += 1
+            self.reasons[f"{verdict.verifier}: {verdict.reason}"] += 1
         fails = task.attempt - task.unknown
         more = fails < self.settings.max_attempts and task.unknown <= self.settings.max_unknown
         if verdict.verdict == PASS or verdict.hopeless or not more:
-            self.settled[task.query["category"], verdict.verdict] += 1
+            self._settle(task, verdict.verdict)
             return
         task.attempt += 1
         self.todo.appendleft(task)
 
+    def _settle(self, task: Task, verdict: str) -> None:
+        self.settled[task.query["category"], verdict] += 1
+        self.finished.append(task)
 
-def answer_of(completion: Completion, response_format: str) -> str | None:
-    parts = locate(completion.text, response_format, completion.finish_reason == "length")
-    return cut(completion.text, parts.answer)
 
-
-def trace_rows(
-    traces: list[Trace], teacher: str, response_format: str, text_of: Callable[[Trace], str]
-) -> Iterator[dict[str, Any]]:
-    """The rows of every attempt, by query and attempt, texts fetched one by one."""
-    for trace in sorted(traces, key=lambda trace: (trace.query_id, trace.attempt)):
-        text, verdict = text_of(trace), trace.verdict
-        yield {
-            "query_id": trace.query_id,
-            "teacher": teacher,
-            "attempt": trace.attempt,
-            "seed": trace.request.seed,
-            **columns_of(text, response_format, trace.finish_reason == "length"),
-            "finish_reason": trace.finish_reason,
-            "prompt_tokens": trace.prompt_tokens,
-            "completion_tokens": trace.completion_tokens,
-            "verify_score": verdict.score,
-            "verdict": verdict.verdict,
-            "reason": verdict.reason,
-            "verifier": verdict.verifier,
-            "model_revision": trace.request.revision,
-            "engine": trace.engine,
-        }
+def trace_rows(tasks: list[Task], teacher: str) -> Iterator[dict[str, Any]]:
+    """The rows of every attempt, by query and attempt."""
+    for task in sorted(tasks, key=lambda task: task.query["id"]):
+        for trace in task.traces:
+            completion, verdict = trace.completion, trace.verdict
+            yield {
+                "query_id": task.query["id"],
+                "teacher": teacher,
+                "attempt": trace.attempt,
+                "seed": trace.request.seed,
+                **trace.columns,
+                "finish_reason": completion.finish_reason,
+                "prompt_tokens": completion.prompt_tokens,
+                "completion_tokens": completion.completion_tokens,
+                "verify_score": verdict.score,
+                "verdict": verdict.verdict,
+                "reason": verdict.reason,
+                "verifier": verdict.verifier,
+                "model_revision": trace.request.revision,
+                "engine": completion.engine,
+            }

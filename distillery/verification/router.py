@@ -18,7 +18,7 @@ from distillery.verification.judge import EngineThread, Judge, JudgeSettings, pr
 from distillery.verification.process_pool import Pool
 from distillery.verification.registry import Resources, entry_of
 from distillery.verification.verdict import Item, Verdict, scored, unknown
-from distillery.verification.verdict_store import Verdicts, key_of
+from distillery.verification.verdict_store import Verdicts
 
 
 class Router:
@@ -74,13 +74,13 @@ class Router:
         if rule is None:
             self.ready.put((item, "", unknown("none", f"no rule for the category {item.category}", hopeless=True)))
             return
-        key = key_of(self.versions[rule.verifier], item) if self.verdicts else ""
-        known = self.verdicts.find(key) if self.verdicts else None
+        version = self.versions[rule.verifier]
+        known = self.verdicts.find(version, item) if self.verdicts else None
         if known:
             self.remembered += 1
         self.reached += not known
         future = done(known) if known else self._verify(rule.verifier, item)
-        future.add_done_callback(partial(self._settle, item, key, rule))
+        future.add_done_callback(partial(self._settle, item, version, rule))
 
     def poll(self, wait: float) -> list[tuple[str, Verdict]]:
         """What is ready; blocks up to ``wait`` seconds for the first.
@@ -91,12 +91,14 @@ class Router:
         try:
             ready = self.ready.get(timeout=wait) if wait else self.ready.get_nowait()
             while True:
-                item, key, verdict = ready
-                if key and self.verdicts:
-                    self.verdicts.add(key, item, verdict)
+                item, version, verdict = ready
+                if version and self.verdicts:
+                    self.verdicts.add(version, item, verdict)
                 found.append((item.key, verdict))
                 ready = self.ready.get_nowait()
         except Empty:
+            if self.verdicts:
+                self.verdicts.journal.sync_if_due()
             if self.dead:
                 raise self.dead from None
             return found
@@ -115,12 +117,12 @@ class Router:
             return done(scored(name, 0, "no answer in the form that was asked for"))
         return self.verifiers[name].verify(item)
 
-    def _settle(self, item: Item, key: str, rule: Rule, ended: "Future[Verdict]") -> None:
+    def _settle(self, item: Item, version: str, rule: Rule, ended: "Future[Verdict]") -> None:
         error = ended.exception()
         if isinstance(error, EngineError):
             self.dead = error
         verdict = unknown(rule.verifier, f"{type(error).__name__}: {error}") if error else ended.result()
-        self.ready.put((item, key, verdict.at(rule.threshold)))
+        self.ready.put((item, version, verdict.at(rule.threshold)))
 
 
 def open_judge(settings: JudgeSettings, lock: Lock, prompts: str, root: Path) -> Judge:

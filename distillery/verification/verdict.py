@@ -7,8 +7,10 @@ A verifier takes an `Item` and gives a future `Verdict` whose score is from 0 to
 verifier of its category and turns scores into verdicts by the category's threshold.
 """
 
+import json
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, Protocol
 
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
@@ -27,6 +29,17 @@ class Item:
     ground_truth: str | None = None
     test_cases: str | None = None
     constraints: str | None = None
+    digests: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def again(self, key: str, answer: str | None) -> "Item":
+        """The item of another response to the same query; what was computed of the query is shared."""
+        return replace(self, key=key, answer=answer)
+
+    def digest(self, version: str) -> Any:
+        """A running hash of a verifier's version and the query, which may have megabytes of tests: they are hashed once."""
+        if version not in self.digests:
+            self.digests[version] = hash_of(version, self)
+        return self.digests[version].copy()
 
     @property
     def question(self) -> str:
@@ -34,9 +47,19 @@ class Item:
         return next((turn["content"] for turn in reversed(self.messages) if turn["role"] == "user"), "")
 
 
+def hash_of(version: str, item: Item) -> Any:
+    """The hash of a verifier's version and an item's query, each part behind its length."""
+    digest = sha256()
+    parts = (version, item.category, json.dumps(item.messages), item.ground_truth, item.test_cases, item.constraints)
+    for part in parts:
+        said = None if part is None else part.encode("utf-8", "surrogatepass")
+        digest.update(b"-" if said is None else b"%d:%b" % (len(said), said))
+    return digest
+
+
 def item_of(key: str, query: dict[str, Any], answer: str | None) -> Item:
     """An item from a query's row (fields of QUERY; those that are missing count as empty)."""
-    fields = {name: query.get(name) for name in ("ground_truth", "test_cases", "constraints")}
+    fields: dict[str, Any] = {name: query.get(name) for name in ("ground_truth", "test_cases", "constraints")}
     return Item(key, query["category"], answer, tuple(query.get("messages") or ()), **fields)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def samples(folder: Path) -> list[dict]:
 
 
 def kept(folder: Path) -> int:
-    return len(Ledger(f"evaluate-{NAME}", folder / ".ledger").entries)
+    with closing(Ledger(f"evaluate-{NAME}", folder / ".ledger")) as ledger:
+        return len(list(ledger.every()))
 
 
 def test_five_kills_change_nothing_and_repeat_only_requests_in_flight(source, tmp_path):

@@ -69,10 +69,10 @@ def test_an_interrupted_run_scores_only_missing_rows_and_a_finished_one_loads_no
     assert perplexities([], third, Scores("s", tmp_path), 5, "x") == []
 
 
-def test_a_truncated_line_is_scored_again(lock, tmp_path):
+def test_a_truncated_score_is_scored_again(lock, tmp_path):
     scores = Scores("s", tmp_path)
     perplexities(ROWS, Counting(lock), scores, 100, "x")
-    path = scores.journal.path
+    (path,) = (tmp_path / "s").glob("open-*.zst")
     path.write_bytes(path.read_bytes()[:-9])
     again = Counting(lock)
     perplexities(ROWS, again, Scores("s", tmp_path), 100, "x")

@@ -124,9 +124,9 @@ def distilled(folder, queries, ledger):
     engine = LedgerEngine(Ledger("t", ledger), 4096, NullEngine)
     counts = import_traces(engine.ledger, Origin(folder, None, "train"), queries, ask, "key")
     distiller = Distiller(Distill(3, 1, 4), engine, Equal(), ask, STUDY)
-    for _ in distiller.run(queries):
+    for _ in distiller.run([queries]):
         pass
-    rows = list(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)))
+    rows = list(trace_rows(distiller.take_settled(), "t"))
     engine.close()
     return counts, rows, distiller.settled
 
@@ -143,7 +143,7 @@ def test_released_traces_can_replace_a_teacher(folder, tmp_path):
     assert settled == {("math", "pass"): 2}
     again = distilled(folder, [five, eight], tmp_path / "ledger")
     assert again[1] == rows, "a second run imports nothing twice"
-    held = [entry for entries in Ledger("t", tmp_path / "ledger").entries.values() for entry in entries]
+    held = [entry for _, entry in Ledger("t", tmp_path / "ledger").every()]
     assert [(entry.prompt_tokens, entry.completion_tokens) for entry in held] == 3 * [(0, 0)], "it is not known how many"
 
 
@@ -165,7 +165,7 @@ def test_queries_that_differ_by_their_system_prompt_keep_their_own_traces(folder
     ledger = Ledger("t", tmp_path / "l")
     counts = import_traces(ledger, Origin(folder, None, "train"), queries, partial(ask_for, LOCK, SAMPLING, ""), "key")
     assert (counts["taken"], counts["of other queries"]) == (2, 2)
-    assert len(ledger.entries) == 2
+    assert len(list(ledger.every())) == 2
 
 
 def queries_as(rows):

@@ -24,9 +24,9 @@ SAMPLING = Sampling(0.6, 0.95, 300)
 def distilled(engine: LedgerEngine, name: str, lock: Lock, question: str | None = None) -> dict:
     """The trace of one query, whose teacher writes in this format."""
     distiller = Distiller(Distill(1, 0, 4), engine, Equal(), partial(ask_for, lock, SAMPLING, ""), name)
-    for _ in distiller.run([make_query(question or f"format {name}", SAID)]):
+    for _ in distiller.run([[make_query(question or f"format {name}", SAID)]]):
         pass
-    (row,) = trace_rows(distiller.traces, "t", name, lambda trace: engine.text(trace.request))
+    (row,) = trace_rows(distiller.take_settled(), "t")
     return row
 
 

@@ -95,12 +95,12 @@ def test_a_server_killed_mid_run_and_restarted_finishes_the_run(model, tmp_path,
     distiller, engine = distiller_over(port, tmp_path, math_route, 240.0)
     killed = False
     try:
-        for _ in distiller.run(QUERIES):
-            if not killed and len(distiller.traces) > 25:
+        for _ in distiller.run([QUERIES]):
+            if not killed and sum(distiller.verdicts.values()) > 25:
                 killed = True
                 servers[0].kill()
                 threading.Timer(1.0, lambda: servers.append(Serve(model, port, tmp_path / "log"))).start()
-        rows = list(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)))
+        rows = list(trace_rows(distiller.take_settled(), "t"))
     finally:
         engine.close()
         servers[-1].kill()
@@ -108,13 +108,14 @@ def test_a_server_killed_mid_run_and_restarted_finishes_the_run(model, tmp_path,
     assert {row["query_id"] for row in rows} == {query["id"] for query in QUERIES}
     assert sum(row["completion_tokens"] > 1 for row in rows) > len(rows) / 2
     assert {row["engine"].split()[:2][1] for row in rows} == {"vllm"}
-    assert {len(entries) for entries in Ledger("t", tmp_path).entries.values()} == {1}
+    keys = [key for key, _ in Ledger("t", tmp_path).every()]
+    assert len(keys) == len(set(keys))
 
 
 def test_a_server_that_never_starts_is_one_error_and_nothing_is_stored(tmp_path, math_route):
     port = free_port()
     distiller, engine = distiller_over(port, tmp_path, math_route, 2.0)
     with pytest.raises(EngineError, match=f"no answer from http://127.0.0.1:{port}/v1 for 2 s"):
-        list(distiller.run(QUERIES))
+        list(distiller.run([QUERIES]))
     engine.close()
-    assert not Ledger("t", tmp_path).entries
+    assert not list(Ledger("t", tmp_path).every())

@@ -65,9 +65,9 @@ def main(root: Path, out: Path) -> None:
         closing(LedgerEngine(Ledger("t", root), 4096, lambda: SlowEngine(out / "engine.log"))) as engine,
     ):
         distiller = Distiller(SETTINGS, engine, verifier, partial(ask_for, lock, Sampling(0.6, 0.95, 64), ""), STUDY)
-        for _ in distiller.run(queries):
+        for _ in distiller.run([queries]):
             pass
-        write_table(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)), out / "traces", TRACE)
+        write_table(trace_rows(distiller.take_settled(), "t"), out / "traces", TRACE)
 
 
 if __name__ == "__main__":

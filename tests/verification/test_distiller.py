@@ -51,7 +51,7 @@ def respond(answer: str) -> str:
 
 
 def traces_of(distiller, engine):
-    return list(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)))
+    return list(trace_rows(distiller.take_settled(), "t"))
 
 
 def distill(queries, script, ledger_root, settings=SETTINGS, sampling=SAMPLING, verifier=None):
@@ -59,7 +59,7 @@ def distill(queries, script, ledger_root, settings=SETTINGS, sampling=SAMPLING, 
     scripted = ScriptedEngine(script, batch=3)
     engine = LedgerEngine(Ledger("t", ledger_root), 4096, lambda: scripted)
     distiller = Distiller(settings, engine, verifier or Equal(), partial(ask_for, LOCK, sampling, "be brief"), STUDY)
-    for _ in distiller.run(queries):
+    for _ in distiller.run([queries]):
         assert len(distiller.generating) <= settings.max_in_flight
     rows = traces_of(distiller, engine)
     engine.close()
@@ -161,11 +161,11 @@ def test_generation_continues_with_a_bounded_backlog_while_a_slow_verifier_works
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
     distiller = Distiller(SETTINGS, engine, Slow(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     most, idle = 0, 0
-    for _ in distiller.run([make_query(f"what is {i} ?") for i in range(60)]):
+    for _ in distiller.run([[make_query(f"what is {i} ?") for i in range(60)]]):
         most = max(most, len(distiller.verifying))
         idle += bool(distiller.todo) and not distiller.generating and len(distiller.verifying) < 24
     assert (most >= 24, most <= 8 * SETTINGS.max_in_flight + 3, idle) == (True, True, 0)
-    assert len(distiller.traces) == 60
+    assert sum(distiller.verdicts.values()) == 60
 
 
 def test_a_too_long_prompt_is_hopeless_and_has_a_row(tmp_path):
@@ -176,7 +176,7 @@ def test_a_too_long_prompt_is_hopeless_and_has_a_row(tmp_path):
 
     engine = LedgerEngine(Ledger("t", tmp_path), 64, lambda: Refusing(right_on(1)))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
-    list(distiller.run([make_query()]))
+    list(distiller.run([[make_query()]]))
     (row,) = traces_of(distiller, engine)
     assert (row["verdict"], row["text"]) == (UNKNOWN, "") and "99 tokens" in row["reason"]
 
@@ -191,9 +191,9 @@ def test_a_dead_engine_is_one_error_and_the_ledger_keeps_completions(tmp_path):
     queries = [make_query(f"what is {i} ?") for i in range(30)]
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Dying(right_on(1), batch=2))
     with pytest.raises(EngineError, match="http://gpu:8000/v1"):
-        list(Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, "be brief"), STUDY).run(queries))
+        list(Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, "be brief"), STUDY).run([queries]))
     engine.close()
-    kept = len(Ledger("t", tmp_path).entries)
+    kept = len(list(Ledger("t", tmp_path).every()))
     assert kept >= 4
     rows, alive = distill(queries, right_on(1), tmp_path)
     assert len(rows) == 30 and len(alive.asked) == 30 - kept
@@ -227,7 +227,7 @@ def test_the_summary_counts_and_names_what_is_inconclusive(tmp_path):
     scripted = ScriptedEngine(lambda request: respond(answers[request.messages[-1]["content"]]), batch=3)
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
-    list(distiller.run([make_query(text) for text in answers]))
+    list(distiller.run([[make_query(text) for text in answers]]))
     first, second, *inconclusive = summary(distiller, engine)
     engine.close()
     assert first.startswith("1 of 3 queries verified") and second.endswith("3 attempts failed")
@@ -258,17 +258,17 @@ def test_the_loop_waits_for_verdicts_only_where_nothing_else_is_to_do(tmp_path):
     verifier = Backlog(5)
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1), batch=3))
     distiller = Distiller(SETTINGS, engine, verifier, partial(ask_for, LOCK, SAMPLING, ""), STUDY)
-    for _ in distiller.run([make_query(f"what is {i} ?") for i in range(4)]):
+    for _ in distiller.run([[make_query(f"what is {i} ?") for i in range(4)]]):
         pass
     assert verifier.waits == [0.0, 0.1, 0.1, 0.1, 0.1]
-    assert distiller.tokens == sum(trace.completion_tokens for trace in distiller.traces) > 0
+    assert distiller.tokens == sum(row["completion_tokens"] for row in traces_of(distiller, engine)) > 0
 
 
 def test_the_loop_does_not_wait_while_queries_remain(tmp_path):
     verifier = Backlog(3)
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1), batch=8))
     distiller = Distiller(replace(SETTINGS, max_in_flight=2), engine, verifier, partial(ask_for, LOCK, SAMPLING, ""), STUDY)
-    turns = distiller.run([make_query(f"what is {i} ?") for i in range(6)])
+    turns = distiller.run([[make_query(f"what is {i} ?") for i in range(6)]])
     next(turns)
     assert verifier.waits == [0.0], "four queries could be asked at once"
 
@@ -286,12 +286,12 @@ def test_a_run_that_meets_another_goes_on_elsewhere(tmp_path, monkeypatch):
     scripted = ScriptedEngine(right_on(1), batch=1)
     engine.met = True
     distiller = Distiller(replace(SETTINGS, max_in_flight=1), engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
-    for _ in distiller.run([make_query(f"what is {i} ?") for i in range(5)]):
+    for _ in distiller.run([[make_query(f"what is {i} ?") for i in range(5)]]):
         pass
     order = [request.messages[-1]["content"].split()[2] for request in scripted.asked]
     assert order == ["0", "3", "4", "1", "2"] and asked == [4], "it met the other once"
     engine.met = True
-    list(distiller.run([make_query("the only one")]))
+    list(distiller.run([[make_query("the only one")]]))
     assert asked == [4], "nothing is left to reorder"
 
 
@@ -319,19 +319,18 @@ class Late(ScriptedEngine):
 def test_a_query_that_cannot_be_generated_is_settled_once(tmp_path, reason, first, settled, why):
     engine = LedgerEngine(Ledger("t", tmp_path), 64, lambda: Late(reason, first))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
-    list(distiller.run([make_query()]))
-    assert dict(distiller.settled) == settled and len(distiller.traces) == 1
-    verdict = distiller.traces[0].verdict
+    list(distiller.run([[make_query()]]))
+    ((trace,),) = [task.traces for task in distiller.take_settled()]
+    assert dict(distiller.settled) == settled
+    verdict = trace.verdict
     assert verdict.hopeless == first and (why is None or why in verdict.reason)
 
 
 def test_the_summary_shows_the_five_most_frequent_reasons(tmp_path):
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1)))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
-    list(distiller.run([make_query()]))
-    distiller.traces += [
-        replace(distiller.traces[0], verdict=Verdict(None, UNKNOWN, f"reason {n}", "v")) for n in range(7) for _ in range(n)
-    ]
+    list(distiller.run([[make_query()]]))
+    distiller.reasons.update({f"v: reason {n}": n for n in range(7)})
     shown = list(summary(distiller, engine))[2:]
     assert shown == [f"{n} inconclusive: v: reason {n}" for n in (6, 5, 4, 3, 2)]
 
@@ -355,10 +354,10 @@ def test_a_teacher_whose_responses_cannot_be_read_is_not_paid_for(tmp_path, monk
     distiller = Distiller(replace(SETTINGS, max_in_flight=1), engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     if readable is None and finish == "stop":
         with pytest.raises(DataError, match=r"none of the first 60 .* 'study'; the last begins 'the answer is 5'"):
-            list(distiller.run(queries))
-        assert len(engine.ledger.entries) == 60, "what was generated is kept"
+            list(distiller.run([queries]))
+        assert len(list(engine.ledger.every())) == 60, "what was generated is kept"
     else:
-        list(distiller.run(queries))
+        list(distiller.run([queries]))
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -374,8 +373,8 @@ def test_a_refused_query_is_inconclusive_with_the_servers_words_and_asked_again_
     def attempts() -> tuple[list[dict], LedgerEngine]:
         engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Refusing(script))
         distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
-        list(distiller.run([make_query("0 ?")]))
-        rows = list(trace_rows(distiller.traces, "t", STUDY, lambda trace: engine.text(trace.request)))
+        list(distiller.run([[make_query("0 ?")]]))
+        rows = list(trace_rows(distiller.take_settled(), "t"))
         engine.close()
         return rows, engine
 
@@ -392,15 +391,15 @@ def test_the_ends_of_an_unreadable_response_are_quoted(tmp_path, monkeypatch):
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Numbered({0: text}, "stop"))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     with pytest.raises(DataError, match=f"begins '{text[:80]}' and ends '{text[-80:]}';"):
-        list(distiller.run([make_query("0 ?")]))
+        list(distiller.run([[make_query("0 ?")]]))
 
 
 @pytest.mark.parametrize(("finish", "answer"), [("stop", "5 apples"), ("length", None)])
 def test_a_truncated_response_has_no_answer_in_its_row(tmp_path, finish, answer):
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: Numbered({0: "<think>so</think>5 apples"}, finish))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), TAGS)
-    list(distiller.run([make_query("0 ?", "5 apples")]))
-    rows = list(trace_rows(distiller.traces, "t", TAGS, lambda trace: engine.text(trace.request)))
+    list(distiller.run([[make_query("0 ?", "5 apples")]]))
+    rows = list(trace_rows(distiller.take_settled(), "t"))
     assert {parts_of(row) for row in rows} == {("so", answer)}
     assert {row["verdict"] for row in rows} == {PASS if answer else FAIL}
 

@@ -257,8 +257,8 @@ def test_a_verdict_of_the_judges_has_the_seconds_of_the_engine(tmp_path):
         return "Rating: 5"
 
     verdict = ScienceVerifier(judge_of(slow, tmp_path)).verify(Item("x", "science", "O2", ground_truth="oxygen")).result(5)
-    (entries,) = Ledger("judge", tmp_path).entries.values()
-    assert verdict.seconds == entries[0].seconds > 0
+    ((_, entry),) = Ledger("judge", tmp_path).every()
+    assert verdict.seconds == entry.seconds > 0
 
 
 @pytest.mark.parametrize("second_opinion", [True, False])
