@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from distillery.core import model_locks
 from distillery.core.errors import DataError, EngineError
 from distillery.core.response_format import STUDY, TAGS, parts_of
-from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.core.schemas import FAIL, PASS, QUERY, TRACE, UNKNOWN
+from distillery.core.tables import part_paths, read_part, write_part, write_rows, write_table
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling, VllmSettings
@@ -19,8 +20,9 @@ from distillery.generation.engine import NO_TRACE, PROMPT_TOO_LONG, REFUSED, Com
 from distillery.generation.ledger import Ledger
 from distillery.generation.released_traces import NullEngine
 from distillery.verification.distiller import Distill, Distiller, trace_rows
-from distillery.verification.verdict import Item, Verdict
-from stages.distill import ask_for, engine_of, summary
+from distillery.verification.verdict import Item, Verdict, hash_of, item_of
+from distillery.verification.verdict_store import key_of
+from stages.distill import PartWriter, ask_for, engine_of, summary, work
 from tests.support.builders import make_query
 from tests.support.scripted_engine import ScriptedEngine
 
@@ -419,3 +421,94 @@ class Numbered:
         return [Completion(r.key, self.texts[number(r)], self.finish, 1, 5, "x") for r in asked]
 
     def close(self): ...
+
+
+def by_parts(folder, count, parts):
+    """Queries written as parts of the corpus; the paths."""
+    queries = sorted((make_query(f"what is {i} ?") for i in range(count)), key=lambda query: query["id"])
+    write_table(queries, folder, QUERY, parts)
+    return part_paths(folder)
+
+
+def test_parts_are_read_one_after_the_other_and_written_when_settled(tmp_path, monkeypatch):
+    """The last part is empty; a query of the first is settled last, so that its part is written after the others."""
+    paths = by_parts(tmp_path / "queries", 40, 4)
+    table = read_part(paths[3], QUERY)
+    write_part(table.slice(0, 0), paths[3])
+    sizes = [len(read_part(path, QUERY)) for path in paths]
+    slowest = read_part(paths[0], QUERY)["messages"][0].as_py()[0]["content"]
+    read, wrote = [], []
+    monkeypatch.setattr("stages.distill.read_part", lambda path, schema: (read.append(path), read_part(path, schema))[1])
+    monkeypatch.setattr(
+        "stages.distill.write_rows", lambda rows, path, schema: (wrote.append(path.name), write_rows(rows, path, schema))
+    )
+    script = lambda request: respond("4" if request.messages[-1]["content"] == slowest and request.attempt < 3 else "5")  # noqa: E731
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(script, batch=2))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
+    (tmp_path / "traces").mkdir()
+    writer = PartWriter(tmp_path / "traces", list(sizes), partial(trace_rows, teacher="t"), engine.seconds)
+    assert wrote == ["part-00003.parquet"], "nothing to wait for"
+    work("t", distiller, paths, writer)
+    assert read == paths and sorted(wrote) == [path.name for path in paths] and writer.left == [0] * 4
+    traces = [read_part(path, TRACE).to_pylist() for path in part_paths(tmp_path / "traces")]
+    for rows, path in zip(traces, paths, strict=True):
+        assert [row["query_id"] for row in rows if row["attempt"] == 1] == read_part(path, QUERY)["id"].to_pylist()
+    assert sum(map(len, traces)) == sum(sizes) + 2 and writer.engines == {"scripted"} and not writer.tasks
+    assert writer.seconds == pytest.approx(sum(entry.seconds for _, entry in engine.ledger.every()))
+
+
+def test_memory_holds_one_part_beyond_the_queries_in_flight(tmp_path):
+    """The next part is read when all queries of the one before have been submitted."""
+    loaded = []
+
+    def parts():
+        for part in range(5):
+            loaded.append(part)
+            yield [make_query(f"what is {part * 10 + i} ?") for i in range(10)]
+
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1), batch=2))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
+    for _ in distiller.run(parts()):
+        settled = sum(distiller.settled.values())
+        assert len(loaded) <= 2 + (settled + SETTINGS.max_in_flight) // 10
+    assert loaded == list(range(5)) and len(distiller.take_settled()) == 50 and distiller.take_settled() == []
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_runs_that_share_a_ledger_take_the_parts_in_orders_of_their_own(tmp_path, monkeypatch, others):
+    paths = by_parts(tmp_path / "queries", 20, 2)
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1), batch=2))
+    monkeypatch.setattr(engine.ledger.journal, "others", lambda: others)
+    monkeypatch.setattr("stages.distill.sample", lambda parts, count: parts[::-1][:count])
+    read: list[Path] = []
+    monkeypatch.setattr("stages.distill.read_part", lambda path, schema: (read.append(path), read_part(path, schema))[1])
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
+    (tmp_path / "traces").mkdir()
+    sizes = [len(read_part(path, QUERY)) for path in paths]
+    work("t", distiller, paths, PartWriter(tmp_path / "traces", sizes, partial(trace_rows, teacher="t"), engine.seconds))
+    assert read == (paths[::-1] if others else paths)
+
+
+def test_a_damaged_completion_is_generated_again_and_named(tmp_path):
+    distill([make_query()], right_on(1), tmp_path)
+    (path,) = (tmp_path / "t").glob("part-*.zst")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(content[100:104], b"\0\1\2\3"))
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(right_on(1)))
+    distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, "be brief"), STUDY)
+    list(distiller.run([[make_query()]]))
+    (row,) = trace_rows(distiller.take_settled(), "t")
+    assert row["verdict"] == PASS and (engine.asked, engine.reused) == (1, 0)
+    shown = list(summary(distiller, engine))
+    assert shown[-1].startswith("1 damaged records of the ledger were skipped and generated again; the first: ")
+    assert shown[-1].endswith(f"{path.name.removeprefix('part-')}, byte 0")
+
+
+def test_tests_are_hashed_once_per_query_and_version(monkeypatch):
+    hashed = []
+    monkeypatch.setattr("distillery.verification.verdict.hash_of", lambda *about: (hashed.append(about[0]), hash_of(*about))[1])
+    item = item_of("0" * 32, make_query(), "5")
+    keys = [key_of("v", each) for each in (item, item.again("1" * 32, "5"), item.again("2" * 32, "6"), item)]
+    assert hashed == ["v"] and keys[0] == keys[1] == keys[3] != keys[2]
+    assert key_of("w", item) != keys[0] and hashed == ["v", "w"]
+    assert key_of("v", item_of("0" * 32, make_query(), "5")) == keys[0]
