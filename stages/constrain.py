@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from typing import Any
 
@@ -156,8 +156,9 @@ def main() -> None:
         if settings.writer and lock and lacking:
             writer, text = settings.writer, prompt(config.load(str, "prompts"), "constraints")
             ledger = Ledger("constraint_writer")
-            with closing(LedgerEngine(ledger, writer.engine.max_model_len, lambda: start(lock, writer.engine))) as engine:
-                proposed = written(engine, lacking, lock.revision, writer, text)
+            real = partial(start, lock, writer.engine)
+            with closing(LedgerEngine(ledger, writer.engine.max_model_len, real, lock.renamed)) as engine:
+                proposed = written(engine, lacking, lock.identity, writer, text)
                 run.update(asked=engine.asked, reused=engine.reused)
         kept = total = 0
         with atomic_dir("data/queries") as kept_to, atomic_dir("data/rejected/constrain") as rejected_to:

@@ -52,7 +52,8 @@ def ask_for(lock: model_locks.Lock, sampling: Sampling, system_prompt: str, quer
 
 def engine_of(teacher: str, lock: model_locks.Lock, settings: EngineSettings, traces: Origin | None) -> LedgerEngine:
     """The teacher behind its ledger; where released traces take its place, nothing is generated."""
-    return LedgerEngine(Ledger(teacher), settings.max_model_len, NullEngine if traces else lambda: start(lock, settings))
+    real = NullEngine if traces else lambda: start(lock, settings)
+    return LedgerEngine(Ledger(teacher), settings.max_model_len, real, lock.renamed)
 
 
 def queries_of(parts: list[Path]) -> Iterator[list[Query]]:

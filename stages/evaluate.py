@@ -153,7 +153,7 @@ def main(name: str) -> None:
     with (
         record_metrics(f"metrics/evaluate/{name}.json", *packages, device=device()) as (metrics, run),
         closing(router_of(verdicts=Verdicts(owner, ROOT))) as router,
-        closing(LedgerEngine(Ledger(owner), served.max_model_len, lambda: start(model, served))) as engine,
+        closing(LedgerEngine(Ledger(owner), served.max_model_len, lambda: start(model, served), model.renamed)) as engine,
     ):
         for notice in router.notices:
             log(stage, notice)

@@ -23,6 +23,9 @@ def teacher_role(name: str) -> str:
 class Lock:
     """``id`` is a path or a hub id; ``revision`` a hub commit, or for a path a hash over ``files`` (name to sha256).
 
+    ``content`` is a hash over what determines a hub model's answers (weights, configuration, tokenizer, template), which stays
+    when a commit changes something else; empty for a path.
+
     ``response_format`` names how the model writes (`response_format`). ``template`` is the path of a chat template in place of
     its own, ``template_arguments`` what the template is called with. ``special_markers`` are the markers of thoughts that are
     special tokens in its tokenizer. ``served`` is what an engine's settings change about its answers; no file holds it.
@@ -38,6 +41,7 @@ class Lock:
     template_arguments: dict[str, Any] = field(default_factory=dict)
     special_markers: list[str] = field(default_factory=list)
     served: dict[str, Any] = field(default_factory=dict)
+    content: str = ""
 
     @property
     def template_text(self) -> str | None:
@@ -45,15 +49,23 @@ class Lock:
 
     @property
     def identity(self) -> str:
-        """What the model's answers depend on beside messages and sampling: the revision, and how it is prompted.
+        """What the model's answers depend on beside messages and sampling: its content, and how it is prompted.
 
         Models with special markers have keys of their own: completions of before such tokens were kept lack the markers.
         """
+        return self._identity(self.content or self.revision)
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The identity that the ledger's first version had for this one, by the commit; empty where it was the same."""
+        return {self.identity: self._identity(self.revision)} if self.content else {}
+
+    def _identity(self, model: str) -> str:
         asked = {"template": self.template_text, "arguments": self.template_arguments, "markers": bool(self.special_markers)}
         asked |= {"served": self.served} if self.served else {}
         if not any(asked.values()):
-            return self.revision
-        return f"{self.revision}+{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]}"
+            return model
+        return f"{model}+{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]}"
 
     @property
     def hub_revision(self) -> str | None:

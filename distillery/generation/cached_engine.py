@@ -1,8 +1,10 @@
 """An engine behind its ledger: completions that were generated before are reused."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
+from types import MappingProxyType
 
 from distillery.generation.engine import NO_OUTPUT_REASONS, Completion, Engine, Request
 from distillery.generation.ledger import Ledger
@@ -11,12 +13,15 @@ from distillery.generation.ledger import Ledger
 class LedgerEngine:
     """An engine that generates only what the ledger does not hold, and starts the real engine only when needed.
 
-    ``context`` is the real engine's, in tokens. The real engine's time while it has work is divided among its
-    completions by their tokens, so that the ledger records what each has cost.
+    ``context`` is the real engine's, in tokens. ``renamed`` gives the name that a revision had in earlier ledgers. The real
+    engine's time while it has work is divided among its completions by their tokens, so that the ledger records what each
+    has cost.
     """
 
-    def __init__(self, ledger: Ledger, context: int, start: Callable[[], Engine]):
-        self.ledger, self.context, self.start = ledger, context, start
+    def __init__(
+        self, ledger: Ledger, context: int, start: Callable[[], Engine], renamed: Mapping[str, str] = MappingProxyType({})
+    ):
+        self.ledger, self.context, self.start, self.renamed = ledger, context, start, renamed
         self.engine: Engine | None = None
         self.found: list[Completion] = []
         self.attempts: dict[str, int] = {}
@@ -26,7 +31,7 @@ class LedgerEngine:
         self.charged_to = 0.0
 
     def submit(self, request: Request) -> None:
-        stored = self.ledger.find_again(request.key, request.sampling, self.context)
+        stored = self.ledger.find_again(request.key, request.sampling, self.context) or self._under_its_old_name(request)
         if stored:
             self.found.append(stored)
             self.reused += 1
@@ -56,6 +61,13 @@ class LedgerEngine:
         if tokens:
             self.charged_to = now
         return found + fresh
+
+    def _under_its_old_name(self, request: Request) -> Completion | None:
+        if request.revision not in self.renamed:
+            return None
+        old = replace(request, revision=self.renamed[request.revision])
+        found = self.ledger.find(old.key, old.sampling, self.context)
+        return replace(found, key=request.key) if found else None
 
     def met_another(self) -> bool:
         """Whether a request since the last call had been answered by another writer; at first, whether others are active."""

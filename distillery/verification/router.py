@@ -128,7 +128,6 @@ class Router:
 def open_judge(settings: JudgeSettings, lock: Lock, prompts: str, root: Path) -> Judge:
     """The judge; its engine starts only when asked for something that its ledger does not hold."""
     texts = {name: prompt(prompts, name) for name in ("math", "science")}
-    engine = LedgerEngine(
-        Ledger("judge", root), settings.engine.max_model_len, partial(start, lock, settings.engine, in_subprocess=True)
-    )
-    return Judge(EngineThread(engine), as_served(lock, settings.engine).identity, settings.sampling, texts)
+    served, real = as_served(lock, settings.engine), partial(start, lock, settings.engine, in_subprocess=True)
+    engine = LedgerEngine(Ledger("judge", root), settings.engine.max_model_len, real, served.renamed)
+    return Judge(EngineThread(engine), served.identity, settings.sampling, texts)

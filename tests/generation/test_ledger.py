@@ -345,3 +345,15 @@ def test_half_a_surrogate_pair_is_stored_like_any_other_text(tmp_path):
     ledger = Ledger("t", tmp_path)
     ledger.add(completion(ask(), "half \ud83d"))
     assert found(Ledger("t", tmp_path), ask()) == completion(ask(), "half \ud83d")
+
+
+def test_completions_of_before_a_model_was_known_by_its_content_are_found(tmp_path):
+    old, new = ask(revision="commit"), ask(revision="content")
+    ledger = Ledger("t", tmp_path)
+    ledger.add(completion(old))
+    engine = LedgerEngine(ledger, 100, lambda: ScriptedEngine(lambda request: "new"), {"content": "commit"})
+    engine.submit(new)
+    assert engine.poll() == [completion(new)] and (engine.asked, engine.reused) == (0, 1)
+    for request in (ask("other", revision="content"), ask(revision="third")):
+        engine.submit(request)
+    assert [each.text for each in engine.poll()] == ["new", "new"] and engine.asked == 2

@@ -1,7 +1,9 @@
 """Locks of models and released traces."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -177,3 +179,33 @@ def test_a_template_and_its_arguments_are_part_of_the_identity(project):
 def test_a_template_that_dvc_does_not_watch_is_an_error(project, path):
     with pytest.raises(ConfigError, match=f"template: {path}: no such file under conf/chat_templates"):
         rewritten(project, template=path)
+
+
+class Hub:
+    """A model's files by commit, as the hub's client tells them."""
+
+    def __init__(self, commits: dict[str, dict[str, str]]):
+        self.commits = commits
+
+    def model_info(self, name: str, revision: str | None = None, files_metadata: bool = False):
+        commit = revision or list(self.commits)[-1]
+        files = [SimpleNamespace(rfilename=name, lfs=None, blob_id=blob) for name, blob in self.commits[commit].items()]
+        return SimpleNamespace(sha=commit, siblings=files)
+
+
+def test_a_hub_models_answers_are_kept_under_its_content(inside, monkeypatch):
+    """A commit that changes a README or another framework's weights changes nothing; one that changes the tokenizer does."""
+    first = {"model.safetensors": "w", "tokenizer.json": "t", "config.json": "c", "README.md": "r", "onnx/model.json": "o"}
+    commits = {
+        "1" * 40: first,
+        "2" * 40: dict(reversed((first | {"README.md": "R", "onnx/model.json": "O", "model.bin": "b"}).items())),
+        "3" * 40: first | {"tokenizer.json": "T"},
+    }
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub(commits))
+    locks = [assets.lock_hub("judge", assets.Model("o/m", commit)) for commit in commits]
+    assert [lock.hub_revision for lock in locks] == list(commits)
+    one, two, three = (lock.identity for lock in locks)
+    assert one == two != three and one not in commits
+    assert locks[1].renamed == {two: "2" * 40}
+    asked = replace(locks[0], template_arguments={"thinking": True})
+    assert asked.renamed == {asked.identity: f"{'1' * 40}+{asked.identity.split('+')[1]}"}

@@ -423,6 +423,16 @@ class Numbered:
     def close(self): ...
 
 
+def noting(notes, function, which=0):
+    """The function, with an argument of each call noted."""
+
+    def noted(*arguments):
+        notes.append(arguments[which])
+        return function(*arguments)
+
+    return noted
+
+
 def by_parts(folder, count, parts):
     """Queries written as parts of the corpus; the paths."""
     queries = sorted((make_query(f"what is {i} ?") for i in range(count)), key=lambda query: query["id"])
@@ -437,19 +447,18 @@ def test_parts_are_read_one_after_the_other_and_written_when_settled(tmp_path, m
     write_part(table.slice(0, 0), paths[3])
     sizes = [len(read_part(path, QUERY)) for path in paths]
     slowest = read_part(paths[0], QUERY)["messages"][0].as_py()[0]["content"]
-    read, wrote = [], []
-    monkeypatch.setattr("stages.distill.read_part", lambda path, schema: (read.append(path), read_part(path, schema))[1])
-    monkeypatch.setattr(
-        "stages.distill.write_rows", lambda rows, path, schema: (wrote.append(path.name), write_rows(rows, path, schema))
-    )
+    read: list[Path] = []
+    wrote: list[Path] = []
+    monkeypatch.setattr("stages.distill.read_part", noting(read, read_part))
+    monkeypatch.setattr("stages.distill.write_rows", noting(wrote, write_rows, 1))
     script = lambda request: respond("4" if request.messages[-1]["content"] == slowest and request.attempt < 3 else "5")  # noqa: E731
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(script, batch=2))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     (tmp_path / "traces").mkdir()
     writer = PartWriter(tmp_path / "traces", list(sizes), partial(trace_rows, teacher="t"), engine.seconds)
-    assert wrote == ["part-00003.parquet"], "nothing to wait for"
+    assert [path.name for path in wrote] == ["part-00003.parquet"], "nothing to wait for"
     work("t", distiller, paths, writer)
-    assert read == paths and sorted(wrote) == [path.name for path in paths] and writer.left == [0] * 4
+    assert read == paths and sorted(path.name for path in wrote) == [path.name for path in paths] and writer.left == [0] * 4
     traces = [read_part(path, TRACE).to_pylist() for path in part_paths(tmp_path / "traces")]
     for rows, path in zip(traces, paths, strict=True):
         assert [row["query_id"] for row in rows if row["attempt"] == 1] == read_part(path, QUERY)["id"].to_pylist()
@@ -481,7 +490,7 @@ def test_runs_that_share_a_ledger_take_the_parts_in_orders_of_their_own(tmp_path
     monkeypatch.setattr(engine.ledger.journal, "others", lambda: others)
     monkeypatch.setattr("stages.distill.sample", lambda parts, count: parts[::-1][:count])
     read: list[Path] = []
-    monkeypatch.setattr("stages.distill.read_part", lambda path, schema: (read.append(path), read_part(path, schema))[1])
+    monkeypatch.setattr("stages.distill.read_part", noting(read, read_part))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     (tmp_path / "traces").mkdir()
     sizes = [len(read_part(path, QUERY)) for path in paths]
@@ -505,8 +514,8 @@ def test_a_damaged_completion_is_generated_again_and_named(tmp_path):
 
 
 def test_tests_are_hashed_once_per_query_and_version(monkeypatch):
-    hashed = []
-    monkeypatch.setattr("distillery.verification.verdict.hash_of", lambda *about: (hashed.append(about[0]), hash_of(*about))[1])
+    hashed: list[str] = []
+    monkeypatch.setattr("distillery.verification.verdict.hash_of", noting(hashed, hash_of))
     item = item_of("0" * 32, make_query(), "5")
     keys = [key_of("v", each) for each in (item, item.again("1" * 32, "5"), item.again("2" * 32, "6"), item)]
     assert hashed == ["v"] and keys[0] == keys[1] == keys[3] != keys[2]
