@@ -37,6 +37,10 @@ repro: $(READY)  ## run the committed profile from end to end, then show the res
 summary: $(READY)  ## show the results of the last run
 	@python -m distillery.evaluation.summary
 
+.PHONY: fetch
+fetch: $(READY)  ## download every locked model, so that GPU nodes run with HF_HUB_OFFLINE=1
+	@python -m distillery.core.hub
+
 .PHONY: compare
 compare: $(READY)  ## compare two teachers: make compare A=adaptive B=verbose
 	@scripts/compare.sh $(A) $(B)

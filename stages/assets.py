@@ -13,8 +13,9 @@ from distillery.core import config
 from distillery.core.config import Section
 from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, write_json
+from distillery.core.hub import Named, check
 from distillery.core.model_locks import FOLDER, Lock, teacher_role
-from distillery.core.pins import MODEL, pin
+from distillery.core.pins import DATA, MODEL, pin
 from distillery.core.progress import log
 from distillery.core.response_format import FORMATS, is_marker, recognise
 from distillery.core.stage import run_stage
@@ -157,13 +158,27 @@ def lock_roles() -> dict[str, Lock | None]:
     return {role: lock(role, model) if model else None for role, model in roles.items()}
 
 
+def named() -> list[Named]:
+    """Every model and data set that the profile names on the hub."""
+    params = config.read_params()
+    teachers = {f"teacher.{name}": each for name, each in params.get("teacher", {}).items() if name in teacher_names()}
+    models = {f"assets.{role}": model for role, model in params["assets"].items()}
+    models |= {f"{key}.model": each.get("model") for key, each in teachers.items()}
+    origins = {f"{key}.traces": each.get("traces") for key, each in teachers.items()}
+    origins |= {f"collect.sources.{name}": each for name, each in params.get("collect", {}).get("sources", {}).items()}
+    origins |= {f"benchmarks.{name}": each for name, each in params.get("benchmarks", {}).items()}
+    found = [Named(key, MODEL, each["id"], each.get("revision")) for key, each in models.items() if each]
+    data = [Named(key, DATA, each["source"], each.get("revision")) for key, each in origins.items() if each]
+    return [each for each in found if not Path(each.id).is_dir()] + [each for each in data if not is_local(each.id)]
+
+
 def main(teacher: str = "") -> None:
     if teacher:
         found = lock_teacher(teacher)
         write_json(asdict(found), FOLDER / f"{found.role}.json")
         log(f"assets@{teacher}", f"{found.id} {found.revision[:8]}")
         return
-    teacher_names()
+    check(named())
     locks = lock_roles()
     with atomic_dir(FOLDER / "roles") as folder:
         for role, each in locks.items():

@@ -209,3 +209,20 @@ def test_a_hub_models_answers_are_kept_under_its_content(inside, monkeypatch):
     assert locks[1].renamed == {two: "2" * 40}
     asked = replace(locks[0], template_arguments={"thinking": True})
     assert asked.renamed == {asked.identity: f"{'1' * 40}+{asked.identity.split('+')[1]}"}
+
+
+def test_everything_on_the_hub_is_asked_for_before_anything_is_locked(project, monkeypatch):
+    settings = yaml.safe_load((project / "params.yaml").read_text())
+    settings["assets"]["judge"] = {"id": "o/judge", "revision": "v1"}
+    settings["collect"] = {"sources": {"a": {"source": "o/data", "revision": None}, "b": {"source": "traces.jsonl"}}}
+    settings["benchmarks"] = {"c": {"source": "o/questions", "revision": "v2"}}
+    (project / "params.yaml").write_text(yaml.safe_dump(settings))
+    found = {(each.key, each.kind, each.id, each.revision) for each in assets.named()}
+    assert found == {
+        ("assets.judge", "model", "o/judge", "v1"),
+        ("collect.sources.a", "dataset", "o/data", None),
+        ("benchmarks.c", "dataset", "o/questions", "v2"),
+    }
+    monkeypatch.setattr(assets, "check", lambda named: (_ for _ in ()).throw(ConfigError("first")))
+    with pytest.raises(ConfigError, match="first"):
+        assets.main()
