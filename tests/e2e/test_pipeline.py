@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
+from distillery.generation.ledger import Ledger
 from tests.e2e.conftest import ENVIRONMENT, dvc, edit, git, metrics, run
 
 TEACHERS = ("adaptive", "plain")
@@ -45,8 +47,8 @@ def killed_when(folder: Path, stage: str, condition) -> None:
 
 
 def ledger_keys(folder: Path, owner: str) -> list[str]:
-    lines = b"".join(path.read_bytes() for path in (folder / ".ledger" / owner).glob("*.jsonl")).split(b"\n")
-    return [json.loads(line)["key"] for line in lines if line.endswith(b"}")]
+    with closing(Ledger(owner, folder / ".ledger")) as ledger:
+        return [key for key, _ in ledger.every()]
 
 
 def run_of(folder: Path, name: str) -> dict:
