@@ -1,9 +1,14 @@
 """Chat templates, of the kinds that public models have."""
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from distillery.core.chat import with_system, without_system
-from distillery.core.chat_template import ChatTemplate, TemplateError, special_tokens
+from distillery.core.chat_template import ChatTemplate, TemplateError, garbled, special_tokens
 from mini.judge_data import prompts
 from mini.tokenizer import build
 
@@ -95,3 +100,13 @@ def test_what_opens_the_next_response_does_not_end_a_turn(tokenizer):
 @pytest.mark.parametrize("template", ["{{ raise_exception('never') }}", "{{ messages[0].content }}"])
 def test_a_template_that_does_not_show_the_response_ends_it_by_the_end_of_text(tokenizer, template):
     assert ChatTemplate(tokenizer, template).end_of_turn == tokenizer.eos_token
+
+
+@pytest.mark.parametrize("shortest", [None, 2])
+def test_a_tokenizer_that_adds_tokens_or_truncates_by_default_is_read_as_its_file_says(tmp_path, shortest):
+    file = Tokenizer(WordLevel({"<unk>": 0, "<bos>": 1}, unk_token="<unk>"))
+    file.pre_tokenizer = Whitespace()
+    file.post_processor = TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
+    made = PreTrainedTokenizerFast(tokenizer_object=file, unk_token="<unk>", bos_token="<bos>", model_max_length=shortest)
+    made.save_pretrained(tmp_path)
+    assert garbled(AutoTokenizer.from_pretrained(tmp_path), str(tmp_path), None) is None
