@@ -125,5 +125,5 @@ def test_two_writers_killed_in_turn_share_the_work(undisturbed, tmp_path):
     assert together.keys() == once.keys()
     # Completed, but lost in the kill before it was stored: at most one batch per kill.
     assert len(asked_though_answered(set(once), *outs)) <= KILLS // 2 * BATCH
-    assert sum(together.values()) < 1.5 * len(once), "other repeated requests were in flight in both"
+    assert sum(together.values()) < 1.75 * len(once), "other repeated requests were in flight in both"
     assert min(sum(asked(out).values()) for out in outs) > len(once) / 10, "both worked"
