@@ -1,4 +1,4 @@
-"""Baseline: the rules of clean and decontaminate, row by row in Python with `datasets`.
+"""Baseline: the rules of clean and decontaminate, but for the overlap, row by row in Python with `datasets`.
 
 Run in a folder with params.yaml, data/raw and data/benchmarks; writes the kept ids to peer.txt.
 """
@@ -67,7 +67,7 @@ def grams(tokens: tuple[str, ...], n: int) -> set[tuple[str, ...]]:
 
 
 def size(length: int) -> int:
-    return 13 if length >= 13 else min(8, length)
+    return 10 if length >= 10 else min(8, length)
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ import pyarrow as pa
 from bench import synthetic_corpus
 from distillery.core.files import read_json_lines
 from distillery.core.schemas import QUERY
+from distillery.corpus.benchmark_index import Benchmarks
 from distillery.corpus.word_ngrams import suspects
-from stages.decontaminate import Benchmarks, Decontaminate
 from stages.similarity import nearest
 
 COSINES = (0.8, 0.85, 0.9, 0.95)
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     asked = parser.parse_args()
     questions = [text_of(row) for path in asked.items for row in read_json_lines(path)]
-    benchmarks = Benchmarks([{"id": f"b-{i}", "question": q} for i, q in enumerate(questions)], Decontaminate(13, 8, 0.9))
+    benchmarks = Benchmarks([{"id": f"b-{i}", "question": q} for i, q in enumerate(questions)], 10, 8, 0.6)
     rng, writer = Random(0), synthetic_corpus.Writer(0)
     planted = [(kind, change(rng, question)) for kind, change in KINDS.items() for question in questions]
     others = [("real", text_of(row)) for path in asked.among for row in read_json_lines(path)]

@@ -1,8 +1,8 @@
 """decontaminate: removes queries that repeat a benchmark question. Every removed row names the item, method and score.
 
-``exact``: the same words (`corpus.word_ngrams` says what a word is) as a whole question. ``ngram``: a run of ``ngram`` words in
-common with a question, ``short_ngram`` for shorter questions, all its words for those shorter still; the score counts
-such runs. ``embedding``: a cosine, found by `similarity`, above ``max_cosine``.
+``exact``: the same words (`corpus.word_ngrams` says what a word is) as a whole question. ``ngram``: a run of words in common
+with a question, and enough other words of it or of the query, too; the score is their share (`corpus.benchmark_index`).
+``embedding``: a cosine, found by `similarity`, above ``max_cosine``.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from distillery.core import config
 from distillery.core.config import Section
@@ -25,13 +25,12 @@ from distillery.core.schemas import QUERY, SIMILARITY
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import matching_parts, part_name, read_part, write_part
 from distillery.corpus.arrow_text import combine_chunks, joined
-from distillery.corpus.word_ngrams import gram_hashes, index_of, sequence_hash, suspects, words
+from distillery.corpus.benchmark_index import SHORTEST, Benchmarks, Found
+from distillery.corpus.word_ngrams import suspects
 
 EVIDENCE = QUERY.append(pa.field("reason", pa.string()))
-for _field in (("benchmark_item", pa.string()), ("score", pa.float64())):
+for _field in (("benchmark_item", pa.string()), ("score", pa.float64()), ("matched", pa.string())):
     EVIDENCE = EVIDENCE.append(pa.field(*_field))
-SHORTEST = 4
-Found = tuple[str, str, float]
 
 
 @dataclass(frozen=True)
@@ -39,67 +38,34 @@ class Decontaminate(Section):
     """What counts as a repeated benchmark question."""
 
     ngram: Annotated[int, Ge(SHORTEST)]
-    """Words in a row that a query must share with a question to be removed."""
+    """Words in a row that a query must share with a question to be compared with it."""
     short_ngram: Annotated[int, Ge(SHORTEST)]
     """The same for questions that have fewer than ``ngram`` words; where they have fewer still, all of them."""
+    min_overlap: Annotated[float, Gt(0), Le(1)]
+    """The share of a question's words, or of the query's, that must then be in common for the query to be removed."""
     max_cosine: Annotated[float, Ge(-1), Le(1)]
     """The highest cosine of embeddings that is still allowed."""
 
 
-class Benchmarks:
-    """Every benchmark question, findable by its full text and by its n-grams."""
-
-    def __init__(self, items: list[dict[str, str]], settings: Decontaminate):
-        self.settings = settings
-        self.exact: dict[int, str] = {}
-        self.by_gram: dict[int, dict[int, str]] = {}
-        for item in items:
-            tokens = words(item["question"])
-            if len(tokens):
-                self.exact.setdefault(int(sequence_hash(tokens)), item["id"])
-            n = self.size(len(tokens))
-            for gram in gram_hashes(tokens, n).tolist() if n >= SHORTEST else ():
-                self.by_gram.setdefault(n, {}).setdefault(gram, item["id"])
-        grams = {n: np.array(list(found), np.int64) for n, found in self.by_gram.items()}
-        self.index = index_of(grams, np.array(list(self.exact), np.int64))
-
-    def size(self, length: int) -> int:
-        """The n-gram size used to search for a question of so many words; a very short one is matched as a whole."""
-        return self.settings.ngram if length >= self.settings.ngram else min(self.settings.short_ngram, length)
-
-    def match(self, text: str) -> Found | None:
-        """(method, item, score) of the first method that finds the text, or None."""
-        tokens = words(text)
-        same = self.exact.get(int(sequence_hash(tokens))) if len(tokens) else None
-        if same:
-            return "exact", same, 1.0
-        for n, index in sorted(self.by_gram.items(), reverse=True):
-            hits = Counter(index[gram] for gram in set(gram_hashes(tokens, n).tolist()) if gram in index)
-            if hits:
-                item, count = min(hits.items(), key=lambda hit: (-hit[1], hit[0]))
-                return "ngram", item, float(count)
-        return None
-
-
-def evidence(messages: pa.Array, nearest: pa.Table, benchmarks: Benchmarks) -> dict[int, Found]:
-    """Method, item and score of each row to remove; ``nearest`` holds every row's nearest item and its cosine."""
+def evidence(messages: pa.Array, nearest: pa.Table, benchmarks: Benchmarks, max_cosine: float) -> dict[int, Found]:
+    """Why each row to remove is removed; ``nearest`` holds every row's nearest item and its cosine."""
     cosines = nearest["cosine"].to_numpy()
-    close = cosines > benchmarks.settings.max_cosine
+    close = cosines > max_cosine
     rows = np.flatnonzero(suspects(messages, benchmarks.index) | close)
     items, texts = nearest["benchmark_item"].take(rows).to_pylist(), joined(messages).take(pa.array(rows)).to_pylist()
     found = {}
     for row, item, text in zip(rows.tolist(), items, texts, strict=True):
-        match = benchmarks.match(text) or (("embedding", item, float(cosines[row])) if close[row] else None)
+        match = benchmarks.match(text) or (Found("embedding", item, float(cosines[row]), "") if close[row] else None)
         if match:
             found[row] = match
     return found
 
 
-def decontaminate(queries: pa.Table, nearest: pa.Table, benchmarks: Benchmarks) -> tuple[pa.Table, pa.Table]:
+def decontaminate(queries: pa.Table, nearest: pa.Table, benchmarks: Benchmarks, max_cosine: float) -> tuple[pa.Table, pa.Table]:
     """Splits queries into kept and rejected; ``nearest`` (SIMILARITY) has one row per query, in the same order."""
     if not queries["id"].equals(nearest["id"]):
         raise DataError("data/similarity: not of the queries in data/clean; run `dvc repro similarity`")
-    found = evidence(combine_chunks(queries["messages"]), nearest, benchmarks)
+    found = evidence(combine_chunks(queries["messages"]), nearest, benchmarks, max_cosine)
     goes = np.zeros(len(queries), bool)
     goes[list(found)] = True
     rejected = queries.filter(pa.array(goes))
@@ -123,11 +89,17 @@ def nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
 
 
 def decontaminate_part(
-    benchmarks: Benchmarks, queries: list[Path], nearest: list[Path], kept_to: Path, rejected_to: Path, part: int
+    benchmarks: Benchmarks,
+    max_cosine: float,
+    queries: list[Path],
+    nearest: list[Path],
+    kept_to: Path,
+    rejected_to: Path,
+    part: int,
 ) -> dict[str, Any]:
     """Decontaminates one part; the counts of its rows."""
     tables = read_part(queries[part], QUERY), read_part(nearest[part], SIMILARITY)
-    kept, rejected = decontaminate(*tables, benchmarks)
+    kept, rejected = decontaminate(*tables, benchmarks, max_cosine)
     write_part(kept, kept_to / part_name(part))
     write_part(rejected, rejected_to / part_name(part))
     return {"kept": len(kept), "rejected": [[*key, count] for key, count in report(rejected).items()]}
@@ -138,9 +110,9 @@ def main() -> None:
     with record_metrics("metrics/decontaminate.json", "numba", "pyarrow") as (metrics, _):
         items = [row for path in sorted(Path("data/benchmarks").glob("*.jsonl")) for row in read_json_lines(path)]
         queries, nearest = matching_parts("data/clean", "data/similarity")
-        benchmarks = Benchmarks(items, settings)
+        benchmarks = Benchmarks(items, settings.ngram, settings.short_ngram, settings.min_overlap)
         with atomic_dir("data/decontaminated") as kept_to, atomic_dir("data/rejected/decontaminate") as rejected_to:
-            work = partial(decontaminate_part, benchmarks, queries, nearest, kept_to, rejected_to)
+            work = partial(decontaminate_part, benchmarks, settings.max_cosine, queries, nearest, kept_to, rejected_to)
             results = map_parts("decontaminate", work, len(queries))
             kept = sum(part["kept"] for part in results)
             counts: Counter[tuple[str, str]] = Counter()

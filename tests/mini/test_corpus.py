@@ -5,12 +5,12 @@ import pyarrow as pa
 
 from distillery.core.files import ScannedRow
 from distillery.core.schemas import QUERY
+from distillery.corpus.benchmark_index import Benchmarks
 from mini import corpus
 from mini.config import Benchmark, Corpus
 from mini.sampling import draw
 from stages.clean import Clean, clean
 from stages.collect import Source, as_query
-from stages.decontaminate import Benchmarks, Decontaminate
 
 PARAMS = Corpus(seed=0, queries=60, duplicates=6, urls=3, tables=3, garbage=8, twins=9)
 
@@ -44,7 +44,7 @@ def test_labelled_responses_are_right_where_their_label_says_so():
 def test_planted_benchmark_copies_are_found_unless_reworded():
     questions = corpus.benchmark("b", Benchmark("story", {"3": 12}))
     items = [{"id": f"b-{i}", "question": row["question"]} for i, row in enumerate(questions)]
-    benchmarks = Benchmarks(items, Decontaminate(13, 8, 0.9))
+    benchmarks = Benchmarks(items, 10, 8, 0.6)
     found = [benchmarks.match(row["messages"][0]["content"]) for row in corpus.twins(Random(0), PARAMS, questions)]
     assert [match and match[0] for match in found[:2]] == ["exact", "exact"]
     assert sum(match is not None for match in found) >= 6
