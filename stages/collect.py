@@ -2,35 +2,54 @@
 
 It is partitioned and sorted by query id, equal ids in the order of their sources, so that every later stage can work on a
 part at a time. Rows are first spread over buckets on disk: memory holds one bucket, not the corpus.
+
+What a source on the hub gave is kept in the ledger's folder: a run that was stopped reads only the sources that it had not
+finished, and a new source costs only its own download.
 """
 
+import heapq
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import pyarrow.parquet as pq
 
 from distillery.core import config
 from distillery.core.chat import UNWRITABLE, as_messages, asked_and_answered, get_path, identify
-from distillery.core.config import Positive, Section
+from distillery.core.codehash import hash_code
+from distillery.core.config import NonNegative, Positive, Section
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import ScannedRow, atomic_dir
 from distillery.core.progress import Progress, log
-from distillery.core.schemas import CATEGORIES, MALFORMED
+from distillery.core.schemas import CATEGORIES, MALFORMED, QUERY
 from distillery.core.stage import record_metrics, run_stage
-from distillery.core.tables import part_name, write_part, write_table
+from distillery.core.tables import part_name, write_part, write_rows, write_table
+from distillery.corpus.column_mapping import as_text, check_columns, named_columns, resolve_column
 from distillery.corpus.external_sort import Buckets
-from distillery.corpus.sources import Origin, pinned, scan
+from distillery.corpus.sources import Columns, Origin, is_local, pinned, scan
+from distillery.generation.ledger import ROOT
 
 RAW, REJECTED = Path("data/raw"), Path("data/rejected/collect")
 LONGEST_SHOWN, MOST_SHOWN = 100_000, 5
-HOLE = re.compile(r"\{([^{}]+)\}")
+ROWS_AT_ONCE = 1000
 FREE_FORM = ("difficulty", "ground_truth", "test_cases", "constraints")
+MAPPED = ("messages", "category", "source", *FREE_FORM)
+READING = ("stages.collect:as_query", "stages.collect:sampled", "distillery.corpus.column_mapping", "distillery.core.chat")
+"""What the queries of a source depend on besides its settings."""
 Query = dict[str, Any]
-Malformed = dict[str, str]
+
+
+class Malformed(NamedTuple):
+    """A row that cannot be read, in the MALFORMED schema."""
+
+    where: str
+    reason: str
+    row: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ class Source(Origin):
     where: dict[str, str] = field(default_factory=dict)
     """Column to regular expression: only rows that match all of them are taken."""
     limit: Positive | None = None
-    """The first so many of these rows; null for all."""
+    """So many of these rows' queries, a seeded sample; null for all."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,8 @@ class Collect(Section):
     """The longest query, all its messages together; a longer one counts as malformed."""
     sources: dict[str, Source]
     """Every source, by a name of our own."""
+    seed: NonNegative = 0
+    """Which queries a `limit` takes. A larger limit takes the same and more."""
 
 
 class UnreadableError(ValueError):
@@ -65,25 +86,6 @@ class UnreadableError(ValueError):
     def __init__(self, kind: str, message: str):
         super().__init__(message)
         self.kind = kind
-
-
-def as_text(value: Any) -> str | None:
-    """Free-form fields as text: a string as it is, anything else as JSON."""
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def resolve_column(row: dict[str, Any], column: str | dict[str, str]) -> Any:
-    """The value of a column: at a dotted path, as a text with columns in it, ``{Question}\\nA. {A}``, or an object of columns.
-
-    None where a column of a text is missing, or all of an object.
-    """
-    if isinstance(column, dict):
-        found = {name: resolve_column(row, each) for name, each in column.items()}
-        return None if set(map(type, found.values())) <= {type(None)} else found
-    if not HOLE.search(column):
-        return get_path(row, column)
-    values = {path: as_text(get_path(row, path)) for path in HOLE.findall(column)}
-    return None if None in values.values() else HOLE.sub(lambda hole: str(values[hole[1]]), column)
 
 
 def as_query(scanned: ScannedRow, name: str, source: Source, max_characters: int) -> Query:
@@ -113,46 +115,108 @@ def as_query(scanned: ScannedRow, name: str, source: Source, max_characters: int
     return {"id": identify(messages), "messages": messages, "category": category} | fields
 
 
-def rows_of(source: Source, key: str) -> Iterator[ScannedRow]:
+def belonging(source: Source, key: str) -> Iterator[ScannedRow]:
     """The rows that belong to a source, those that cannot be read included; ``key`` names the source in params.yaml."""
     try:
         patterns = {column: re.compile(pattern) for column, pattern in source.where.items()}
     except re.error as error:
         raise ConfigError(f"params.yaml: {key}.where: {error.pattern!r} is not a regular expression: {error}") from None
-    belonging = (
-        scanned
-        for scanned in scan(source, f"{key}.source")
-        if scanned.problem or all(each.search(str(get_path(scanned.row, column))) for column, each in patterns.items())
-    )
-    return islice(belonging, source.limit)
+    named = named_columns(source.columns, source.where)
+    rows = scan(source, f"{key}.source", Columns(named, [name for name in MAPPED if name not in source.columns]))
+    for scanned in check_columns(rows, named, key):
+        if scanned.problem or all(each.search(str(get_path(scanned.row, column))) for column, each in patterns.items()):
+            yield scanned
+
+
+def sampled(rows: Iterator[Query | Malformed], limit: int, seed: int) -> Iterator[Query | Malformed]:
+    """A random sample of the queries, in their order, after all malformed rows.
+
+    Those whose ids hash lowest: which these are does not depend on the order of the rows, a larger limit takes them too, and
+    more rows replace few of them.
+    """
+    held: list[tuple[int, int, Query]] = []
+    for number, row in enumerate(rows):
+        if isinstance(row, Malformed):
+            yield row
+        else:
+            rank = int.from_bytes(blake2b(f"{seed} {row['id']}".encode(), digest_size=8).digest())
+            entry = (-rank, -number, row)
+            heapq.heappush(held, entry) if len(held) < limit else heapq.heappushpop(held, entry)
+    yield from (row for _, _, row in sorted(held, key=lambda entry: -entry[1]))
+
+
+def read(settings: Collect, name: str) -> Iterator[Query | Malformed]:
+    """The queries of a source and its malformed rows. Raises DataError at the first of these where the settings say so."""
+    source, progress = settings.sources[name], Progress(f"collect {name}", "rows read")
+    for number, scanned in enumerate(belonging(source, f"collect.sources.{name}"), 1):
+        try:
+            yield as_query(scanned, name, source, settings.max_characters)
+        except UnreadableError as error:
+            if settings.malformed == "stop":
+                raise DataError(f"{scanned.where}: {error}; fix it, or set collect.malformed to skip") from None
+            shown = json.dumps(scanned.row or None, default=str)[:LONGEST_SHOWN]
+            yield Malformed(scanned.where, f"{error.kind}: {error}"[:1000], shown)
+        progress.update(number)
+
+
+def rows_of(settings: Collect, name: str) -> Iterator[Query | Malformed]:
+    """The rows that a source gives: `read` and sampled, or kept by an earlier run."""
+    source = settings.sources[name]
+    rows = read(settings, name)
+    rows = sampled(rows, source.limit, settings.seed) if source.limit else rows
+    return rows if is_local(source.source) else kept(rows, settings, name)
+
+
+def kept(rows: Iterator[Query | Malformed], settings: Collect, name: str) -> Iterator[Query | Malformed]:
+    """The rows by way of a folder of the ledger, which has them from then on; where it has them already, ``rows`` is not begun.
+
+    Malformed rows come last.
+    """
+    about = [asdict(settings.sources[name]), name, settings.max_characters, settings.malformed, settings.seed]
+    key = blake2b(json.dumps([*about, hash_code(READING)]).encode(), digest_size=16).hexdigest()
+    folder = Path(ROOT, "sources", key)
+    if folder.exists():
+        log("collect", f"{name}: read from the hub by an earlier run")
+    else:
+        malformed: list[dict[str, str]] = []
+        with atomic_dir(folder) as to:
+            write_rows(_without_malformed(rows, malformed), to / "queries.parquet", QUERY)
+            write_rows(iter(malformed), to / "malformed.parquet", MALFORMED)
+    for batch in pq.ParquetFile(folder / "queries.parquet").iter_batches(ROWS_AT_ONCE):
+        yield from batch.to_pylist()
+    for row in pq.read_table(folder / "malformed.parquet").to_pylist():
+        yield Malformed(**row)
+
+
+def _without_malformed(rows: Iterator[Query | Malformed], malformed: list[dict[str, str]]) -> Iterator[Query]:
+    for row in rows:
+        if isinstance(row, Malformed):
+            malformed.append(row._asdict())
+        else:
+            yield row
 
 
 def collect(settings: Collect, to: Buckets, counts: Counter[str]) -> Iterator[Malformed]:
     """Puts all queries into the buckets, in the order of the sources, and yields the rows that cannot be read.
 
-    ``counts`` counts queries by source. Raises DataError at the first row that cannot be read where the settings say so.
+    ``counts`` counts queries by source.
     """
-    progress = Progress("collect", "queries")
-    for name, source in settings.sources.items():
-        for scanned in rows_of(source, f"collect.sources.{name}"):
-            try:
-                to.add(as_query(scanned, name, source, settings.max_characters))
+    for name in settings.sources:
+        for row in rows_of(settings, name):
+            if isinstance(row, Malformed):
+                yield row
+            else:
+                to.add(row)
                 counts[name] += 1
-            except UnreadableError as error:
-                if settings.malformed == "stop":
-                    raise DataError(f"{scanned.where}: {error}; fix it, or set collect.malformed to skip") from None
-                shown = json.dumps(scanned.row or None, default=str)[:LONGEST_SHOWN]
-                yield {"where": scanned.where, "reason": f"{error.kind}: {error}"[:1000], "row": shown}
-            progress.update(to.rows)
 
 
-def counted(rows: Iterator[Malformed], reasons: Counter[str]) -> Iterator[Malformed]:
+def counted(rows: Iterator[Malformed], reasons: Counter[str]) -> Iterator[dict[str, str]]:
     """The rows, counted by their kind; the first few are shown."""
     for row in rows:
         if reasons.total() < MOST_SHOWN:
-            log("collect", f"skipped {row['where']}: {row['reason']}")
-        reasons[row["reason"].partition(":")[0]] += 1
-        yield row
+            log("collect", f"skipped {row.where}: {row.reason}")
+        reasons[row.reason.partition(":")[0]] += 1
+        yield row._asdict()
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ cut goes on where it stopped. Then GPU nodes can run with HF_HUB_OFFLINE=1.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -65,33 +65,58 @@ def problem_of(named: Named) -> str | None:
     return None
 
 
+class Patience:
+    """Pauses between questions to a hub that is busy or away, for a few minutes in all; its ``Retry-After`` is obeyed."""
+
+    def __init__(self) -> None:
+        self.pauses = iter(PAUSES)
+
+    def wait(self, error: Exception) -> None:
+        """Sleeps, so that the question can be asked again. Raises ``error`` where that is of no use, or was done enough."""
+        pause = next(self.pauses, None)
+        if pause is None or not passes(error):
+            raise error
+        time.sleep(wanted_pause(error) or pause)
+
+
 def patiently(ask: Callable[[], T]) -> T:
-    """Asks again where the hub is busy or away, for a few minutes; its ``Retry-After`` is obeyed."""
-    for pause in PAUSES:
+    """Asks again where the hub is busy or away."""
+    patience = Patience()
+    while True:
         try:
             return ask()
         except Exception as error:
-            if not passes(error):
-                raise
-            time.sleep(wanted_pause(error) or pause)
-    return ask()
+            patience.wait(error)
 
 
 def passes(error: Exception) -> bool:
     """Whether an error may pass: too many requests, a server's own fault, no connection."""
     import httpx2
 
-    response = getattr(error, "response", None)
-    if response is not None:
-        return bool(response.status_code == 429 or response.status_code >= 500)
-    return isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError)
+    for each in causes(error):
+        response = getattr(each, "response", None)
+        if response is not None:
+            return bool(response.status_code == 429 or response.status_code >= 500)
+        if isinstance(each, httpx2.TransportError | ConnectionError | TimeoutError):
+            return True
+    return False
 
 
 def wanted_pause(error: Exception) -> float | None:
     """Seconds that the hub asks for; None where it names none."""
-    response = getattr(error, "response", None)
-    after = response.headers.get("retry-after", "") if response is not None else ""
-    return float(after) if after.isdecimal() else None
+    for each in causes(error):
+        response = getattr(each, "response", None)
+        after = response.headers.get("retry-after", "") if response is not None else ""
+        if after.isdecimal():
+            return float(after)
+    return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it was raised from: the clients say "not in the cache" where the hub was away."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def locked() -> list[Lock]:

@@ -4,11 +4,11 @@ DVC must see a local file change. So every local file belongs to the ``world`` t
 watches: a manifest (JSON, path to hash) that lists it, the file itself, or a folder that holds it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +17,11 @@ from distillery.core import config
 from distillery.core.config import Section
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import Row, ScannedRow, read_json, scan_json_lines
+from distillery.core.hub import Patience, patiently
 from distillery.core.pins import DATA, pin
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
 
 KINDS = (".jsonl", ".parquet")
 OTHER_KINDS = (".json", ".gz", ".zst", ".zip", ".csv", ".tsv", ".txt")
@@ -64,27 +68,52 @@ def _commit_of(origin: Origin) -> str:
         raise DataError(f"{origin.source}: not a local file or folder, and not found on the hub: {_brief(error)}") from None
 
 
-def scan(origin: Origin, key: str | None) -> Iterator[ScannedRow]:
+@dataclass(frozen=True)
+class Columns:
+    """Dotted paths of the columns that are read, and names of others that are, too, where there are any."""
+
+    paths: Collection[str]
+    optional: Collection[str] = ()
+
+    def of(self, names: list[str]) -> list[str] | None:
+        """Those of a table's columns; None for all, where one is missing: whoever finds that says what there is."""
+        read = {path if path in names else path.split(".")[0] for path in self.paths}
+        chosen = [name for name in names if name in read or name in self.optional]
+        return chosen if chosen and read <= set(names) else None
+
+
+def scan(origin: Origin, key: str | None, columns: Columns | None = None) -> Iterator[ScannedRow]:
     """Every row of an origin, those that cannot be read included; ``key`` names the setting that it comes from, None for none.
 
-    A hub id is read through `datasets`; with ``files`` those are fetched and read as they are. Raises DataError where a
-    file is missing or not a table, ConfigError where DVC would not see it change.
+    A hub id is read through `datasets`; with ``files`` those are fetched and read as they are. Of parquet only ``columns``
+    are read, where given. A hub that is busy or away is asked again for some minutes. Raises DataError where a file is
+    missing or not a table, ConfigError where DVC would not see it change.
     """
     if is_local(origin.source):
         if key:
             check_watched(Path(origin.source), key)
-        yield from scan_files(Path(origin.source))
+        yield from scan_files(Path(origin.source), columns)
     elif origin.files:
-        from huggingface_hub import snapshot_download
-
-        at, files = origin.revision, origin.files
-        folder = Path(snapshot_download(origin.source, repo_type="dataset", revision=at, allow_patterns=files))
+        folder = _snapshot(origin)
         for file in _named(folder, origin):
-            for scanned in scan_files(file):
+            for scanned in scan_files(file, columns):
                 yield scanned._replace(where=f"{origin}:{scanned.where.removeprefix(f'{folder}/')}")
     else:
-        for number, row in enumerate(_streamed(origin), 1):
+        for number, row in enumerate(_streamed(origin, columns), 1):
             yield ScannedRow(f"{origin}:{number}", row)
+
+
+def _snapshot(origin: Origin) -> Path:
+    """The folder of a data set's files that ``files`` names, downloaded where they are not yet; a cut download is resumed."""
+    from huggingface_hub import snapshot_download
+
+    at, files = origin.revision, origin.files
+    try:
+        return Path(
+            patiently(partial(snapshot_download, origin.source, repo_type="dataset", revision=at, allow_patterns=files))
+        )
+    except Exception as error:
+        raise DataError(f"{origin}: cannot be fetched from the hub: {_brief(error)}") from None
 
 
 def _named(folder: Path, origin: Origin) -> list[Path]:
@@ -98,13 +127,32 @@ def _named(folder: Path, origin: Origin) -> list[Path]:
     return [folder / name for name in found]
 
 
-def _streamed(origin: Origin) -> Iterator[Row]:
-    from datasets import load_dataset
-
+def _streamed(origin: Origin, columns: Columns | None) -> Iterator[Row]:
+    """The rows of a hub data set; where the hub fails in the middle, reading continues behind the last row."""
     try:
-        yield from load_dataset(origin.source, origin.config, split=origin.split, revision=origin.revision, streaming=True)
+        data, patience = patiently(partial(_opened, origin, columns)), Patience()
+        while True:
+            try:
+                for row in data:
+                    yield row
+                    patience = Patience()
+                return
+            except Exception as error:
+                patience.wait(error)
+                data.load_state_dict(data.state_dict())
     except Exception as error:
         raise DataError(f"{origin}: cannot be read from the hub: {_brief(error)}") from None
+
+
+def _opened(origin: Origin, columns: Columns | None) -> "IterableDataset":
+    """A data set to be streamed: of parquet only ``columns``."""
+    from datasets import load_dataset_builder
+
+    build = partial(load_dataset_builder, origin.source, origin.config, revision=origin.revision)
+    builder = build()
+    data = builder.as_streaming_dataset(split=origin.split)
+    wanted = columns.of(data.column_names or []) if columns and hasattr(builder.config, "columns") else None
+    return build(columns=wanted).as_streaming_dataset(split=origin.split) if wanted else data
 
 
 def _brief(error: Exception) -> str:
@@ -129,16 +177,18 @@ def files_of(path: Path) -> list[Path]:
     return found
 
 
-def scan_files(path: Path) -> Iterator[ScannedRow]:
+def scan_files(path: Path, columns: Columns | None = None) -> Iterator[ScannedRow]:
     for file in files_of(path):
-        yield from scan_json_lines(file) if file.suffix == ".jsonl" else scan_parquet(file)
+        yield from scan_json_lines(file) if file.suffix == ".jsonl" else scan_parquet(file, columns)
 
 
-def scan_parquet(path: Path) -> Iterator[ScannedRow]:
+def scan_parquet(path: Path, columns: Columns | None = None) -> Iterator[ScannedRow]:
     """The rows of a parquet file. Raises DataError where the file is truncated or of another kind."""
     number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_ONCE):
+        file = pq.ParquetFile(path)
+        wanted = columns.of(file.schema_arrow.names) if columns else None
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
             for row, problem in _rows_of(batch):
                 number += 1
                 yield ScannedRow(f"{path}:{number}", row, problem)

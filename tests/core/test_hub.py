@@ -21,6 +21,11 @@ def refused(status: int, **headers: str) -> httpx2.HTTPStatusError:
     )
 
 
+def caused(error: Exception, by: Exception) -> Exception:
+    error.__cause__ = by
+    return error
+
+
 @pytest.fixture
 def pauses(monkeypatch):
     slept: list[float] = []
@@ -35,6 +40,8 @@ def pauses(monkeypatch):
         ([refused(429), refused(503), refused(500)], [1, 4, 15]),
         ([refused(429, **{"Retry-After": "7"}), httpx2.ConnectError("gone"), httpx2.ReadTimeout("slow")], [7.0, 4, 15]),
         ([ConnectionResetError(), TimeoutError()], [1, 4]),
+        ([caused(ValueError("not in the cache"), refused(429, **{"Retry-After": "3"}))], [3.0]),
+        ([caused(ValueError("not in the cache"), ConnectionResetError())], [1]),
     ],
 )
 def test_what_may_pass_is_waited_out(pauses, errors, waited):
@@ -48,7 +55,10 @@ def test_what_may_pass_is_waited_out(pauses, errors, waited):
     assert patiently(ask) == "done" and pauses == waited
 
 
-@pytest.mark.parametrize(("error", "waited"), [(refused(404), 0), (refused(403), 0), (ValueError(), 0), (refused(502), 5)])
+@pytest.mark.parametrize(
+    ("error", "waited"),
+    [(refused(404), 0), (refused(403), 0), (ValueError(), 0), (caused(ValueError(), refused(404)), 0), (refused(502), 5)],
+)
 def test_what_will_not_pass_is_an_error(pauses, error, waited):
     def ask() -> str:
         raise error

@@ -1,9 +1,11 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,11 +14,11 @@ import pytest
 from distillery.core import tables
 from distillery.core.chat import get_path, identify
 from distillery.core.errors import ConfigError, DataError
-from distillery.core.files import write_json
+from distillery.core.files import ScannedRow, write_json
 from distillery.core.schemas import QUERY
 from distillery.corpus import external_sort
 from distillery.corpus.external_sort import Buckets
-from distillery.corpus.sources import Origin, pinned, scan
+from distillery.corpus.sources import Columns, Origin, pinned, scan
 from stages import collect as collect_stage
 from stages.collect import Collect, Source
 from tests.support.builders import collected
@@ -68,16 +70,21 @@ def test_a_column_can_be_a_template_or_an_object_of_columns(tmp_path):
     assert [query["messages"][0]["content"] for query in queries] == ["2 + 2 ?\nA. 3\nB. 4"]
     assert json.loads(queries[0]["constraints"]) == {"instruction_id_list": ["x"], "kwargs": "[{}]"}
     assert len(malformed) == 1 and "messages" in malformed[0]["reason"]
-    ((bare,), _) = read(s=source(write(tmp_path, {"messages": "a {b} c"}), columns={"constraints": {"kwargs": "kw"}}))
+    bare_path = write(tmp_path, {"messages": "a {b} c"}, {"messages": "d", "kw": 1})
+    ((bare, _), _) = read(s=source(bare_path, columns={"constraints": {"kwargs": "kw"}}))
     assert bare["messages"][0]["content"] == "a {b} c" and bare["constraints"] is None
 
 
-def test_a_source_takes_the_first_rows_that_match(tmp_path):
+def texts(queries):
+    return [query["messages"][0]["content"] for query in queries]
+
+
+def test_a_source_takes_the_rows_that_match(tmp_path):
     rows = [{"messages": f"question {i}", "from": "ifdata" if i % 2 else None} for i in range(8)]
     path = write(tmp_path, *rows[:3], "{torn", *rows[3:])
-    queries, malformed = read("skip", s=source(path, where={"from": "^if"}, limit=3))
-    assert [query["messages"][0]["content"] for query in queries] == ["question 1", "question 3"]
-    assert len(malformed) == 1, "a malformed row counts, since `where` cannot be checked"
+    queries, malformed = read("skip", s=source(path, where={"from": "^if"}))
+    assert texts(queries) == [f"question {i}" for i in (1, 3, 5, 7)]
+    assert len(malformed) == 1, "a malformed row is kept, since `where` cannot be checked"
     with pytest.raises(ConfigError, match=r"params.yaml: collect.sources.s.where: '\(' is not a regular expression"):
         read(s=source(path, where={"from": "("}))
 
@@ -106,6 +113,76 @@ def test_the_final_answer_of_a_dialogue_is_dropped(tmp_path):
     queries, _ = read(s=source(path))
     assert [turn["role"] for turn in queries[0]["messages"]] == ["user", "assistant", "user"]
     assert queries[0]["id"] == queries[1]["id"]
+
+
+def test_a_limit_takes_a_sample_that_larger_limits_and_other_orders_keep(tmp_path):
+    rows = [{"messages": f"question {i}"} for i in range(400)]
+    sorted_path, shuffled = write(tmp_path, *rows), write(tmp_path, *rows[200:], *rows[:200], name="other.jsonl")
+    few, more = (texts(read(s=source(sorted_path, limit=limit))[0]) for limit in (40, 80))
+    assert len(few) == 40 and len(more) == 80 and set(few) < set(more)
+    assert few == [text for text in texts(read(s=source(sorted_path))[0]) if text in few], "in the source's order"
+    assert set(few) == set(texts(read(s=source(shuffled, limit=40))[0]))
+    firsts = sum(int(text.split()[1]) < 200 for text in more)
+    assert 20 < firsts < 60, "from everywhere"
+    other = collected(Collect("stop", 1000, {"s": source(sorted_path, limit=40)}, seed=1))[0]
+    assert len(other) == 40 and set(texts(other)) != set(few)
+    assert len(read(s=source(sorted_path, limit=1000))[0]) == 400
+
+
+def test_malformed_rows_take_no_place_in_a_sample(tmp_path):
+    path = write(tmp_path, "{torn", {"messages": "one"}, {"messages": 3}, {"messages": "two"})
+    queries, malformed = read("skip", s=source(path, limit=2))
+    assert sorted(texts(queries)) == ["one", "two"] and len(malformed) == 2
+
+
+def many(folder, count, row, name="q.jsonl"):
+    return write(folder, *(row(i) for i in range(count)), name=name)
+
+
+@pytest.mark.parametrize(
+    ("more", "setting", "missing"),
+    [
+        ({"columns": {"messages": "problm"}}, "columns.messages", "problm"),
+        ({"columns": {"messages": "problem", "ground_truth": "anwser"}}, "columns.ground_truth", "anwser"),
+        ({"columns": {"messages": "{problem} ({leel})"}}, "columns.messages", "leel"),
+        ({"columns": {"messages": "problem", "constraints": {"kwargs": "kw"}}}, "columns.constraints", "kw"),
+        ({"columns": {"messages": "problem"}, "where": {"lang.code": "en"}}, "where.lang.code", "lang.code"),
+    ],
+)
+def test_a_misspelt_column_is_named_after_the_first_rows(tmp_path, monkeypatch, more, setting, missing):
+    path = many(tmp_path, 5000, lambda i: {"problem": f"what is {i} ?", "answer": "5"})
+    scanned = []
+
+    def noted(*how):
+        for row in scan(*how):
+            scanned.append(row)
+            yield row
+
+    monkeypatch.setattr(collect_stage, "scan", noted)
+    expected = rf"collect.sources.s.{re.escape(setting)}: no column '{re.escape(missing)}' in the first 1000 rows; they have"
+    with pytest.raises(ConfigError, match=expected + " problem, answer"):
+        read("skip", s=source(path, **more))
+    assert len(scanned) == 1000
+
+
+def test_a_column_that_only_later_rows_have_is_no_mistake(tmp_path):
+    rows = lambda i: {"messages": f"q {i}"} | ({"x": i} if i % 2 else {}) | ({"gold": "5"} if i > 1500 else {})  # noqa: E731
+    queries, _ = read(s=source(many(tmp_path, 2000, rows), columns={"ground_truth": "gold"}))
+    assert sum(query["ground_truth"] == "5" for query in queries) == 499
+    with pytest.raises(ConfigError, match="no column 'gld' in the first 2000 rows; they have messages, x, gold"):
+        read(s=source(tmp_path / "q.jsonl", columns={"ground_truth": "gld"}))
+
+
+def test_only_columns_that_are_mapped_are_read_from_parquet(tmp_path):
+    rows = {"q": ["one"], "gold": ["5"], "category": ["code"], "generations": ["x" * 1000]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    about = source(tmp_path / "a.parquet", category=None, columns={"messages": "q", "ground_truth": "gold"})
+    ((query,), _) = read(s=about)
+    assert (query["category"], query["ground_truth"]) == ("code", "5")
+    (scanned,) = scan(about, None, Columns(["q", "gold.0"], ["category", "absent"]))
+    assert set(scanned.row) == {"q", "gold", "category"}
+    (scanned,) = scan(about, None, Columns(["q", "gld"]))
+    assert set(scanned.row) == set(rows), "so that what is missing can be named beside what there is"
 
 
 BAD = [
@@ -209,13 +286,16 @@ def test_a_hub_data_set_is_pinned_to_the_commit_of_its_revision(inside, monkeypa
             assert (name, revision) == ("team/data", None)
             return type("Info", (), {"sha": "c0ffee"})()
 
-    def load_dataset(name, config, **how):
-        read_at.append((name, config, how["revision"]))
-        return []
+    class Empty(list):
+        column_names = None
+
+    def builder(name, config, revision):
+        read_at.append((name, config, revision))
+        return SimpleNamespace(as_streaming_dataset=lambda split: Empty(), config=None)
 
     read_at: list = []
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.load_dataset_builder", builder)
     now = pinned(source("team/data", config="taco"))
     assert pinned(source("team/data", revision="0" * 40)).revision == "0" * 40
     assert str(now) == "team/data@c0ffee" and str(pinned(source("q.jsonl"))) == "q.jsonl"
@@ -236,6 +316,60 @@ def test_only_files_of_the_pattern_are_read_whatever_lies_in_the_snapshot(tmp_pa
     assert names("sub/*") == ["sub/train-2.jsonl"]
     with pytest.raises(DataError, match=r"a/b@c+: no \.jsonl or \.parquet file matches 'none\*'"):
         names("none*")
+
+
+def test_a_source_on_the_hub_is_read_once_and_an_interrupted_one_again(inside, monkeypatch):
+    def rows(*_):
+        asked.append(1)
+        yield ScannedRow("team/data@c:1", {"messages": "what is 1 ?", "ground_truth": "1"})
+        yield ScannedRow("team/data@c:2", {"messages": 3})
+        if len(asked) == 1:
+            raise DataError("the hub is away")
+        yield ScannedRow("team/data@c:3", {"messages": "what is 2 ?"})
+
+    asked: list[int] = []
+    monkeypatch.setattr(collect_stage, "scan", rows)
+    monkeypatch.setattr(collect_stage, "ROOT", inside / "ledger")
+    about = source("team/data", revision="c" * 40)
+    with pytest.raises(DataError, match="the hub is away"):
+        read("skip", s=about)
+    assert not list((inside / "ledger").rglob("*.parquet"))
+    first = read("skip", s=about)
+    assert texts(first[0]) == ["what is 1 ?", "what is 2 ?"] and len(first[1]) == 1 and len(asked) == 2
+    assert read("skip", s=about) == first and len(asked) == 2
+    for changed in ({"columns": {"ground_truth": "ground_truth"}}, {"revision": "d" * 40}, {"limit": 1}, {"category": "other"}):
+        read("skip", s=source("team/data", **({"revision": "c" * 40} | changed)))
+    assert len(asked) == 6, "whatever changes what it gives"
+
+
+def test_a_hub_that_fails_in_the_middle_is_asked_to_go_on_behind_the_last_row(monkeypatch):
+    class Cut:
+        """Yields five rows, and fails behind the second and the fourth, the first time."""
+
+        column_names = None
+
+        def __init__(self):
+            self.state, self.failures = 0, [2, 4]
+
+        def __iter__(self):
+            while self.state < 5:
+                if self.failures and self.state == self.failures[0]:
+                    self.failures.pop(0)
+                    raise ConnectionResetError("cut")
+                self.state += 1
+                yield {"n": self.state}
+
+        def state_dict(self):
+            return self.state
+
+        def load_state_dict(self, state):
+            self.state = state
+
+    slept: list[float] = []
+    monkeypatch.setattr("distillery.core.hub.time.sleep", slept.append)
+    monkeypatch.setattr("distillery.corpus.sources._opened", lambda origin, columns: Cut())
+    assert [scanned.row["n"] for scanned in scan(Origin("a/b", "c" * 40, "train"), None)] == [1, 2, 3, 4, 5]
+    assert slept == [1, 1], "patience begins anew once a row came"
 
 
 def test_a_data_set_missing_from_the_hub_is_named():
@@ -265,10 +399,9 @@ def test_buckets_sort_stably_into_parts(tmp_path, monkeypatch):
 
 
 def test_a_source_without_queries_is_named(inside):
-    """A misspelt column would otherwise drop an entire source."""
     write(inside, {"messages": "what is 1 ?", "origin": "a"})
     about: dict = {"source": "q.jsonl", "revision": None, "split": "train", "category": "math", "columns": {}}
-    sources = {"s": about, "t": about | {"where": {"orign": "a"}}}
+    sources = {"s": about, "t": about | {"where": {"origin": "^b"}}}
     settings = {"world": "q.jsonl", "collect": {"malformed": "stop", "max_characters": 1000, "sources": sources}}
     (inside / "params.yaml").write_text(json.dumps(settings))
     with pytest.raises(DataError, match=r"params.yaml: collect.sources.t: gave no query"):

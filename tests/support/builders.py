@@ -36,7 +36,7 @@ class KeptQueries:
 def collected(settings: Collect) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Queries, and the rows that cannot be read."""
     kept = KeptQueries()
-    malformed = list(collect(settings, kept, Counter()))  # type: ignore[arg-type]
+    malformed = [row._asdict() for row in collect(settings, kept, Counter())]  # type: ignore[arg-type]
     return kept.queries, malformed
 
 
