@@ -1,5 +1,6 @@
-"""Disables network access before any library is imported."""
+"""Disables network access before any library is imported; a process that a test starts may be given another choice."""
 
 import os
 
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", VLLM_NO_USAGE_STATS="1", DVC_NO_ANALYTICS="1")
+for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "VLLM_NO_USAGE_STATS", "DVC_NO_ANALYTICS"):
+    os.environ.setdefault(name, "1")

@@ -1,4 +1,4 @@
-"""Three teachers of three architectures and formats, and a student of a fourth, from their files to the report."""
+"""Three teachers of three architectures and a student of a fourth: from a hub, and then without it, to the report."""
 
 import os
 import re
@@ -15,7 +15,8 @@ from distillery.core.response_format import parts_of
 from distillery.core.tables import read_table
 from tests.e2e.conftest import ROOT
 from tests.generation.test_openai_engine import Stub, said
-from tests.support.foreign_study import QUERIES, TEACHERS, response
+from tests.support.foreign_study import MODELS, QUERIES, TEACHERS, response
+from tests.support.loopback_hub import Hub
 
 pytestmark = pytest.mark.slow
 FORMATS = {"qwen": "think", "oss": "harmony", "gemma": "gemma"}
@@ -23,16 +24,19 @@ FORMATS = {"qwen": "think", "oss": "harmony", "gemma": "gemma"}
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The folder of the finished study."""
+    """The folder of the finished study; after its downloads the hub was gone."""
     folder = tmp_path_factory.mktemp("foreign")
     for name in ("conf", "distillery"):
         (folder / name).symlink_to(ROOT / name)
-    stub = Stub(lambda body: said(response(body)))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)}
-    command = [sys.executable, "-m", "tests.support.foreign_study", stub.url]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    stub.stop()
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    stub, hub = Stub(lambda body: said(response(body))), Hub(folder / "hub")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_HOME": str(folder / "cache"), "HF_ENDPOINT": hub.url}
+    for phase in ("online", "offline"):
+        offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), str(int(phase == "offline")))
+        command = [sys.executable, "-m", "tests.support.foreign_study", stub.url, phase]
+        done = subprocess.run(command, cwd=folder, env=environment | offline, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        hub.stop() if phase == "online" else stub.stop()
     return folder
 
 
@@ -59,7 +63,7 @@ def test_students_learn_one_format_with_the_bases_turns(study):
     ids, targets, positions = (np.load(study / f"data/packed/qwen/{name}.npy") for name in ("ids", "targets", "positions"))
     for name in TEACHERS:
         assert (np.load(study / f"data/packed/{name}/ids.npy") == ids).all()
-    decode = AutoTokenizer.from_pretrained(study / "world/models/base").backend_tokenizer.decode
+    decode = AutoTokenizer.from_pretrained(study / MODELS / "base").backend_tokenizer.decode
     document = slice(0, int(np.flatnonzero(positions[0] == 0)[1]))
     prompt, response = (
         decode(ids[0, document][targets[0, document] == learnt].tolist(), skip_special_tokens=False) for learnt in (0, 1)

