@@ -33,6 +33,10 @@ repro: $(READY)  ## run the committed profile from end to end, then show the res
 	dvc repro
 	@python -m distillery.evaluation.summary
 
+.PHONY: progress
+progress: $(READY)  ## what all running stages are at: done, rate, time left, cost
+	@python -m distillery.core.progress
+
 .PHONY: summary
 summary: $(READY)  ## show the results of the last run
 	@python -m distillery.evaluation.summary
@@ -40,6 +44,12 @@ summary: $(READY)  ## show the results of the last run
 .PHONY: fetch
 fetch: $(READY)  ## download every locked model, so that GPU nodes run with HF_HUB_OFFLINE=1
 	@python -m distillery.core.hub
+
+.PHONY: ledger-push ledger-pull
+ledger-push: $(READY)  ## add this machine's ledger to the DVC remote, for colleagues who then generate nothing twice
+	@python -m distillery.generation.ledger_sharing push
+ledger-pull: $(READY)  ## add the ledger that is in the DVC remote to this machine's
+	@python -m distillery.generation.ledger_sharing pull
 
 .PHONY: compare
 compare: $(READY)  ## compare two teachers: make compare A=adaptive B=verbose

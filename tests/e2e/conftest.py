@@ -51,10 +51,13 @@ def project(tmp_path_factory):
         settings["corpus"] = {"seed": 1, "queries": 150, "duplicates": 5, "urls": 2, "tables": 2, "garbage": 4, "twins": 6}
         for benchmark in settings["benchmarks"].values():
             benchmark["levels"] = dict.fromkeys(benchmark["levels"], 3)
-        settings["models"]["steps"] = dict.fromkeys(("verbose", "adaptive", "plain"), 420) | {
-            "base": 200,
-            "assistant": 250,
-            "reward": 250,
+        settings["models"]["steps"] = {
+            "adaptive": 350,
+            "plain": 350,
+            "verbose": 10,  # no teacher here
+            "base": 150,
+            "assistant": 200,
+            "reward": 200,
         }
 
     def small_run(settings):

@@ -17,6 +17,7 @@ from distillery.core.files import write_json
 from distillery.core.schemas import QUERY
 from distillery.core.tables import part_paths, read_table
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("clean", "decontaminate", "curate a", "curate b", "curate c", "parallel", "pack a")
 MADE = ("clean", "rejected", "decontaminated", "curated", "parallel", "packed")
@@ -99,17 +100,14 @@ def cluster():
     made.shutdown()
 
 
-@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(world, native, tmp_path):
     assert len(native) > 60 and made(world, tmp_path / "w", "native") == native
 
 
-@pytest.mark.slow
 def test_a_cluster_of_two_nodes_gives_the_same_bytes(world, native, cluster, tmp_path):
     assert made(world, tmp_path / "w", "ray", RAY_ADDRESS=cluster, RAY_USAGE_STATS_ENABLED="0") == native
 
 
-@pytest.mark.slow
 def test_an_error_on_a_cluster_is_one_line(world, cluster, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     synthetic_corpus.settings(tmp_path / "w", "ray")
@@ -118,7 +116,6 @@ def test_an_error_on_a_cluster_is_one_line(world, cluster, tmp_path):
     assert "part-00003.parquet" in output and "Traceback" not in output
 
 
-@pytest.mark.slow
 def test_a_missing_cluster_is_a_one_line_error(world, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     synthetic_corpus.settings(tmp_path / "w", "ray")
@@ -152,7 +149,6 @@ def test_a_missing_column_is_named(world, tmp_path):
     assert "data/raw/part-00001.parquet: missing column 'category'" in output and "Traceback" not in output
 
 
-@pytest.mark.slow
 def test_windows_shorter_than_a_dialogue_are_an_error(world, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     for stage in STAGES[2:6]:
@@ -170,7 +166,6 @@ def test_different_numbers_of_parts_are_named(world, tmp_path):
     assert "data/similarity: 7 parts, data/clean has 8" in output and "Traceback" not in output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["clean", "pack a"])
 def test_a_killed_stage_leaves_no_partial_output_and_restarts(world, native, tmp_path, stage):
     shutil.copytree(world, tmp_path / "w")

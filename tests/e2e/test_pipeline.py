@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from distillery.generation.ledger import Ledger
@@ -126,9 +127,8 @@ def test_data_sets_are_parallel_and_a_student_is_a_plain_checkpoint(project):
 
     prompts = []
     for teacher in TEACHERS:
-        rows = [
-            json.loads(line) for path in sorted((project / "data/parallel" / teacher).glob("*.jsonl")) for line in path.open()
-        ]
+        parts = sorted((project / "data/parallel" / teacher).glob("*/part-*.parquet"))
+        rows = [row for path in parts for row in pq.read_table(path).to_pylist()]
         assert len(rows) == metrics(project, "parallel")["instances"] > 10
         assert all(row["conversations"][-1]["info"]["verify_score"] >= 0.8 for row in rows)
         prompts.append([[turn["value"] for turn in row["conversations"][:-1]] for row in rows])
@@ -192,27 +192,46 @@ def test_comparing_teachers_leaves_the_workspace_clean(project):
     assert "adaptive" in shown and "plain" in shown
 
 
+def a_mended_verifier_generates_nothing(second):
+    """Where the ledger was pulled. The code of a comparison changes, and with it no verdict."""
+    assert not (second / ".ledger").exists()
+    assert "files added to .ledger" in run(second, "make", "ledger-pull", "READY=")
+    verifier = second / "distillery/verification/math_compare.py"
+    verifier.write_text(verifier.read_text() + "\n\ndef mended() -> None: ...\n")
+    dvc(second, "repro", "--single-item", "code")
+    for stage in ("distill@plain", "evaluate@adaptive"):
+        assert "Running stage" in dvc(second, "repro", "--single-item", stage)
+    for name in ("distill/plain", "evaluate/adaptive"):
+        assert run_of(second, name)["generated"] == 0 and run_of(second, name)["reused"] > 0
+    assert git(second, "status", "--porcelain", "metrics") == ""
+
+
 def test_after_a_pull_nothing_is_recomputed(project, tmp_path):
     from datasets import load_dataset
 
     dvc(project, "remote", "add", "-d", "-f", "local", str(tmp_path / "remote"))
     git(project, "commit", "-aqm", "remote")
+    run(project, "make", "ledger-push", "READY=")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "ledger")
     dvc(project, "push")
     second = tmp_path / "second"
     git(tmp_path, "clone", "-q", str(project), str(second))
     dvc(second, "pull")
     assert "Running stage" not in dvc(second, "repro")
+    a_mended_verifier_generates_nothing(second)
     dvc(tmp_path, "get", str(project), "data/parallel/adaptive", "-o", str(tmp_path / "taken"))
     taken = load_dataset(str(tmp_path / "taken"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(taken) == metrics(project, "parallel")["instances"]
 
 
 def test_a_reproduction_elsewhere_gives_the_same_bytes(project, tmp_path):
-    """Another folder with an empty ledger and no results: only the small world is pulled, the rest is recomputed."""
+    """Another folder with an empty ledger: the small world and one teacher's traces are pulled, the other's are computed."""
     second = tmp_path / "deeper" / "elsewhere"
     second.parent.mkdir()
     git(tmp_path, "clone", "-q", str(project), str(second))
-    dvc(second, "pull", "--quiet", "mini/dvc.yaml")
-    dvc(second, "repro", "--no-run-cache")
+    pulled = [f"{stage}@adaptive" for stage in ("distill", "tokenise", "perplexity", "curate")]
+    dvc(second, "pull", "--quiet", "mini/dvc.yaml", *pulled)
+    dvc(second, "repro", "--no-run-cache", "score@plain")
     assert run_of(second, "distill/plain")["generated"] > 0 and run_of(second, "train/plain")["reused"] is False
     assert git(second, "status", "--porcelain") == ""

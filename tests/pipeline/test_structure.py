@@ -67,6 +67,7 @@ def test_only_stages_name_paths_of_data_models_and_metrics():
     named = re.compile(r'"(?:data|models|metrics)/')
     allowed = {
         "distillery.core.model_locks",
+        "distillery.generation.ledger_sharing",
         "distillery.training.worker",
         "distillery.training.store",
         "distillery.evaluation.summary",
