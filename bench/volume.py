@@ -27,6 +27,7 @@ from distillery.generation.config import Sampling
 from distillery.generation.engine import Completion, Request
 from distillery.generation.ledger import Ledger
 from distillery.verification.distiller import Distill, Distiller, trace_rows
+from distillery.verification.spending import Spending
 from distillery.verification.verdict import Item, Verdict, scored
 from distillery.verification.verdict_store import Verdicts
 from stages.distill import PartWriter, ask_for, work
@@ -120,7 +121,7 @@ def distil(folder: Path) -> None:
         distiller = Distiller(Distill(20, 0, AT_ONCE), engine, verifier, ask, STUDY)
         rows_of = partial(trace_rows, teacher="t")
         left = [pq.read_metadata(path).num_rows for path in parts]
-        work("t", distiller, parts, PartWriter(traces, left, rows_of, engine.seconds))
+        work("t", distiller, parts, PartWriter(traces, left, rows_of, engine.seconds), Spending(engine, None, 1, None))
         print(f"{sum(distiller.verdicts.values())} attempts, {engine.asked} generated", file=sys.stderr)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from math import isnan
 from pathlib import Path
 from random import sample
 from typing import Any
@@ -21,7 +22,7 @@ from distillery.core import config, model_locks
 from distillery.core.chat import with_system
 from distillery.core.files import atomic_dir
 from distillery.core.progress import Progress, log
-from distillery.core.schemas import FAIL, PASS, QUERY, TRACE
+from distillery.core.schemas import FAIL, PASS, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import part_name, part_of, part_paths, read_part, read_table, write_rows
 from distillery.corpus.sources import Origin
@@ -34,6 +35,7 @@ from distillery.generation.released_traces import NullEngine, import_traces
 from distillery.verification.config import VerifyParams, roles_of
 from distillery.verification.distiller import Distill, Distiller, Query, Task, trace_rows
 from distillery.verification.router import Router
+from distillery.verification.spending import FORECAST_FROM, Spending
 from distillery.verification.verdict_store import Verdicts
 
 
@@ -93,16 +95,30 @@ class PartWriter:
             self.seconds += self.seconds_of(trace.request)
 
 
-def work(teacher: str, distiller: Distiller, parts: list[Path], writer: PartWriter) -> None:
+def work(teacher: str, distiller: Distiller, parts: list[Path], writer: PartWriter, spending: Spending) -> None:
     """Runs the loop to its end with progress. Of runs that share the ledger each takes the parts in an order of its own."""
-    progress = Progress(f"distill@{teacher}", "queries settled", sum(writer.left))
+    stage, total = f"distill@{teacher}", sum(writer.left)
+    progress, first = Progress(stage, "queries settled", total), list[Task]()
     if distiller.engine.ledger.journal.others():
         parts = sample(parts, len(parts))
     for _ in distiller.run(queries_of(parts)):
         for task in distiller.take_settled():
             writer.add(task)
+            first += [task] if task.number < FORECAST_FROM else []
+        done = sum(distiller.settled.values())
+        if len(first) == FORECAST_FROM < total and distiller.engine.tokens:
+            log(stage, spending.forecast(first, total - done))
+            first = []
         waiting = f"{len(distiller.generating)} in flight, {len(distiller.verifying)} being verified"
-        progress.update(sum(distiller.settled.values()), f", {waiting}, verified: {shares(distiller.settled)}")
+        progress.update(done, f", {waiting}, verified: {shares(distiller.settled)}", **figures_of(distiller, spending))
+        spending.check()
+
+
+def figures_of(distiller: Distiller, spending: Spending) -> dict[str, float]:
+    """What `make progress` shows beside the queries."""
+    cost = spending.so_far()
+    figures = {"inconclusive": distiller.verdicts[UNKNOWN], "refused": distiller.refused, "GPU-hours": round(cost.gpu_hours, 3)}
+    return figures | ({} if isnan(cost.money) else {"money": round(cost.money, 2)})
 
 
 def summary(distiller: Distiller, engine: LedgerEngine) -> Iterator[str]:
@@ -141,11 +157,12 @@ def main(teacher: str) -> None:
             counts = import_traces(engine.ledger, traces, queries, ask, f"teacher.{teacher}.traces.source")
             log(stage, f"released traces: {dict(counts)}")
             metrics["released"] = dict(counts)
+        spending = Spending(engine, settings.budget, engine_settings.devices, config.load(float | None, "price.device_hour"))
         distiller = Distiller(settings, engine, verifier, ask, lock.response_format)
         rows_of = partial(trace_rows, teacher=teacher)
         with atomic_dir(f"data/traces/{teacher}") as folder:
             writer = PartWriter(folder, [pq.read_metadata(path).num_rows for path in parts], rows_of, engine.seconds)
-            work(teacher, distiller, parts, writer)
+            work(teacher, distiller, parts, writer, spending)
         metrics.update(tokens=distiller.tokens, sampling=sampling.options() | {"max_tokens": sampling.max_tokens})
         metrics["provenance"] = {
             "models": model_locks.brief(lock, *filter(None, (roles.judge, roles.reward))),

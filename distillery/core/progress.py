@@ -1,6 +1,21 @@
-"""Lines that a stage prints: progress while it works, a summary at its end."""
+"""Lines that a stage prints: progress while it works, a summary at its end; and a table of what all running stages are at.
 
+``python -m distillery.core.progress`` (`make progress`) shows the table, from any machine that sees the folder.
+"""
+
+import json
+import os
+import platform
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distillery.core.text_table import format_table
+
+FOLDER = Path(os.environ.get("DVC_ROOT", ".")) / ".logs" / "progress"
+SILENT = 60.0
+"""Seconds without a sign of life after which a stage on another machine counts as stopped."""
 
 
 def log(stage: str, line: str) -> None:
@@ -20,18 +35,69 @@ class Progress:
         self.first: int | None = None
         self.started = self.shown = 0.0
 
-    def update(self, done: int, note: str = "") -> None:
-        """Reports how much is done by now; prints a line if the last one is old enough."""
+    def update(self, done: int, note: str = "", **figures: float) -> None:
+        """Reports how much is done by now, if the last report is old enough; ``figures`` are for the table alone."""
         now = time.monotonic()
         if self.first is None:
             self.first, self.started, self.shown = done, now, now
         elif now - self.shown >= self.every:
             self.shown = now
             log(self.stage, self._line(done, now - self.started) + note)
+            self._record(done, now - self.started, figures)
 
     def _line(self, done: int, seconds: float) -> str:
-        rate = (done - (self.first or 0)) / max(seconds, 1e-9)
+        rate = self._rate(done, seconds)
         of_total = "" if self.total is None else f"/{self.total}"
         if self.total is None or not rate:
             return f"{done}{of_total} {self.unit}, {rate:.3g} per second"
         return f"{done}{of_total} {self.unit}, {rate:.3g} per second, {(self.total - done) / rate:.0f} s left"
+
+    def _rate(self, done: int, seconds: float) -> float:
+        return (done - (self.first or 0)) / max(seconds, 1e-9)
+
+    def _record(self, done: int, seconds: float, figures: dict[str, float]) -> None:
+        """Keeps the state where `table` finds it."""
+        about = {"stage": self.stage, "unit": self.unit, "done": done, "total": self.total, "at": time.time()}
+        about |= {"rate": self._rate(done, seconds), "host": platform.node(), "pid": os.getpid(), "figures": figures}
+        path = own_path(self.stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".tmp").write_text(json.dumps(about))
+        path.with_suffix(".tmp").rename(path)
+
+
+def own_path(stage: str) -> Path:
+    return FOLDER / f"{stage.replace('/', '_')}-{platform.node()}-{os.getpid()}.json"
+
+
+def forget() -> None:
+    """Removes this process's entries from the table."""
+    for path in FOLDER.glob(f"*-{platform.node()}-{os.getpid()}.json"):
+        path.unlink(missing_ok=True)
+
+
+def running(about: dict[str, Any], now: float) -> bool:
+    """Whether a stage is still at work: its process is there, or on another machine it was a moment ago."""
+    if about["host"] == platform.node():
+        return Path(f"/proc/{about['pid']}").exists()
+    return bool(now - about["at"] < SILENT)
+
+
+def table(now: float) -> Iterator[str]:
+    """A line per stage that is at work, or was when it was killed."""
+    entries = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
+    rows = []
+    for about in entries:
+        left = (about["total"] - about["done"]) / about["rate"] if about["total"] and about["rate"] else None
+        done = f"{about['done']}/{about['total']}" if about["total"] else f"{about['done']}"
+        state = f"{left / 60:.0f} min left" if left is not None else "running"
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in about["figures"].items())
+        state = state if running(about, now) else f"stopped {(now - about['at']) / 60:.0f} min ago"
+        rows.append([about["stage"], f"{done} {about['unit']}", f"{about['rate']:.3g}/s", state, about["host"], figures])
+    if not rows:
+        yield "no stage is at work"
+    else:
+        yield from format_table(["stage", "done", "rate", "state", "machine", ""], rows)
+
+
+if __name__ == "__main__":
+    print("\n".join(table(time.time())))

@@ -22,6 +22,7 @@ from typing import Any
 from distillery.core.errors import UserError
 from distillery.core.files import write_json, write_text
 from distillery.core.processes import collect_rarely
+from distillery.core.progress import forget
 
 METRICS, RUNS = Path("metrics"), Path(".runs")
 LOGS = Path(os.environ.get("DVC_ROOT", ".")) / ".logs"
@@ -108,6 +109,8 @@ def run_stage(main: Callable[..., None]) -> None:
         sys.exit(1)
     except Exception as error:
         sys.exit(f"{stage}: {_brief(error)}; traceback in {write_traceback('-'.join([stage, *sys.argv[1:]]))}")
+    finally:
+        forget()
 
 
 def write_traceback(name: str) -> Path:

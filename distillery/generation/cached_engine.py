@@ -15,7 +15,7 @@ class LedgerEngine:
 
     ``context`` is the real engine's, in tokens. ``renamed`` gives the name that a revision had in earlier ledgers. The real
     engine's time while it has work is divided among its completions by their tokens, so that the ledger records what each
-    has cost.
+    has cost; ``tokens`` and ``seconds_spent`` are this run's sums.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class LedgerEngine:
         self.reused = 0
         self.met = ledger.journal.others() > 0
         self.charged_to = 0.0
+        self.tokens, self.seconds_spent = 0, 0.0
 
     def submit(self, request: Request) -> None:
         stored = self.ledger.find_again(request.key, request.sampling, self.context) or self._under_its_old_name(request)
@@ -59,6 +60,8 @@ class LedgerEngine:
                 share = completion.completion_tokens / tokens if tokens else 0.0
                 self.ledger.add(completion, attempt, share * (now - self.charged_to))
         if tokens:
+            self.tokens += tokens
+            self.seconds_spent += now - self.charged_to
             self.charged_to = now
         return found + fresh
 

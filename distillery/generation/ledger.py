@@ -73,6 +73,11 @@ class Ledger:
         """Every completion with its request's key."""
         return ((key, entry_of(record)) for key, record in self.journal.records())
 
+    def totals(self) -> tuple[int, float]:
+        """Tokens and engine seconds of all that was in the ledger when it was opened."""
+        rows = self.journal.rows
+        return int(rows["completion_tokens"].sum()), float(rows["seconds"].sum())
+
     def look(self) -> None:
         """Reads what other writers added since the last call; ``fresh`` holds the keys of all such completions."""
         self.fresh.update(self.journal.refresh())

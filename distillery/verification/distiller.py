@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import randrange
 from typing import Any
 
-from distillery.core.config import NonNegative, Positive, Section
+from distillery.core.config import NonNegative, Positive, PositiveFloat, Section
 from distillery.core.errors import DataError
 from distillery.core.response_format import columns_of, parts_of
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
@@ -29,6 +29,18 @@ UNVERIFIED_PER_REQUEST, UNREAD = 8, 100
 
 
 @dataclass(frozen=True)
+class Budget(Section):
+    """What a teacher's traces may cost in all, earlier runs included."""
+
+    gpu_hours: PositiveFloat | None = None
+    """Hours of one GPU of the teacher's engine; null for no limit."""
+    tokens: Positive | None = None
+    """Generated tokens; null for no limit."""
+    money: PositiveFloat | None = None
+    """GPU-hours at ``price.device_hour``, in its currency; null for no limit."""
+
+
+@dataclass(frozen=True)
 class Distill(Section):
     """How long to try."""
 
@@ -38,6 +50,8 @@ class Distill(Section):
     """Further attempts per query whose verdict may be inconclusive."""
     max_in_flight: Positive
     """Requests that are in flight at any time; eight times as many responses may wait for their verdict."""
+    budget: Budget | None = None
+    """Where to stop; null for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +68,10 @@ class Trace:
 
 @dataclass(slots=True)
 class Task:
-    """One query on its way to a verified trace; ``unknown`` counts its inconclusive verdicts."""
+    """One query on its way to a verified trace; ``unknown`` counts its inconclusive verdicts, ``number`` its predecessors."""
 
     query: Query
+    number: int = 0
     attempt: int = 1
     unknown: int = 0
     item: Item | None = None
@@ -87,13 +102,14 @@ class Distiller:
         self.settings, self.engine, self.verifier, self.ask = settings, engine, verifier, ask
         self.response_format = response_format
         self.todo: deque[Task] = deque()
+        self.loaded = 0
         self.generating: dict[str, tuple[Task, Request]] = {}
         self.verifying: dict[str, tuple[Task, Request, Completion, dict[str, Any]]] = {}
         self.finished: list[Task] = []
         self.verdicts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.settled: Counter[tuple[str, str]] = Counter()
-        self.tokens = 0
+        self.tokens = self.refused = 0
         self.unread: int | None = 0
 
     def run(self, parts: Iterable[list[Query]]) -> Iterator[None]:
@@ -118,7 +134,8 @@ class Distiller:
     def _load(self, coming: Iterator[list[Query]]) -> bool:
         """Whether there is a query to submit; reads the next part where all have been."""
         while not self.todo and (part := next(coming, None)) is not None:
-            self.todo.extend(map(Task, part))
+            self.todo.extend(Task(query, number) for number, query in enumerate(part, self.loaded))
+            self.loaded += len(part)
         return bool(self.todo)
 
     def _room(self) -> bool:
@@ -166,6 +183,7 @@ class Distiller:
         if completion.finish_reason == TEMPLATE_REJECTS:
             why = f"the chat template rejects the query: {completion.text}"
         if completion.finish_reason == REFUSED:
+            self.refused += 1
             why = f"the server refuses the query: {completion.text}"
         if task.attempt > 1 and completion.finish_reason != REFUSED:
             self._settle(task, FAIL)

@@ -20,6 +20,7 @@ from distillery.generation.engine import NO_TRACE, PROMPT_TOO_LONG, REFUSED, Com
 from distillery.generation.ledger import Ledger
 from distillery.generation.released_traces import NullEngine
 from distillery.verification.distiller import Distill, Distiller, trace_rows
+from distillery.verification.spending import Spending
 from distillery.verification.verdict import Item, Verdict, hash_of, item_of
 from distillery.verification.verdict_store import key_of
 from stages.distill import PartWriter, ask_for, engine_of, summary, work
@@ -457,7 +458,7 @@ def test_parts_are_read_one_after_the_other_and_written_when_settled(tmp_path, m
     (tmp_path / "traces").mkdir()
     writer = PartWriter(tmp_path / "traces", list(sizes), partial(trace_rows, teacher="t"), engine.seconds)
     assert [path.name for path in wrote] == ["part-00003.parquet"], "nothing to wait for"
-    work("t", distiller, paths, writer)
+    work("t", distiller, paths, writer, Spending(engine, None, 1, None))
     assert read == paths and sorted(path.name for path in wrote) == [path.name for path in paths] and writer.left == [0] * 4
     traces = [read_part(path, TRACE).to_pylist() for path in part_paths(tmp_path / "traces")]
     for rows, path in zip(traces, paths, strict=True):
@@ -494,7 +495,8 @@ def test_runs_that_share_a_ledger_take_the_parts_in_orders_of_their_own(tmp_path
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     (tmp_path / "traces").mkdir()
     sizes = [len(read_part(path, QUERY)) for path in paths]
-    work("t", distiller, paths, PartWriter(tmp_path / "traces", sizes, partial(trace_rows, teacher="t"), engine.seconds))
+    writer = PartWriter(tmp_path / "traces", sizes, partial(trace_rows, teacher="t"), engine.seconds)
+    work("t", distiller, paths, writer, Spending(engine, None, 1, None))
     assert read == (paths[::-1] if others else paths)
 
 

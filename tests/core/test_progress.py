@@ -1,0 +1,58 @@
+"""The table of what all running stages are at."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from distillery.core import progress
+from distillery.core.progress import Progress, forget, own_path, table
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "FOLDER", tmp_path / "progress")
+    return tmp_path / "progress"
+
+
+def reported(stage="distill@t", done=50, total=100, **figures) -> None:
+    work = Progress(stage, "queries settled", total, every=0.0)
+    work.update(0)
+    work.update(done, "", **figures)
+
+
+def changed(stage, **fields) -> None:
+    path = own_path(stage)
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_every_running_stage_has_a_line_with_its_figures():
+    reported(inconclusive=3, **{"GPU-hours": 1.5})
+    reported("collect numina-math", 7, None)
+    head, _, collect, distill = table(time.time())
+    assert head.split()[:3] == ["stage", "done", "rate"]
+    assert "7 queries settled" in collect and "running" in collect
+    assert "50/100 queries settled" in distill and "0 min left" in distill and "inconclusive 3, GPU-hours 1.5" in distill
+
+
+def test_a_stage_whose_process_is_gone_is_shown_as_stopped():
+    reported()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    changed("distill@t", pid=gone.pid, at=time.time() - 300)
+    assert "stopped 5 min ago" in list(table(time.time()))[-1]
+
+
+@pytest.mark.parametrize(("silent", "state"), [(30, "0 min left"), (120, "stopped 2 min ago")])
+def test_a_stage_on_another_machine_is_known_by_its_last_sign_of_life(silent, state):
+    reported()
+    changed("distill@t", host="another", at=time.time() - silent)
+    assert state in list(table(time.time()))[-1]
+
+
+def test_a_stage_that_ends_leaves_no_line():
+    reported()
+    forget()
+    assert list(table(time.time())) == ["no stage is at work"]
