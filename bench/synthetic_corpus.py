@@ -188,7 +188,8 @@ student_format: study
 train: {{packed: true, system_prompt: null}}
 price: {{device_hour: null}}
 clean: {{max_unicode_ratio: 0.3, min_characters: 4}}
-decontaminate: {{ngram: 13, short_ngram: 8, max_cosine: 0.9}}
+decontaminate: {{ngram: 10, short_ngram: 8, min_overlap: 0.6, max_cosine: 0.9}}
+parallel: {{files: parquet}}
 curate: {{ngram: 20, max_repeats: 20, max_repetition: 0.3, memory: 256}}
 teachers: [a, b, c]
 teacher:

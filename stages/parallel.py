@@ -1,16 +1,15 @@
 """parallel: the released data sets: the same queries for every teacher, one folder per teacher.
 
-JSON lines, one file per category, in the schema of the study's released data sets, with a card that states what is in it.
+In the schema of the study's released data sets, a folder per category, with a card that states what is in it.
 """
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from distillery.core import config, model_locks
 from distillery.core.chat import with_system
+from distillery.core.config import Section
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, read_json, write_text
 from distillery.core.progress import log
@@ -25,12 +25,13 @@ from distillery.core.response_format import StudentFormat, parts_of, response_of
 from distillery.core.runner import map_parts, sum_counts
 from distillery.core.schemas import CATEGORIES, CURATED, QUERY, SHARED
 from distillery.core.stage import record_metrics, run_stage
-from distillery.core.tables import matching_parts, part_name, part_paths, read_part, write_part
+from distillery.core.tables import matching_parts, part_name, part_paths, read_part, write_part, write_rows
 from distillery.core.teachers import keep_only, teacher_names
 from distillery.corpus.arrow_text import combine_chunks
 
 FOLDER = Path("data/parallel")
 ROWS_AT_ONCE = 500
+"""Rows in memory at a time: with their tests they can have a hundred kilobytes each."""
 SPEAKERS = {"user": "human", "assistant": "assistant"}
 INFO = {
     "source": "string",
@@ -44,34 +45,49 @@ INFO = {
     "model_name": "string",
     "ppl": "float64",
 }
+TURN = pa.struct(
+    {
+        "from": pa.string(),
+        "value": pa.string(),
+        "info": pa.struct({name: pa.type_for_alias(kind) for name, kind in INFO.items()}),
+    }
+)
+RELEASED = pa.schema({"system": pa.string(), "conversations": pa.list_(TURN)})
+
+
+@dataclass(frozen=True)
+class Parallel(Section):
+    """How the data sets are written."""
+
+    files: Literal["parquet", "jsonl"]
+    """Compressed parquet, or JSON lines, which take four times as much."""
 
 
 def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str, student_format: str) -> dict[str, Any]:
-    """One row in the released schema; the last turn's info describes the response, every turn's the query.
+    """One row in the released schema; the last turn's info describes query and response.
 
-    A query's own system prompt follows the pipeline's, as in the request.
+    The other turns have none: tests can have a megabyte, and the study's data sets repeat them in every turn. A query's
+    own system prompt follows the pipeline's, as in the request.
     """
-    about = {
+    thought, answer = parts_of(trace)
+    info = {
         "source": query["source"],
         "category": query["category"],
         "ground_truth": query["ground_truth"],
         "test_case": query["test_cases"],
         "instruction_constrain": query["constraints"],
-    }
-    thought, answer = parts_of(trace)
-    response = {
         "think_content": thought,
         "answer_content": answer,
         "verify_score": trace["verify_score"],
         "model_name": trace["teacher"],
         "ppl": trace["perplexity"],
     }
-    turns = [
-        {"from": SPEAKERS[message["role"]], "value": message["content"], "info": about | dict.fromkeys(response)}
+    turns: list[dict[str, Any]] = [
+        {"from": SPEAKERS[message["role"]], "value": message["content"], "info": None}
         for message in query["messages"]
         if message["role"] in SPEAKERS
     ]
-    turns.append({"from": "assistant", "value": response_of(trace, student_format), "info": about | response})
+    turns.append({"from": "assistant", "value": response_of(trace, student_format), "info": info})
     first = with_system(system_prompt, query["messages"])[0]
     return {"system": first["content"] if first["role"] == "system" else "", "conversations": turns}
 
@@ -94,10 +110,10 @@ def shared(curated: dict[str, pa.Table], window: int) -> pa.Table:
     return pa.table([ids, pa.array(trains)], SHARED)
 
 
-def card(teacher: str, counts: dict[str, int], facts: dict[str, Any]) -> str:
+def card(teacher: str, counts: dict[str, int], facts: dict[str, Any], files: str) -> str:
     """The data set card: front matter that `datasets` loads by, then what a reader wants to know."""
     configs = "\n".join(
-        f"  - config_name: {category}\n    data_files: {category}.jsonl" for category, count in counts.items() if count
+        f"  - config_name: {category}\n    data_files: {category}/*.{files}" for category, count in counts.items() if count
     )
     fields = "\n".join(f"      - name: {name}\n        dtype: {kind}" for name, kind in INFO.items())
     features = (
@@ -107,13 +123,13 @@ def card(teacher: str, counts: dict[str, int], facts: dict[str, Any]) -> str:
     infos = "\n".join(f"- config_name: {c}\n{features}{fields}" for c in ["default", *counts] if c == "default" or counts[c])
     rows = "\n".join(f"| {category} | {count} |" for category, count in counts.items())
     lines = "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
-    files = "\n".join(f"    - {category}.jsonl" for category, count in counts.items() if count)
+    named = "\n".join(f"    - {category}/*.{files}" for category, count in counts.items() if count)
     return f"""---
 configs:
   - config_name: default
     default: true
     data_files:
-{files}
+{named}
 {configs}
 dataset_info:
 {infos}
@@ -154,39 +170,40 @@ def facts(teacher: str, teachers: list[str], ids: str) -> dict[str, Any]:
     }
 
 
-def rows_by_category(queries: pa.Table, traces: pa.Table, *prompting: str) -> Iterator[tuple[str, str]]:
-    """Each trace as (category, JSON line), a few hundred rows in memory at a time; ``prompting`` as in `released`."""
-    asked = queries.take(pc.index_in(combine_chunks(traces["query_id"]), combine_chunks(queries["id"])))
+def rows_of(queries: pa.Table, traces: pa.Table, *prompting: str) -> Iterator[dict[str, Any]]:
+    """The released rows of traces; ``queries`` are theirs, in the same order. ``prompting`` is as in `released`."""
     for start in range(0, len(traces), ROWS_AT_ONCE):
-        both = zip(*(table.slice(start, ROWS_AT_ONCE).to_pylist() for table in (asked, traces)), strict=True)
-        for query, trace in both:
-            yield query["category"], json.dumps(released(query, trace, *prompting), ensure_ascii=False)
+        both = zip(*(table.slice(start, ROWS_AT_ONCE).to_pylist() for table in (queries, traces)), strict=True)
+        yield from (released(query, trace, *prompting) for query, trace in both)
 
 
-def write_lines(folder: Path, part: int, lines: Iterator[tuple[str, str]]) -> dict[str, int]:
-    """Writes one part of each category's file; how many rows each got."""
-    counts = dict.fromkeys(CATEGORIES, 0)
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        files = {c: stack.enter_context((folder / piece(c, part)).open("w", encoding="utf-8")) for c in CATEGORIES}
-        for category, line in lines:
-            files[category].write(line + "\n")
-            counts[category] += 1
-    return counts
+def write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
+    write_rows(rows, path, RELEASED, ROWS_AT_ONCE)
 
 
-def piece(category: str, part: int) -> str:
-    return f"{category}.jsonl.{part:05}"
+def write_lines(rows: Iterator[dict[str, Any]], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def join_pieces(folder: Path, parts: int) -> None:
-    """Makes one file per category out of the parts, in their order."""
+WRITERS: dict[str, Callable[[Iterator[dict[str, Any]], Path], None]] = {"parquet": write_parquet, "jsonl": write_lines}
+
+
+def write_categories(
+    folder: Path, part: int, queries: pa.Table, traces: pa.Table, prompting: tuple[str, str], files: str
+) -> dict[str, int]:
+    """Writes one part of a teacher's data set, a file for each category that has rows; how many each has."""
+    asked = queries.take(pc.index_in(combine_chunks(traces["query_id"]), combine_chunks(queries["id"])))
+    counts = {}
     for category in CATEGORIES:
-        with (folder / f"{category}.jsonl").open("wb") as whole_file:
-            for path in (folder / piece(category, part) for part in range(parts)):
-                with path.open("rb") as lines:
-                    shutil.copyfileobj(lines, whole_file, 1 << 20)
-                path.unlink()
+        here = pc.equal(asked["category"], category)
+        chosen = traces.filter(here)
+        counts[category] = len(chosen)
+        if len(chosen):
+            (folder / category).mkdir(parents=True, exist_ok=True)
+            path = (folder / category / part_name(part)).with_suffix(f".{files}")
+            WRITERS[files](rows_of(asked.filter(here), chosen, *prompting), path)
+    return counts
 
 
 def hash_of_ids(folder: Path) -> str:
@@ -197,7 +214,13 @@ def hash_of_ids(folder: Path) -> str:
 
 
 def parallel_part(
-    queries: list[Path], curated: dict[str, list[Path]], window: int, prompting: tuple[str, str], folder: Path, part: int
+    queries: list[Path],
+    curated: dict[str, list[Path]],
+    window: int,
+    prompting: tuple[str, str],
+    files: str,
+    folder: Path,
+    part: int,
 ) -> dict[str, Any]:
     """Writes one part of every teacher's data set; the counts of its rows."""
     asked = read_part(queries[part], QUERY)
@@ -206,7 +229,7 @@ def parallel_part(
     write_part(common, folder / "ids" / part_name(part))
     for teacher, table in answered.items():
         chosen = table.filter(pc.is_in(table["query_id"], value_set=combine_chunks(common["query_id"])))
-        counts = write_lines(folder / teacher, part, rows_by_category(asked, chosen, *prompting))
+        counts = write_categories(folder / teacher, part, asked, chosen, prompting, files)
     held = {teacher: len(table) for teacher, table in answered.items()}
     return {"held": held, "categories": counts, "trained_on": pc.sum(common["trains"]).as_py() or 0}
 
@@ -214,6 +237,7 @@ def parallel_part(
 def main() -> None:
     teachers, window = teacher_names(), config.load(int, "pack.window")
     prompting = config.load(str, "system_prompt"), config.load(StudentFormat, "student_format")
+    files = config.load(Parallel, "parallel").files
     keep_only("data/curated", teachers)
     keep_only("metrics/teachers", teachers, ".json")
     keep_only("models/locks/teachers", teachers, ".json")
@@ -222,7 +246,7 @@ def main() -> None:
         curated = dict(zip(teachers, answers, strict=True))
         with atomic_dir(FOLDER) as folder:
             (folder / "ids").mkdir()
-            work = partial(parallel_part, queries, curated, window, prompting, folder)
+            work = partial(parallel_part, queries, curated, window, prompting, files, folder)
             results = map_parts("parallel", work, len(queries))
             held, counts = (sum_counts([part[name] for part in results]) for name in ("held", "categories"))
             instances, trained_on = sum(counts.values()), sum(part["trained_on"] for part in results)
@@ -231,8 +255,7 @@ def main() -> None:
             by_category = {category: counts[category] for category in CATEGORIES}
             ids = hash_of_ids(folder / "ids")
             for teacher in teachers:
-                join_pieces(folder / teacher, len(queries))
-                write_text(card(teacher, by_category, facts(teacher, teachers, ids)), folder / teacher / "README.md")
+                write_text(card(teacher, by_category, facts(teacher, teachers, ids), files), folder / teacher / "README.md")
         metrics.update(instances=instances, categories=by_category, curated={teacher: held[teacher] for teacher in teachers})
         metrics.update(over_long=instances - trained_on, trained_on=trained_on)
     log("parallel", f"{instances} queries answered by all of {', '.join(teachers)}: {by_category}; {trained_on} fit a window")

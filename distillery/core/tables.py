@@ -97,8 +97,8 @@ def write_table(rows: Iterable[dict[str, Any]], folder: str | Path, schema: pa.S
                 part, group = next(sorted_rows, (parts, iter(())))
 
 
-def write_rows(rows: Iterator[dict[str, Any]], path: Path, schema: pa.Schema) -> None:
-    """Writes one file of rows in row groups of a fixed size."""
+def write_rows(rows: Iterator[dict[str, Any]], path: Path, schema: pa.Schema, per_group: int = ROWS_PER_GROUP) -> None:
+    """Writes one file of rows in row groups of a fixed size, which memory holds one at a time."""
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        while group := list(islice(rows, ROWS_PER_GROUP)):
+        while group := list(islice(rows, per_group)):
             writer.write_table(pa.Table.from_pylist(group, schema))

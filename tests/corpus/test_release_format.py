@@ -1,10 +1,11 @@
-import json
-
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
+from distillery.core.files import read_json_lines
 from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CATEGORIES, CURATED, QUERY
-from stages.parallel import card, released, rows_by_category, shared
+from stages.parallel import WRITERS, card, released, rows_of, shared, write_categories
 from tests.support.builders import make_query
 
 TRACE = columns_of("<think> a </think> <answer> 5 </answer>", STUDY) | {"verify_score": 1.0}
@@ -34,8 +35,8 @@ def test_rows_have_the_released_schema():
     assert assistant["value"] == TRACE["text"]
     names = ["source", "category", "ground_truth", "test_case", "instruction_constrain"]
     names += ["think_content", "answer_content", "verify_score", "model_name", "ppl"]
-    assert list(assistant["info"]) == list(human["info"]) == names
-    assert human["info"]["think_content"] is None and assistant["info"]["ppl"] == 2.5
+    assert list(assistant["info"]) == names and assistant["info"]["ppl"] == 2.5
+    assert human["info"] is None, "tests are there once"
 
 
 def test_a_querys_system_prompt_follows_the_pipelines():
@@ -45,23 +46,45 @@ def test_a_querys_system_prompt_follows_the_pipelines():
     assert released(query, trace, "", STUDY)["system"] == "in French"
 
 
-def test_a_data_set_with_its_card_loads(tmp_path):
+@pytest.mark.parametrize("files", list(WRITERS))
+def test_a_data_set_with_its_card_loads(tmp_path, files):
     from datasets import load_dataset
 
     row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "", STUDY)
     counts = dict.fromkeys(CATEGORIES, 0) | {"math": 2, "science": 1}
-    for category in CATEGORIES:
-        lines = "".join(json.dumps(row) + "\n" for _ in range(counts[category]))
-        (tmp_path / f"{category}.jsonl").write_text(lines)
-    (tmp_path / "README.md").write_text(card("t", counts, {"queries": "3"}))
+    for category in ("math", "science"):
+        (tmp_path / category).mkdir()
+        WRITERS[files](iter([row] * counts[category]), tmp_path / category / f"part-00000.{files}")
+    (tmp_path / "README.md").write_text(card("t", counts, {"queries": "3"}, files))
     whole = load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(whole) == 3 and whole[0]["conversations"][1]["info"]["ppl"] == 2.5
+    assert whole[0]["conversations"][0] == {"from": "human", "value": row["conversations"][0]["value"], "info": None}
     assert len(load_dataset(str(tmp_path), "math", split="train", cache_dir=str(tmp_path / "cache"))) == 2
 
 
-def test_non_ascii_text_is_not_escaped():
+def queries_and_traces(*questions, **more):
+    queries = [make_query(text, **(more if number else {})) for number, text in enumerate(questions)]
+    traces = [TRACE | {"query_id": query["id"], "teacher": "t", "perplexity": 2.5} for query in queries]
+    return pa.Table.from_pylist(queries, QUERY), pa.Table.from_pylist(traces, CURATED)
+
+
+@pytest.mark.parametrize("files", list(WRITERS))
+def test_each_category_has_its_files_and_an_empty_one_none(tmp_path, files):
+    queries, traces = queries_and_traces("one ?", "two ?", "three ?", category="code", test_cases="[1]")
+    counts = write_categories(tmp_path, 3, queries.take([2, 0, 1]), traces, ("", STUDY), files)
+    assert counts == dict.fromkeys(CATEGORIES, 0) | {"math": 1, "code": 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["code", "math"]
+    (path,) = (tmp_path / "code").iterdir()
+    assert path.name == f"part-00003.{files}"
+    rows = pq.read_table(path).to_pylist() if files == "parquet" else read_json_lines(path)
+    assert [row["conversations"][0]["value"] for row in rows] == ["two ?", "three ?"]
+    assert [row["conversations"][1]["info"]["test_case"] for row in rows] == ["[1]", "[1]"]
+
+
+def test_non_ascii_text_is_not_escaped(tmp_path):
     query = make_query("求 x² − 1 的根 é")
     trace = TRACE | {"query_id": query["id"], "teacher": "t", "perplexity": 2.5} | columns_of("答案 ½", STUDY)
     tables = pa.Table.from_pylist([query], QUERY), pa.Table.from_pylist([trace], CURATED)
-    ((category, line),) = rows_by_category(*tables, "系统", STUDY)
-    assert category == "math" and "求 x² − 1 的根 é" in line and "答案 ½" in line and "\\u" not in line
+    WRITERS["jsonl"](rows_of(*tables, "系统", STUDY), tmp_path / "x.jsonl")
+    line = (tmp_path / "x.jsonl").read_text()
+    assert "求 x² − 1 的根 é" in line and "答案 ½" in line and "\\u" not in line

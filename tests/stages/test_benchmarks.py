@@ -127,6 +127,7 @@ def kinds(inside):
     return inside
 
 
+@pytest.mark.slow
 def test_options_and_instructions_are_evaluated_and_what_is_off_is_not_read(kinds, monkeypatch):
     assert [path.stem for path in sorted((kinds / "data/benchmarks").iterdir())] == ["choice", "instructions"]
     letter = read_json_lines("data/benchmarks/choice.jsonl")[0]["answer"]

@@ -84,6 +84,7 @@ def prepare() -> None:
         "teacher": {name: {"max_perplexity": 8.0} for name in "ab"},
         "curate": {"ngram": 4, "max_repeats": 20, "max_repetition": 0.5, "memory": 1},
         "price": {"device_hour": 1.0},
+        "parallel": {"files": "parquet"},
         "pack": {"window": WINDOW},
         "system_prompt": "be brief",
         "student_format": "study",
