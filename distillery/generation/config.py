@@ -70,7 +70,7 @@ class ServerSettings(Section):
 
     kind: Literal["server"]
     urls: list[str]
-    """Where it is served, ``http://host:8000/v1``."""
+    """Where it is served, ``http://host:8000/v1``; ``file:FOLDER`` for those in the folder's files, which may change."""
     model: str
     """Its name there."""
     max_model_len: Positive

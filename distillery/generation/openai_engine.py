@@ -4,6 +4,8 @@ A request goes to the server with the fewest in flight. What befalls one request
 moment, and where servers answer others but not it, its completion says that it was refused, and why. A server that is down or
 overloaded rests, for as long as it asks; the engine fails only when none has answered for ``patience`` seconds, when one
 refuses what holds for all requests (a wrong key), or when more requests are refused than ``max_refused`` allows.
+
+Servers may come and go: for a url ``file:FOLDER``, those in the folder's files at the time (scripts/slurm/serve.sbatch).
 """
 
 import asyncio
@@ -12,6 +14,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -32,7 +36,7 @@ from distillery.generation.server_answers import (
     completion_of,
 )
 
-FIRST_PAUSE, LONGEST_PAUSE, CONNECT = 0.5, 30.0, 10.0
+FIRST_PAUSE, LONGEST_PAUSE, CONNECT, LOOK_AGAIN = 0.5, 30.0, 10.0, 2.0
 TRIES = 5
 """How often a request may fail on servers that answer others."""
 FEW_REFUSED = 20
@@ -61,6 +65,19 @@ class Server:
 
     def answered(self) -> None:
         self.pause = FIRST_PAUSE
+
+
+def listed(urls: list[str]) -> list[str]:
+    """The servers' addresses now."""
+    found: list[str] = []
+    for url in urls:
+        if url.startswith("file:"):
+            for path in sorted(Path(url.removeprefix("file:")).glob("*")):
+                with suppress(OSError):  # a server that has just ended
+                    found += [path.read_text().strip()] if path.suffix != ".tmp" else []
+        else:
+            found.append(url)
+    return found
 
 
 def body_options(settings: ServerSettings, lock: Lock | None) -> dict[str, Any]:
@@ -102,7 +119,8 @@ class ServerEngine:
             raise EngineError("the engine has no urls; give it at least one")
         if settings.api_key and not self.key:
             raise EngineError(f"the environment variable {settings.api_key} is empty; it must hold the servers' API key")
-        self.servers = [Server(url) for url in settings.urls]
+        self.servers = {url: Server(url) for url in listed(settings.urls)}
+        self.looked = time.monotonic()
         self.done: SimpleQueue[Completion | EngineError] = SimpleQueue()
         self.dead: EngineError | None = None
         self.answers = self.settled = self.refused = 0
@@ -180,12 +198,12 @@ class ServerEngine:
             except RefusesAllError as words:
                 return EngineError(f"{server.url} refuses: {self._hide(str(words))}")
             except BusyError as words:
-                self._troubled(server, words)
+                self._troubled(server.url, str(words))
                 server.rest(words.seconds)
                 if words.seconds is not None:
                     self.troubled_since = 0.0  # it is there, and says when
             except FailedError as words:
-                self._troubled(server, words)
+                self._troubled(server.url, str(words))
                 tries += 1
                 if tries >= TRIES and self.answers > others:
                     return self._refusal(request, server, f"{words}, {tries} times")
@@ -237,15 +255,20 @@ class ServerEngine:
 
     def _pick(self) -> Server | None:
         now = time.monotonic()
-        ready = [server for server in self.servers if server.rests_until <= now]
+        if now - self.looked > LOOK_AGAIN:
+            self.looked, addresses = now, listed(self.settings.urls)
+            self.servers = {url: self.servers.get(url) or Server(url) for url in addresses}
+        if not self.servers:
+            self._troubled(", ".join(self.settings.urls), "no server is listed there")
+        ready = [server for server in self.servers.values() if server.rests_until <= now]
         return min(ready, key=lambda server: server.in_flight, default=None)
 
     def _until_one_is_ready(self) -> float:
-        soonest = min(server.rests_until for server in self.servers) - time.monotonic()
+        soonest = min((server.rests_until for server in self.servers.values()), default=0.0) - time.monotonic()
         return min(max(soonest, 0.02), 1.0) * random.uniform(1.0, 1.2)
 
-    def _troubled(self, server: Server, error: Exception) -> None:
-        self.trouble = f"{server.url}: {self._hide(str(error))}"
+    def _troubled(self, where: str, what: str) -> None:
+        self.trouble = f"{where}: {self._hide(what)}"
         self.troubled_since = self.troubled_since or time.monotonic()
 
     def _out_of_patience(self) -> bool:
@@ -268,7 +291,7 @@ class ServerEngine:
         return EngineError(f"{server.url}: {share}; the last: {words}")
 
     def _given_up(self) -> EngineError:
-        urls = ", ".join(server.url for server in self.servers)
+        urls = ", ".join(self.servers or self.settings.urls)
         waited = f"no answer from {urls} for {self.settings.patience:g} s"
         return EngineError(f"{waited} (last: {self.trouble}); start the server and run again: nothing that came is lost")
 

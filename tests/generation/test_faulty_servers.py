@@ -30,6 +30,6 @@ def test_no_fault_loses_doubles_or_hides_a_request(monkeypatch):
                     assert completion.finish_reason == REFUSED and "content policy" in completion.text
                 else:
                     assert (completion.finish_reason, completion.text) == ("stop", f"re: {text}")
-        assert not engine.poll() and sum(server.in_flight for server in engine.servers) == 0
+        assert not engine.poll() and sum(server.in_flight for server in engine.servers.values()) == 0
         engine.close()
     assert found == Counter(dict.fromkeys(requests, 1))

@@ -351,7 +351,7 @@ def test_one_failing_request_does_not_rest_its_server(stubs):
     engine = ServerEngine(settings(stub.url))
     engine.submit(ask("0"))
     found = run(engine, [ask(str(i)) for i in range(1, 20)])
-    assert len(found) >= 19 and engine.servers[0].rests_until == 0.0
+    assert len(found) >= 19 and next(iter(engine.servers.values())).rests_until == 0.0
     engine.close()
 
 
@@ -434,7 +434,7 @@ def test_pauses_double_up_to_a_limit_and_one_failure_counts_once(monkeypatch):
 
 def test_requests_go_to_the_server_with_the_fewest_in_flight_that_does_not_rest():
     engine = ServerEngine(settings("http://a/v1", "http://b/v1", "http://c/v1"))
-    a, b, c = engine.servers
+    a, b, c = engine.servers.values()
     a.in_flight, b.in_flight, c.in_flight = 3, 1, 0
     c.rests_until = time.monotonic() + 1000
     assert engine._pick() is b
@@ -446,7 +446,7 @@ def test_requests_go_to_the_server_with_the_fewest_in_flight_that_does_not_rest(
 def test_nothing_is_in_flight_once_all_is_answered(stubs):
     engine = ServerEngine(settings(stubs(echo).url))
     run(engine, [ask(f"number {i}") for i in range(5)])
-    assert [server.in_flight for server in engine.servers] == [0]
+    assert [server.in_flight for server in engine.servers.values()] == [0]
     engine.close()
 
 
@@ -459,4 +459,30 @@ def test_what_came_before_an_error_is_handed_out_first():
     for _ in range(2):
         with pytest.raises(EngineError, match="gone"):
             engine.poll()
+    engine.close()
+
+
+def test_servers_listed_in_a_folder_come_and_go(stubs, tmp_path, monkeypatch):
+    monkeypatch.setattr(openai_engine, "LOOK_AGAIN", 0.0)
+    first, second = stubs(echo), stubs(echo)
+    engine = ServerEngine(settings(f"file:{tmp_path}"))
+    engine.submit(ask("early"))
+    (tmp_path / "1").write_text(f"{first.url}\n")
+    found: list[Completion] = []
+    while not found:
+        found = engine.poll()
+    assert found[0].text == "re: early" and not second.seen
+    (tmp_path / "2.tmp").write_text("not yet")
+    (tmp_path / "2").write_text(f"{second.url}\n")
+    (tmp_path / "1").unlink()
+    before = len(first.seen)
+    assert len(run(engine, [ask(f"number {i}") for i in range(5)])) == 5
+    assert len(first.seen) == before and len(second.seen) == 5
+    engine.close()
+
+
+def test_where_no_server_is_listed_patience_runs_out(tmp_path):
+    engine = ServerEngine(settings(f"file:{tmp_path}", patience=0.3))
+    with pytest.raises(EngineError, match=rf"no answer from file:{tmp_path} for 0.3 s \(last: .*no server is listed there"):
+        run(engine, [ask("anybody")])
     engine.close()
