@@ -26,7 +26,7 @@ from distillery.generation.released_traces import usual_format
 TEMPLATES = Path("conf/chat_templates")
 CHAT_FILES = ("chat_template.jinja", "tokenizer_config.json", "tokenizer.json")
 WEIGHTS = (".safetensors", ".json", ".txt", ".jinja", ".model")
-"""How files end that determine a model's answers, where they are not in a folder of their own."""
+"""How files end that determine a model's answers, outside of its folders; ``.bin`` in place of the first."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def lock_hub(role: str, model: Model) -> Lock:
             f"role {role}: {model.id}: not a local folder, and not found on the hub: {' '.join(str(error).split())}"
         ) from None
     files = {f.rfilename: f.lfs.sha256 if f.lfs else f.blob_id or "" for f in info.siblings or []}
-    files = {name: digest for name, digest in sorted(files.items()) if name.endswith(WEIGHTS)}
+    weights = (*WEIGHTS, ".bin") if not any(name.endswith(".safetensors") for name in files) else WEIGHTS
+    files = {name: digest for name, digest in sorted(files.items()) if name.endswith(weights)}
     content = digest_of({name: digest for name, digest in files.items() if "/" not in name})
     return Lock(role, model.id, str(info.sha), False, files, content=content)
 

@@ -55,9 +55,19 @@ def nearest_of(queries: pa.Table, embed: Embed, items: list[dict[str, str]], vec
     return pa.table(found, SIMILARITY)
 
 
+def vectors_of(lock: model_locks.Lock, settings: Similarity) -> Vectors:
+    """The ledger's embeddings by this model, by its content; those of the first version, by its commit, are taken over."""
+    name, before = (
+        f"similarity-{key_of(model, settings.max_tokens, settings.dtype)[:16]}" for model in (lock.weights, lock.revision)
+    )
+    if (ROOT / before).is_dir() and not (ROOT / name).exists():
+        (ROOT / before).rename(ROOT / name)
+    return Vectors(name, ROOT)
+
+
 def main() -> None:
     settings, lock = config.load(Similarity, "similarity"), model_locks.read("embedder")
-    known = Vectors(f"similarity-{key_of(lock.revision, settings.max_tokens, settings.dtype)[:16]}", ROOT)
+    known = vectors_of(lock, settings)
     with (
         record_metrics("metrics/similarity.json", "sentence-transformers", "torch", device=device()) as (metrics, run),
         closing(Embedder(lock, settings.batch, settings.max_tokens, settings.dtype)) as embedder,

@@ -48,12 +48,17 @@ class Lock:
         return None if self.template is None else Path(self.template).read_text(encoding="utf-8")
 
     @property
+    def weights(self) -> str:
+        """What a score depends on beside the text: the model's content, however it is prompted."""
+        return self.content or self.revision
+
+    @property
     def identity(self) -> str:
         """What the model's answers depend on beside messages and sampling: its content, and how it is prompted.
 
         Models with special markers have keys of their own: completions of before such tokens were kept lack the markers.
         """
-        return self._identity(self.content or self.revision)
+        return self._identity(self.weights)
 
     @property
     def renamed(self) -> dict[str, str]:

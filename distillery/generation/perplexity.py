@@ -90,12 +90,25 @@ class Scorer:
             pool.shutdown(cancel_futures=True)
 
     def key(self, ids: list[int]) -> str:
+        return key_of(self.lock.weights, self.dtype, ids)
+
+    def key_by_commit(self, ids: list[int]) -> str:
+        """The key that the ledger's first version used."""
         return key_of(self.lock.revision, self.dtype, ids)
+
+
+def adopt_scores(scores: Scores, keys: list[str], ids: list[list[int]], scorer: Scorer) -> None:
+    """Takes over what is missing under its key and there under the one of the first version."""
+    for key, row in zip(keys, ids, strict=True):
+        if row and scores.find(key) is None and (known := scores.find(scorer.key_by_commit(row))) is not None:
+            scores.add(key, known)
 
 
 def perplexities(ids: list[list[int]], scorer: Scorer, scores: Scores, batch_tokens: int, stage: str) -> list[float]:
     """Perplexities in the order of ``ids``, with progress; not a number for a row without tokens."""
     keys = list(map(scorer.key, ids))
+    if scorer.lock.content:
+        adopt_scores(scores, keys, ids, scorer)
     missing = list({key: i for i, key in enumerate(keys) if ids[i] and scores.find(key) is None}.values())
     groups = [[missing[i] for i in group] for group in by_length([len(ids[i]) for i in missing], batch_tokens)]
     progress, done = Progress(stage, "traces of this part", len(missing)), 0
