@@ -57,9 +57,15 @@ def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["zero1", "zero3", "zero3_offload"])
+@pytest.mark.parametrize("name", ["zero3", "zero3_offload"])
 def test_the_zero_stage_changes_nothing(base, undisturbed, tmp_path, name):
-    finished(prepare(tmp_path, base, deepspeed=str(ROOT / f"conf/deepspeed/{name}.json"), processes=2))
+    """Offloaded with torch's Adam: DeepSpeed's for the CPU is compiled on first use, which takes two minutes."""
+    settings = json.loads((ROOT / f"conf/deepspeed/{name}.json").read_text())
+    if "offload" in name:
+        settings["zero_force_ds_cpu_optimizer"] = False
+        settings["optimizer"]["params"]["torch_adam"] = True
+    (tmp_path / "zero.json").write_text(json.dumps(settings))
+    finished(prepare(tmp_path, base, deepspeed=str(tmp_path / "zero.json"), processes=2))
     assert_same(tmp_path, undisturbed, 2e-4)
     tied = AutoModelForCausalLM.from_pretrained(tmp_path / "models/students/t")
     assert tied.lm_head.weight.data_ptr() == tied.model.embed_tokens.weight.data_ptr()

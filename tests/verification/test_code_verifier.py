@@ -407,11 +407,13 @@ def test_ordinary_programs_are_not_suspicious(program):
     assert suspicion(program, "from solution import f\ndef test_a():\n    assert f(1) == 2") is None
 
 
-CPP = "#include <bits/stdc++.h>\nusing namespace std;\nint main() { long long a, b; cin >> a >> b; %s }"
+MAIN = "using namespace std;\nint main() { long long a, b; cin >> a >> b; %s }"
+CPP = f"#include <fstream>\n#include <iostream>\n#include <string.h>\n#include <vector>\n{MAIN}"
 RIGHT = {
     "plain": CPP % "cout << a + b << endl;",
     "small header": '#include <cstdio>\nint main() { long long a, b; scanf("%lld %lld", &a, &b); printf("%lld", a + b); }',
-    "vectors": CPP % "vector<long long> v{a, b}; cout << accumulate(v.begin(), v.end(), 0LL);",
+    "every header": f"#include <bits/stdc++.h>\n{MAIN}"
+    % "vector<long long> v{a, b}; cout << accumulate(v.begin(), v.end(), 0LL);",
     "recursion": "int f(int n) { return n ? 1 + f(n - 1) : 0; }\n" + CPP % "cout << f(a) + b;",
     "deep recursion": "int f(int n) { volatile int x = n; return n ? f(n - 1) + (x != n) : 0; }\n"
     + CPP % "cout << a + b + f(200000);",
