@@ -5,6 +5,7 @@ goes back to the engine with its next attempt. Every completion and every verdic
 traces is written when all its queries are settled.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,6 +23,7 @@ from distillery.core import config, model_locks
 from distillery.core.chat import with_system
 from distillery.core.files import atomic_dir
 from distillery.core.progress import Progress, log
+from distillery.core.record_file import split
 from distillery.core.schemas import FAIL, PASS, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import part_name, part_of, part_paths, read_part, read_table, write_rows
@@ -71,11 +73,10 @@ class PartWriter:
         folder: Path,
         left: list[int],
         rows_of: Callable[[list[Task]], Iterator[dict[str, Any]]],
-        seconds_of: Callable[[Request], float],
     ):
-        self.folder, self.left, self.rows_of, self.seconds_of = folder, left, rows_of, seconds_of
+        self.folder, self.left, self.rows_of = folder, left, rows_of
         self.tasks: dict[int, list[Task]] = {part: [] for part in range(len(left))}
-        self.engines, self.seconds = set[str](), 0.0
+        self.engines, self.requests = set[str](), array("Q")
         for part, queries in enumerate(left):
             if not queries:
                 self._write(part)
@@ -92,7 +93,7 @@ class PartWriter:
         write_rows(self.rows_of(tasks), self.folder / part_name(part), TRACE)
         for trace in (trace for task in tasks for trace in task.traces):
             self.engines.add(trace.completion.engine)
-            self.seconds += self.seconds_of(trace.request)
+            self.requests.append(split(trace.request.key)[0])
 
 
 def work(teacher: str, distiller: Distiller, parts: list[Path], writer: PartWriter, spending: Spending) -> None:
@@ -161,7 +162,7 @@ def main(teacher: str) -> None:
         distiller = Distiller(settings, engine, verifier, ask, lock.response_format)
         rows_of = partial(trace_rows, teacher=teacher)
         with atomic_dir(f"data/traces/{teacher}") as folder:
-            writer = PartWriter(folder, [pq.read_metadata(path).num_rows for path in parts], rows_of, engine.seconds)
+            writer = PartWriter(folder, [pq.read_metadata(path).num_rows for path in parts], rows_of)
             work(teacher, distiller, parts, writer, spending)
         metrics.update(tokens=distiller.tokens, sampling=sampling.options() | {"max_tokens": sampling.max_tokens})
         metrics["provenance"] = {
@@ -170,7 +171,7 @@ def main(teacher: str) -> None:
         }
         run.update(devices=engine_settings.devices, generated=engine.asked, reused=engine.reused, verified=verifier.reached)
         run.update(verdicts_reused=verifier.remembered, sandbox=verifier.notices)
-        run["engine_seconds"] = round(writer.seconds, 2)
+        run["engine_seconds"] = round(engine.ledger.seconds_of(writer.requests), 2)
         for line in summary(distiller, engine):
             log(stage, line)
 

@@ -1,6 +1,24 @@
-"""Right-padded batches of rows of similar length for a model, and the devices that its copies run on."""
+"""Batches for a model: rows of similar length, padded on the right, prepared ahead; and the devices that its copies run on."""
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def one_ahead(prepare: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """``prepare(item)`` of each item in order; the next one is prepared in a thread while the caller works on the last."""
+    coming: Future[U] | None = None
+    with ThreadPoolExecutor(1) as pool:
+        for item in items:
+            following = pool.submit(prepare, item)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
 
 
 def by_length(lengths: list[int], batch_tokens: int) -> list[list[int]]:

@@ -368,11 +368,20 @@ def columns_of(text: str, name: str, truncated: bool = False) -> dict[str, Any]:
     return columns
 
 
+def span_of(trace: Mapping[str, Any], part: str) -> Span | None:
+    """Where a part, ``think`` or ``answer``, of a row of TRACE stands."""
+    first, last = trace[f"{part}_start"], trace[f"{part}_end"]
+    return None if first is None or last is None else (first, last)
+
+
+def answer_of(trace: Mapping[str, Any]) -> str | None:
+    """The answer of a row of TRACE."""
+    return cut(trace["text"], span_of(trace, "answer"))
+
+
 def parts_of(trace: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Thought and answer of a row of TRACE."""
-    spans = [(trace[f"{part}_start"], trace[f"{part}_end"]) for part in ("think", "answer")]
-    thought, answer = (None if None in span else span for span in spans)
-    return thought_of(trace["text"], thought, trace["format"]), cut(trace["text"], answer)
+    return thought_of(trace["text"], span_of(trace, "think"), trace["format"]), answer_of(trace)
 
 
 def response_of(trace: Mapping[str, Any], student_format: str) -> str:

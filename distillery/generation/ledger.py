@@ -11,12 +11,15 @@ link ``.ledger`` to a folder that all of them see. `core.journal` says how it is
 import json
 import os
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from distillery.core.journal import Journal, New, Record
-from distillery.core.record_file import Layout
+from distillery.core.record_file import Layout, split
 from distillery.generation.config import Sampling
 from distillery.generation.engine import Completion
 
@@ -77,6 +80,14 @@ class Ledger:
         """Tokens and engine seconds of all that was in the ledger when it was opened."""
         rows = self.journal.rows
         return int(rows["completion_tokens"].sum()), float(rows["seconds"].sum())
+
+    def seconds_of(self, keys: array) -> float:
+        """Engine seconds of all completions of these requests, earlier truncated ones included; of a key its first half."""
+        wanted, rows, added = np.unique(np.array(keys, np.uint64)), self.journal.rows, self.journal.added
+        new = [split(key)[0] for key in added]
+        fresh = [key for key, known in zip(added, np.isin(np.array(new, np.uint64), wanted), strict=True) if known]
+        later = sum(entry_of(record).seconds for key in fresh for record in added[key])
+        return float(rows["seconds"][np.isin(rows["high"], wanted)].sum()) + later
 
     def look(self) -> None:
         """Reads what other writers added since the last call; ``fresh`` holds the keys of all such completions."""

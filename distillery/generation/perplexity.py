@@ -56,12 +56,16 @@ def load_scorer(lock: model_locks.Lock, dtype: str, where: str) -> Any:
 
 
 class Scorer:
-    """Scores rows of token ids by copies of the model, one on every device; ``free`` holds the idle ones."""
+    """Scores rows of token ids by copies of the model, one on every device; ``free`` holds the idle ones.
+
+    ``scored`` counts the rows that were not in the ledger.
+    """
 
     def __init__(self, lock: model_locks.Lock, dtype: str, pad: int):
         self.lock, self.dtype, self.pad = lock, dtype, pad
         self.devices: list[str] = []
         self.free = SimpleQueue[Any]()
+        self.scored = 0
 
     def load(self) -> None:
         """Loads the copies, once."""
@@ -116,6 +120,7 @@ def perplexities(ids: list[list[int]], scorer: Scorer, scores: Scores, batch_tok
         for group, values in zip(groups, found, strict=True):
             for i, value in zip(group, values, strict=True):
                 scores.add(keys[i], round(value, 4))
+                scorer.scored += 1
             done += len(group)
             progress.update(done)
     held = [scores.find(key) if row else None for key, row in zip(keys, ids, strict=True)]

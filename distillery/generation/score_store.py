@@ -21,7 +21,6 @@ class Scores:
 
     def __init__(self, owner: str, root: Path):
         self.journal = Journal(root / owner, LAYOUT, of_json)
-        self.added = 0
 
     def find(self, key: str) -> float | None:
         held = self.journal.find(key)
@@ -29,7 +28,6 @@ class Scores:
 
     def add(self, key: str, score: float) -> None:
         self.journal.append(key, (score,), b"")
-        self.added += 1
 
     def close(self) -> None:
         self.journal.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from distillery.core.config import NonNegative, Positive, PositiveFloat, Section
 from distillery.core.errors import DataError
-from distillery.core.response_format import columns_of, parts_of
+from distillery.core.response_format import answer_of, columns_of
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.engine import (
@@ -154,7 +154,7 @@ class Distiller:
             return
         self.tokens += completion.completion_tokens
         columns = columns_of(completion.text, self.response_format, completion.finish_reason == "length")
-        _, answer = parts_of(columns)
+        answer = answer_of(columns)
         self._check_format(completion, answer)
         self.verifying[completion.key] = (task, request, completion, columns)
         task.item = task.item.again(completion.key, answer) if task.item else item_of(completion.key, task.query, answer)

@@ -456,7 +456,7 @@ def test_parts_are_read_one_after_the_other_and_written_when_settled(tmp_path, m
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(script, batch=2))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     (tmp_path / "traces").mkdir()
-    writer = PartWriter(tmp_path / "traces", list(sizes), partial(trace_rows, teacher="t"), engine.seconds)
+    writer = PartWriter(tmp_path / "traces", list(sizes), partial(trace_rows, teacher="t"))
     assert [path.name for path in wrote] == ["part-00003.parquet"], "nothing to wait for"
     work("t", distiller, paths, writer, Spending(engine, None, 1, None))
     assert read == paths and sorted(path.name for path in wrote) == [path.name for path in paths] and writer.left == [0] * 4
@@ -464,7 +464,8 @@ def test_parts_are_read_one_after_the_other_and_written_when_settled(tmp_path, m
     for rows, path in zip(traces, paths, strict=True):
         assert [row["query_id"] for row in rows if row["attempt"] == 1] == read_part(path, QUERY)["id"].to_pylist()
     assert sum(map(len, traces)) == sum(sizes) + 2 and writer.engines == {"scripted"} and not writer.tasks
-    assert writer.seconds == pytest.approx(sum(entry.seconds for _, entry in engine.ledger.every()))
+    seconds = engine.ledger.seconds_of(writer.requests)
+    assert seconds == pytest.approx(sum(entry.seconds for _, entry in engine.ledger.every()))
 
 
 def test_memory_holds_one_part_beyond_the_queries_in_flight(tmp_path):
@@ -495,7 +496,7 @@ def test_runs_that_share_a_ledger_take_the_parts_in_orders_of_their_own(tmp_path
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     (tmp_path / "traces").mkdir()
     sizes = [len(read_part(path, QUERY)) for path in paths]
-    writer = PartWriter(tmp_path / "traces", sizes, partial(trace_rows, teacher="t"), engine.seconds)
+    writer = PartWriter(tmp_path / "traces", sizes, partial(trace_rows, teacher="t"))
     work("t", distiller, paths, writer, Spending(engine, None, 1, None))
     assert read == (paths[::-1] if others else paths)
 

@@ -54,7 +54,7 @@ def run(folder, count, budget=None, price=None, devices=8, most=4):
     paths = part_paths(folder / "queries")
     (folder / "traces").mkdir(exist_ok=True)
     left = [pq.read_metadata(path).num_rows for path in paths]
-    writer = PartWriter(folder / "traces", left, partial(trace_rows, teacher="t"), engine.seconds)
+    writer = PartWriter(folder / "traces", left, partial(trace_rows, teacher="t"))
     try:
         work("t", distiller, paths, writer, spending)
     finally:
