@@ -3,8 +3,13 @@
 Every student answers the same questions, so differences are paired by question: p values by sign-flip permutation, intervals
 by bootstrap over questions (`paired_statistics`). ``overall`` is the mean over benchmarks, each of the same weight. All
 differences of one measure are one family, those of ``overall`` a family of their own, and p values are adjusted within a
-family by Holm's method. A difference is significant (``higher`` or ``lower``) where its adjusted p is within the level. For
-all others ``questions_needed`` says how many questions would make one of this size significant at Holm's next step.
+family by Holm's method. A difference is significant (``higher`` or ``lower``) where its adjusted p is within the level; else
+two models are ``equivalent`` where the whole interval is within the margin, and ``not significant`` otherwise. The smallest
+difference that Holm's next step would find with a power of 80 % is ``detectable``.
+
+Intervals are for questions like these, of which the benchmark is a sample; ``on_these_questions`` is the narrower one of the
+benchmark as it is, which leaves only the luck of sampling. A single training per student is behind each: the luck of its
+seed is in neither.
 """
 
 from collections.abc import Iterator
@@ -15,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from distillery.core import config
-from distillery.core.config import Positive, Section, Share
+from distillery.core.config import NonNegativeFloat, Positive, Section, Share
 from distillery.core.errors import DataError
 from distillery.core.files import read_json
 from distillery.core.progress import log
@@ -25,12 +30,22 @@ from distillery.core.tables import read_table
 from distillery.core.teachers import BASE, keep_only, teacher_names
 from distillery.evaluation.benchmarks import enabled_benchmarks
 from distillery.evaluation.metrics import Sample, grouped
-from distillery.evaluation.paired_statistics import adaptivity, estimate_over, holm, questions_needed, sign_flip_p, smallest_p
+from distillery.evaluation.paired_statistics import (
+    adaptivity,
+    estimate_over,
+    holm,
+    sampling_interval,
+    sign_flip_p,
+    smallest_detectable,
+    smallest_p,
+)
 
 MEASURES = ("pass@1", "mean_tokens")
 OVERALL = "overall"
 BINS = 5
-SIGNIFICANT, NOT_SIGNIFICANT = ("higher", "lower"), "not significant"
+SIGNIFICANT, EQUIVALENT, NOT_SIGNIFICANT = ("higher", "lower"), "equivalent", "not significant"
+VARIANCE = {"pass@1": "variance of pass@1", "mean_tokens": "variance of mean_tokens"}
+"""Where the sampling variances of a measure's values stand beside them."""
 CONDITIONS = ("engines", "sampling", "prompts", "tasks", "verifiers", "judge")
 Values = dict[str, dict[str, dict[str, np.ndarray]]]
 """By model, benchmark and measure: one number per question, (questions,)."""
@@ -44,14 +59,20 @@ class Compare(Section):
     """Draws of the bootstrap and of the permutation test."""
     confidence: Share
     """The confidence of intervals; 1 less it is the level of significance."""
+    margin: NonNegativeFloat = 2.0
+    """Models whose pass@1 differs by less than so many points, with that confidence, are equivalent."""
 
 
 def per_question(samples: list[Sample]) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The questions' ids, sorted, and each measure's mean over a question's samples; pass@1 in percent."""
+    """The questions' ids, sorted, and each measure's mean over a question's samples with its variance; pass@1 in percent."""
     questions = grouped(samples, "question_id")
-    passed = [100 * np.mean([sample["verdict"] == PASS for sample in group]) for group in questions.values()]
-    tokens = [np.mean([sample["completion_tokens"] for sample in group]) for group in questions.values()]
-    return list(questions), dict(zip(MEASURES, map(np.array, (passed, tokens)), strict=True))
+    passed = [np.array([100.0 * (sample["verdict"] == PASS) for sample in group]) for group in questions.values()]
+    tokens = [np.array([float(sample["completion_tokens"]) for sample in group]) for group in questions.values()]
+    values = {}
+    for measure, drawn in zip(MEASURES, (passed, tokens), strict=True):
+        values[measure] = np.array([each.mean() for each in drawn])
+        values[VARIANCE[measure]] = np.array([each.var(ddof=1) / len(each) if len(each) > 1 else np.nan for each in drawn])
+    return list(questions), values
 
 
 def values_of(samples: dict[str, list[Sample]], benchmarks: list[str]) -> Values:
@@ -86,40 +107,45 @@ def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     families: dict[tuple[str, bool], list[tuple[dict[str, Any], list[np.ndarray]]]] = {}
     for a, b in combinations(values, 2):
         for benchmark, measure in product((OVERALL, *values[a]), MEASURES):
-            pairs = zip(*(strata_of(benchmark, values[model], measure) for model in (a, b)), strict=True)
-            change = [left - right for left, right in pairs]
+            change = [left - right for left, right in paired(values, (a, b), benchmark, measure)]
             difference = compared(change, settings, seed)
+            variances = [left + right for left, right in paired(values, (a, b), benchmark, VARIANCE[measure])]
+            difference["on_these_questions"] = sampling_interval(difference["mean"], variances, settings.confidence)
             found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = difference
             families.setdefault((measure, benchmark == OVERALL), []).append((difference, change))
-    for family in families.values():
-        judge(family, 1 - settings.confidence)
+    for (measure, _), family in families.items():
+        judge(family, 1 - settings.confidence, settings.margin if measure == "pass@1" else 0.0)
     return found
 
 
-def judge(family: list[tuple[dict[str, Any], list[np.ndarray]]], level: float) -> None:
-    """Adds to each difference of a family its adjusted p, the verdict, and the questions that significance would need."""
+def paired(values: Values, pair: tuple[str, str], benchmark: str, measure: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Two models' values, (questions,) each, a pair of arrays per benchmark."""
+    return list(zip(*(strata_of(benchmark, values[model], measure) for model in pair), strict=True))
+
+
+def judge(family: list[tuple[dict[str, Any], list[np.ndarray]]], level: float, margin: float) -> None:
+    """Adds to each difference of a family its adjusted p, the verdict, and the smallest difference that would be found."""
     for (difference, _), adjusted in zip(family, holm([difference["p"] for difference, _ in family]), strict=True):
         difference["p_holm"] = adjusted
-        difference["verdict"] = SIGNIFICANT[difference["mean"] < 0] if adjusted <= level else NOT_SIGNIFICANT
-    undecided = sum(difference["verdict"] == NOT_SIGNIFICANT for difference, _ in family)
+        within = -margin < difference["low"] and difference["high"] < margin
+        others = EQUIVALENT if within else NOT_SIGNIFICANT
+        difference["verdict"] = SIGNIFICANT[difference["mean"] < 0] if adjusted <= level else others
+    undecided = sum(difference["verdict"] not in SIGNIFICANT for difference, _ in family)
     for difference, change in family:
-        difference["questions_needed"] = questions_needed(change, level / max(1, undecided))
+        difference["detectable"] = smallest_detectable(change, level / max(1, undecided))
 
 
 def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     """Every model's own pass@1 and mean tokens with intervals."""
-    return {
-        model: {
-            benchmark: {
-                measure: estimate_over(
-                    strata_of(benchmark, by_benchmark, measure), settings.resamples, settings.confidence, seed
-                )
-                for measure in MEASURES
-            }
-            for benchmark in (OVERALL, *by_benchmark)
-        }
-        for model, by_benchmark in values.items()
-    }
+    found: dict[str, Any] = {}
+    for model, by_benchmark in values.items():
+        for benchmark, measure in product((OVERALL, *by_benchmark), MEASURES):
+            strata = strata_of(benchmark, by_benchmark, measure)
+            about: dict[str, Any] = dict(estimate_over(strata, settings.resamples, settings.confidence, seed))
+            variances = strata_of(benchmark, by_benchmark, VARIANCE[measure])
+            about["on_these_questions"] = sampling_interval(about["mean"], variances, settings.confidence)
+            found.setdefault(model, {}).setdefault(benchmark, {})[measure] = about
+    return found
 
 
 def difficulties(values: Values) -> dict[str, list[np.ndarray]]:
@@ -184,6 +210,7 @@ def main() -> None:
     benchmarks = enabled_benchmarks()
     with record_metrics("metrics/compare.json", "numpy", "scipy") as (metrics, _):
         values = values_of({name: read_table(f"data/samples/{name}").to_pylist() for name in models}, benchmarks)
+        metrics["margin"] = settings.margin
         metrics["models"] = intervals(values, settings, seed)
         metrics["differences"] = differences(values, settings, seed)
         metrics["adaptivity"] = adaptivities(values, settings, seed)

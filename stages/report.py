@@ -82,6 +82,7 @@ def render(settings: Report, teachers: list[str], benchmarks: list[str], drawn: 
         scores=tables.score_rows(compared["models"]),
         headlines=list(tables.headlines(compared, teachers)),
         warnings=compared["warnings"],
+        margin=compared["margin"],
         study=tables.study_rows(settings.study, benchmarks),
         differences=tables.difference_rows(compared["differences"]),
         adaptivity=tables.adaptivity_rows(compared["adaptivity"]),

@@ -10,7 +10,7 @@ AIME, where most questions are always or never solved: 7.5 % of the time at the 
 """
 
 from collections.abc import Callable
-from math import ceil, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -117,16 +117,32 @@ def holm(ps: list[float]) -> list[float]:
     return adjusted
 
 
-def questions_needed(strata: list[np.ndarray], level: float) -> int | None:
-    """How many such questions would bring this mean difference's p to ``level`` with a power of 80 %; None for zero
-    and for a single question. Of several strata, as `estimate_over` has them: how many in all, in the same proportions.
+def smallest_detectable(strata: list[np.ndarray], level: float) -> float | None:
+    """The smallest true difference that a test at ``level`` finds with a power of 80 %, with questions like these.
+
+    It depends on how differences scatter and on how many there are, not on the one that was observed (power reckoned from
+    that says no more than its p: Hoenig and Heisey, The American Statistician 55(1), 2001). None where nothing scatters or
+    a stratum has a single question. Of several strata it is for the mean over strata, as in `estimate_over`.
     """
-    mean = abs(float(np.mean([differences.mean() for differences in strata])))
-    if mean == 0 or min(map(len, strata)) < 2:
+    if min(map(len, strata)) < 2:
         return None
-    variance = sum(each.var(ddof=1) / len(each) for each in strata) / len(strata) ** 2
-    wanted = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)
-    return max(2, ceil(sum(map(len, strata)) * wanted**2 * float(variance) / mean**2))
+    variance = sum(float(each.var(ddof=1)) / len(each) for each in strata) / len(strata) ** 2
+    freedom = effective_count(strata) - 1
+    wanted = stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(POWER, freedom)
+    return round(float(wanted * sqrt(variance)), 2) if variance else None
+
+
+def sampling_interval(mean: float, variances: list[np.ndarray], confidence: float) -> dict[str, float] | None:
+    """The interval of a mean on these very questions: what other samples of the same models would change.
+
+    ``variances`` has, for each stratum, the sampling variance of each question's mean; None where one question was
+    sampled once.
+    """
+    variance = sum(float(each.sum()) / len(each) ** 2 for each in variances) / len(variances) ** 2
+    if not np.isfinite(variance):
+        return None
+    half = float(stats.norm.ppf((1 + confidence) / 2)) * sqrt(variance)
+    return {"low": round(mean - half, 4), "high": round(mean + half, 4)}
 
 
 Blocks = list[np.ndarray]

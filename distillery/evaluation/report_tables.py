@@ -44,15 +44,17 @@ def score_rows(models: Metrics) -> list[list[str]]:
 
 
 def difference_rows(differences: Metrics) -> list[list[str]]:
-    """One row per pair and benchmark: the differences, adjusted p, verdict, and the questions significance would need."""
+    """One row per pair and benchmark: the differences, adjusted p, verdict, and the smallest difference that would be found."""
     rows = []
     for pair, by_benchmark in differences.items():
         for benchmark, measured in by_benchmark.items():
             scored, tokens = measured["pass@1"], measured["mean_tokens"]
-            needed = str(scored["questions_needed"] or "-") if scored["verdict"] == "not significant" else "-"
+            found = "-" if scored["detectable"] is None else f"{scored['detectable']:.1f}"
+            these = scored["on_these_questions"]
+            here = f"[{these['low']:.1f}, {these['high']:.1f}]" if these else "-"
             lengths = f"{format_interval(tokens)}, {tokens['verdict']}"
             p = f"{scored['p_holm']:.3g}"
-            rows.append([pair, benchmark, format_interval(scored), p, scored["verdict"], needed, lengths])
+            rows.append([pair, benchmark, format_interval(scored), here, p, scored["verdict"], found, lengths])
     return rows
 
 
@@ -62,11 +64,15 @@ def headlines(compared: Metrics, teachers: list[str]) -> Iterator[str]:
         scores = {teacher: compared["models"][teacher][benchmark]["pass@1"]["mean"] for teacher in teachers}
         best = max(teachers, key=scores.__getitem__)
         higher = [teacher for teacher in teachers if is_higher(compared["differences"], best, teacher, benchmark)]
-        others = [teacher for teacher in teachers if teacher not in (best, *higher)]
+        alike = [
+            teacher for teacher in teachers if verdict_on(compared["differences"], best, teacher, benchmark) == "equivalent"
+        ]
+        others = [teacher for teacher in teachers if teacher not in (best, *higher, *alike)]
         above_base = [teacher for teacher in teachers if is_higher(compared["differences"], teacher, BASE, benchmark)]
         parts = [
             f"{benchmark}: {best} highest with {scores[best]:.1f} %",
             f"significantly higher than {', '.join(higher)}" if higher else "",
+            f"equivalent to {', '.join(alike)}" if alike else "",
             f"not significantly different from {', '.join(others)}" if others else "",
             f"significantly higher than the base: {', '.join(above_base) or 'none'}",
         ]
@@ -75,10 +81,14 @@ def headlines(compared: Metrics, teachers: list[str]) -> Iterator[str]:
 
 def is_higher(differences: Metrics, model: str, other: str, benchmark: str) -> bool:
     """Whether one model scores significantly higher than another."""
-    for pair, wanted in ((f"{model} - {other}", "higher"), (f"{other} - {model}", "lower")):
-        if pair in differences:
-            return bool(differences[pair][benchmark]["pass@1"]["verdict"] == wanted)
-    return False
+    wanted = "higher" if f"{model} - {other}" in differences else "lower"
+    return verdict_on(differences, model, other, benchmark) == wanted
+
+
+def verdict_on(differences: Metrics, model: str, other: str, benchmark: str) -> str | None:
+    """The verdict on two models' scores, in whichever order they were compared; None for a model and itself."""
+    found = differences.get(f"{model} - {other}") or differences.get(f"{other} - {model}")
+    return found[benchmark]["pass@1"]["verdict"] if found else None
 
 
 def study_rows(path: str | None, benchmarks: list[str]) -> list[list[str]]:

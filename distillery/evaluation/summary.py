@@ -18,7 +18,8 @@ def main() -> None:
     print("\n".join(format_table(["student of (pass@1 / mean tokens)", *benchmarks], student_rows(students, benchmarks))))
     print()
     print("\n".join(headlines(read_json("metrics/compare.json"), teachers)))
-    print(f"All students were trained on the same {read_json('metrics/parallel.json')['trained_on']} queries.")
+    trained_on = read_json("metrics/parallel.json")["trained_on"]
+    print(f"All students were trained on the same {trained_on} queries, once each: another seed's luck is in no verdict.")
     print("Figures, intervals and what was removed: data/report/index.html")
 
 

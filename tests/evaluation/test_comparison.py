@@ -4,11 +4,22 @@ import numpy as np
 import pytest
 
 from distillery.core.errors import DataError
-from distillery.evaluation.paired_statistics import questions_needed
-from stages.compare import Compare, by_difficulty, differences, judge, per_question, too_few, unlike, values_of
+from distillery.evaluation.paired_statistics import smallest_detectable
+from stages.compare import (
+    MEASURES,
+    VARIANCE,
+    Compare,
+    by_difficulty,
+    differences,
+    judge,
+    per_question,
+    too_few,
+    unlike,
+    values_of,
+)
 from tests.support.builders import samples
 
-SETTINGS = Compare(resamples=2000, confidence=0.95)
+SETTINGS = Compare(resamples=2000, confidence=0.95, margin=2.0)
 
 
 def compared(**models):
@@ -47,27 +58,31 @@ def test_a_small_difference_is_not_significant_and_needs_more_questions():
     rng = np.random.default_rng(3)
     one, two = (samples(rng.uniform(0, 1, 12), 4) for _ in range(2))
     found = compared(a=one, b=two)["a - b"]["b"]["pass@1"]
-    assert found["verdict"] == "not significant" and found["questions_needed"] > 12
+    assert found["verdict"] == "not significant" and found["detectable"] > abs(found["mean"])
 
 
 def test_insignificant_differences_need_more_questions_than_there_were():
     """Each at the level of Holm's next step: by unadjusted p, two of the five would be significant."""
     drawn = np.random.default_rng(8).normal(size=40)
     drawn = (drawn - drawn.mean()) / drawn.std(ddof=1)
-    ones = {f"{t}": {"pass@1": 10 * (drawn + t / np.sqrt(40)), "mean_tokens": drawn} for t in (5.0, 2.3, 2.2, 1.0, 0.5, 0.2)}
+    nothing = {VARIANCE[measure]: np.zeros(40) for measure in MEASURES}
+    ones = {
+        f"{t}": {"pass@1": 10 * (drawn + t / np.sqrt(40)), "mean_tokens": drawn} | nothing
+        for t in (5.0, 2.3, 2.2, 1.0, 0.5, 0.2)
+    }
     zero = {benchmark: dict.fromkeys(measures, np.zeros(40)) for benchmark, measures in ones.items()}
     by_benchmark = differences({"a": ones, "b": zero}, SETTINGS, 0)["a - b"]
     found = [measures["pass@1"] for benchmark, measures in by_benchmark.items() if benchmark != "overall"]
     others = [each for each in found if each["verdict"] == "not significant"]
     assert len(others) == 5 and sum(each["p"] <= 0.05 for each in others) == 2
-    assert all(each["questions_needed"] > 40 for each in others)
+    assert all(each["detectable"] > abs(each["mean"]) for each in others)
 
 
 def test_equal_models_do_not_differ():
     same = samples([0.25, 0.5, 0.75, 1.0])
     found = compared(a=same, b=same)["a - b"]["b"]["pass@1"]
-    expected = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0, "questions_needed": None}
-    assert found == expected | {"verdict": "not significant"}
+    expected = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0, "detectable": None, "verdict": "equivalent"}
+    assert found.pop("on_these_questions")["low"] < 0 and found == expected
 
 
 def test_one_question_is_never_significant():
@@ -98,40 +113,58 @@ def test_lengths_are_binned_by_the_others_failure_rate():
 
 def test_a_benchmark_on_which_nothing_can_reach_significance_is_named():
     values = {model: {"b": {"pass@1": np.zeros(30)}} for model in "abcd"}
-    assert not list(too_few(values, Compare(resamples=10_000, confidence=0.95)))
-    assert not list(too_few(values, Compare(resamples=200, confidence=0.95))), "6 / 201 is within the level"
-    (line,) = too_few(values, Compare(resamples=100, confidence=0.95))
+    assert not list(too_few(values, Compare(resamples=10_000, confidence=0.95, margin=2.0)))
+    assert not list(too_few(values, Compare(resamples=200, confidence=0.95, margin=2.0))), "6 / 201 is within the level"
+    (line,) = too_few(values, Compare(resamples=100, confidence=0.95, margin=2.0))
     assert line.startswith("no difference on b can reach significance (30 questions, 100 resamples, 6 comparisons at 0.95)")
     few = {model: {"b": {"pass@1": np.zeros(7)}} for model in "abcd"}
-    assert list(too_few(few, Compare(resamples=10_000, confidence=0.95))), "6 x 2 / 128 is not"
+    assert list(too_few(few, Compare(resamples=10_000, confidence=0.95, margin=2.0))), "6 x 2 / 128 is not"
 
 
 def test_a_p_at_the_level_is_significant_and_zero_is_no_decrease():
     def difference(mean, p):
-        return {"mean": mean, "p": p}, [np.array([mean, mean + 1.0, mean - 1.0])]
+        return {"mean": mean, "p": p, "low": mean - 9, "high": mean + 9}, [np.array([mean, mean + 1.0, mean - 1.0])]
 
     family = [difference(1.0, 0.025), difference(0.0, 0.025), difference(-1.0, 0.2)]
-    judge(family[:2], 0.05)
+    judge(family[:2], 0.05, 2.0)
     assert [each["verdict"] for each, _ in family[:2]] == ["higher", "higher"]
-    judge(family, 0.05)
+    judge(family, 0.05, 2.0)
     assert [each["verdict"] for each, _ in family] == ["not significant"] * 3
     assert [each["p_holm"] for each, _ in family] == pytest.approx([0.075, 0.075, 0.2])
 
 
-def test_questions_needed_are_for_the_level_that_the_undecided_ones_share():
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "verdict"),
+    [
+        (-1.9, 1.9, 2.0, "equivalent"),
+        (-2.0, 1.0, 2.0, "not significant"),
+        (-1, 2.1, 2.0, "not significant"),
+        (0, 0, 0.0, "not significant"),
+    ],
+)
+def test_models_are_equivalent_where_the_whole_interval_is_within_the_margin(low, high, margin, verdict):
+    family = [({"mean": 0.0, "p": 0.5, "low": low, "high": high}, [np.array([1.0, -1.0, 0.0])])]
+    judge(family, 0.05, margin)
+    assert family[0][0]["verdict"] == verdict
+    significant = [({"mean": 1.0, "p": 0.01, "low": 0.5, "high": 1.5}, [np.array([1.0, 1.1, 0.9])])]
+    judge(significant, 0.05, 2.0)
+    assert significant[0][0]["verdict"] == "higher", "a small difference may be certain"
+
+
+def test_the_detectable_difference_is_for_the_level_that_the_undecided_ones_share():
     """Two of three are undecided, so that each is judged at half the level."""
     change = [np.random.default_rng(0).normal(0.3, 1, 40)]
-    family = [({"mean": 1.0, "p": p}, change) for p in (0.001, 0.2, 0.3)]
-    judge(family, 0.05)
+    family = [({"mean": 1.0, "p": p, "low": -9.0, "high": 9.0}, change) for p in (0.001, 0.2, 0.3)]
+    judge(family, 0.05, 2.0)
     assert [each["verdict"] for each, _ in family] == ["higher", "not significant", "not significant"]
-    assert {each["questions_needed"] for each, _ in family} == {questions_needed(change, 0.025)}
-    alone = [({"mean": 1.0, "p": 0.001}, change)]
-    judge(alone, 0.05)
-    assert alone[0][0]["questions_needed"] == questions_needed(change, 0.05)
+    assert {each["detectable"] for each, _ in family} == {smallest_detectable(change, 0.025)}
+    alone = [({"mean": 1.0, "p": 0.001, "low": -9.0, "high": 9.0}, change)]
+    judge(alone, 0.05, 2.0)
+    assert alone[0][0]["detectable"] == smallest_detectable(change, 0.05)
 
 
 def test_a_benchmark_may_just_reach_the_level():
     """The smallest p of 19 resamples is 1 / 20."""
     values = {model: {"b": {"pass@1": np.zeros(30)}} for model in "ab"}
-    assert not list(too_few(values, Compare(resamples=19, confidence=0.95)))
-    assert list(too_few(values, Compare(resamples=18, confidence=0.95)))
+    assert not list(too_few(values, Compare(resamples=19, confidence=0.95, margin=2.0)))
+    assert list(too_few(values, Compare(resamples=18, confidence=0.95, margin=2.0)))

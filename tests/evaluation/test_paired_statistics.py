@@ -12,9 +12,10 @@ from distillery.evaluation.paired_statistics import (
     estimate,
     estimate_over,
     holm,
-    questions_needed,
     resampled_means,
+    sampling_interval,
     sign_flip_p,
+    smallest_detectable,
     smallest_p,
     tail_of,
 )
@@ -145,10 +146,10 @@ def test_four_benchmarks_of_one_question_cannot_be_significant():
     assert sign_flip_p([np.array([100.0])], 500, 0) == 1.0
 
 
-def test_questions_needed_do_not_depend_on_the_split_into_benchmarks():
+def test_the_detectable_difference_does_not_depend_on_the_split_into_benchmarks():
     """The same questions as one benchmark or as four quarters."""
-    drawn = np.random.default_rng(9).normal(0.3, 1.0, 4000)
-    assert questions_needed(np.split(drawn, 4), 0.05) == pytest.approx(questions_needed([drawn], 0.05), rel=0.05)
+    drawn = np.random.default_rng(9).normal(0.3, 100.0, 4000)
+    assert smallest_detectable(np.split(drawn, 4), 0.05) == pytest.approx(smallest_detectable([drawn], 0.05), rel=0.05)
 
 
 def test_holm_controls_the_family_wise_error_rate():
@@ -182,14 +183,37 @@ def test_p_is_close_to_the_paired_t_test(shift):
     assert sign_flip_p([change], 50_000, 0) == pytest.approx(stats.ttest_1samp(change, 0).pvalue, rel=0.25, abs=0.002)
 
 
-@pytest.mark.parametrize("level", [0.05, 0.05 / 24])
-def test_the_questions_needed_give_80_percent_power(level):
+@pytest.mark.parametrize(("level", "count"), [(0.05, 200), (0.05 / 24, 200), (0.05, 30)])
+def test_the_detectable_difference_is_found_with_80_percent_power(level, count):
     rng = np.random.default_rng(4)
-    draw = lambda count: np.asarray(rng.normal(0.3, 1.0, count))  # noqa: E731
-    wanted = questions_needed([draw(100_000)], level)
-    power = np.mean([stats.ttest_1samp(draw(wanted), 0).pvalue <= level for _ in range(2000)])
-    assert 0.76 <= power <= 0.84
-    assert questions_needed([np.zeros(5)], level) is None
+    found = []
+    for _ in range(400):
+        change = smallest_detectable([rng.normal(0.0, 100.0, count)], level) or 0.0
+        found += [stats.ttest_1samp(rng.normal(change, 100.0, count), 0).pvalue <= level for _ in range(5)]
+    assert 0.75 <= np.mean(found) <= 0.85
+    assert smallest_detectable([np.zeros(5)], level) is None
+
+
+def test_the_detectable_difference_ignores_the_observed_one():
+    drawn = np.random.default_rng(5).normal(0.0, 30.0, 50)
+    assert smallest_detectable([drawn], 0.05) == smallest_detectable([drawn + 40], 0.05)
+
+
+def test_the_interval_on_these_questions_covers_what_other_samples_give():
+    """Twenty questions of fixed difficulty, sampled eight times each, again and again."""
+    rng, samples = np.random.default_rng(3), 8
+    rates = rng.uniform(0.1, 0.9, 20)
+    covered = []
+    for _ in range(1000):
+        drawn = 100.0 * (rng.random((20, samples)) < rates[:, None])
+        found = sampling_interval(drawn.mean(), [drawn.var(1, ddof=1) / samples], 0.95) or {}
+        covered.append(found["low"] <= 100 * rates.mean() <= found["high"])
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_one_sample_per_question_gives_no_interval_on_these_questions():
+    assert sampling_interval(50.0, [np.array([1.0, np.nan])], 0.95) is None
+    assert sampling_interval(50.0, [np.array([4.0, 4.0]), np.array([0.0])], 0.95) == {"low": 48.6141, "high": 51.3859}
 
 
 def adapting(factor, rng, questions=80):
@@ -253,12 +277,10 @@ def test_the_tail_is_wider_for_few_questions():
     assert tail_of(0.95, 30) == pytest.approx(stats.norm.cdf(np.sqrt(30 / 29) * stats.t.ppf(0.025, 29)))
 
 
-def test_questions_needed_follow_from_mean_and_variance():
-    """(1.960 + 0.842)^2 x 1.667 / 2.5^2 = 2.1 questions."""
-    assert questions_needed([np.array([1.0, 2.0, 3.0, 4.0])], 0.05) == 3
-    assert questions_needed([np.array([0.0, 1.0, 0.0, 1.0])], 0.05) == 11
-    assert questions_needed([np.array([5.0, 5.1, 5.0])], 0.05) == 2
-    assert questions_needed([np.array([1.0, -1.0])], 0.05) is None and questions_needed([np.array([1.0])], 0.05) is None
+def test_the_detectable_difference_follows_from_variance_and_number():
+    """Five per cent and 80 % power: 3.18 + 0.98 standard errors with three degrees of freedom."""
+    assert smallest_detectable([np.array([1.0, 2.0, 3.0, 4.0])], 0.05) == pytest.approx(4.161 * np.sqrt(5 / 3 / 4), abs=0.01)
+    assert smallest_detectable([np.array([1.0])], 0.05) is None and smallest_detectable([np.zeros(3), np.ones(2)], 0.05) is None
 
 
 def test_resampled_means_do_not_depend_on_the_size_of_blocks(monkeypatch):

@@ -58,6 +58,7 @@ def write(answers, parts=2):
 
 def run(monkeypatch):
     """(perplexities by query, rows scored now, dialogues tokenised now)."""
+
     def counted(template, dialogues):
         tokenised.append(len(dialogues))
         return real(template, dialogues)
