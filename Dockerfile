@@ -10,7 +10,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
 WORKDIR /opt/distillery
 COPY Makefile ./
 COPY requirements requirements
-COPY scripts/setup.sh scripts/setup.sh
+COPY scripts/setup.sh scripts/install.sh scripts/
 RUN make setup ACCELERATOR=gpu PYTHON=python3.11
 ENV PATH=/opt/distillery/.venv/bin:$PATH
 WORKDIR /study

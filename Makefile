@@ -8,7 +8,7 @@ VENV        := $(CURDIR)/.venv
 BIN         := $(VENV)/bin
 READY       := $(VENV)/.ready-$(ACCELERATOR)
 DEV         := $(VENV)/.ready-dev
-INSTALL     := $(BIN)/pip --disable-pip-version-check install --quiet --no-deps
+INSTALL     := scripts/install.sh $(VENV)
 
 export PATH := $(BIN):$(PATH)
 
@@ -24,7 +24,7 @@ $(READY): requirements/$(ACCELERATOR).txt
 	touch $@
 
 $(DEV): $(READY) requirements/dev.txt
-	$(INSTALL) -r requirements/dev.txt
+	$(INSTALL) <requirements/dev.txt
 	touch $@
 
 .PHONY: repro
@@ -93,5 +93,5 @@ bench: $(READY) $(VENV)/.ready-bench  ## benchmark the corpus stages against bas
 	python -m bench $(SCALE)
 
 $(VENV)/.ready-bench: $(READY)
-	$(INSTALL) trl==1.16.0
+	$(INSTALL) <<<trl==1.16.0
 	touch $@

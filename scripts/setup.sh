@@ -25,23 +25,9 @@ other=$([ "$accelerator" = cpu ] && echo gpu || echo cpu)
 touch "$venv/.begun-$accelerator"
 pip=("$venv/bin/pip" --disable-pip-version-check install --quiet --quiet --no-deps)
 
-# uv unpacks on all cores, pip on one: 17 s against 58 for this lock. It is told where pip is configured to look; where that is not
-# enough for it, pip installs.
 uv=$(grep '^uv==' "$lock")
 "$venv/bin/uv" --version 2>/dev/null | grep -q "${uv#*==}" || "${pip[@]}" "$uv"
-pip_setting() { "$venv/bin/pip" config get "global.$1" 2>/dev/null | tr -s ' \n' ',' | sed 's/,*$//'; }
-told=()
-tell() { [ -z "$2" ] || told+=("$1=$2"); }
-tell UV_DEFAULT_INDEX "${PIP_INDEX_URL:-$(pip_setting index-url)}"
-tell UV_INDEX "$(tr ',' ' ' <<<"${PIP_EXTRA_INDEX_URL:-$(pip_setting extra-index-url)}")"
-tell UV_FIND_LINKS "${PIP_FIND_LINKS:-$(pip_setting find-links)}"
-tell SSL_CERT_FILE "${PIP_CERT:-${SSL_CERT_FILE:-$(pip_setting cert)}}"
-# Installs the requirements that it reads.
-install() {
-    local wanted; wanted=$(cat)
-    env "${told[@]}" "$venv/bin/uv" pip install --quiet --no-deps --index-strategy unsafe-best-match \
-        --python "$venv/bin/python" "$@" -r - <<<"$wanted" 2>/dev/null || "${pip[@]}" -r /dev/stdin <<<"$wanted"
-}
+install() { scripts/install.sh "$venv" "$@"; }
 
 torch=$(grep '^torch==' "$lock" | head -1 | cut -d' ' -f1)
 deepspeed=$(grep '^deepspeed==' "$lock")
