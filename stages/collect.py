@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import pyarrow.parquet as pq
@@ -31,7 +32,7 @@ from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import part_name, write_part, write_rows, write_table
 from distillery.corpus.column_mapping import as_text, check_columns, named_columns, resolve_column
 from distillery.corpus.external_sort import Buckets
-from distillery.corpus.sources import Columns, Origin, is_local, pinned, scan
+from distillery.corpus.sources import Columns, Origin, is_local, is_typed, pinned, scan
 from distillery.generation.ledger import ROOT
 
 RAW, REJECTED = Path("data/raw"), Path("data/rejected/collect")
@@ -39,7 +40,10 @@ LONGEST_SHOWN, MOST_SHOWN = 100_000, 5
 ROWS_AT_ONCE = 1000
 FREE_FORM = ("difficulty", "ground_truth", "test_cases", "constraints")
 MAPPED = ("messages", "category", "source", *FREE_FORM)
-READING = ("stages.collect:as_query", "stages.collect:sampled", "distillery.corpus.column_mapping", "distillery.core.chat")
+READING = (
+    *(f"stages.collect:{name}" for name in ("as_query", "belonging", "read", "sampled")),
+    *("distillery.core.chat", "distillery.corpus.column_mapping", "distillery.corpus.sources"),
+)
 """What the queries of a source depend on besides its settings."""
 Query = dict[str, Any]
 
@@ -123,25 +127,28 @@ def belonging(source: Source, key: str) -> Iterator[ScannedRow]:
         raise ConfigError(f"params.yaml: {key}.where: {error.pattern!r} is not a regular expression: {error}") from None
     named = named_columns(source.columns, source.where)
     rows = scan(source, f"{key}.source", Columns(named, [name for name in MAPPED if name not in source.columns]))
-    for scanned in check_columns(rows, named, key):
+    for scanned in check_columns(rows, named, key, typed=is_typed(source)):
         if scanned.problem or all(each.search(str(get_path(scanned.row, column))) for column, each in patterns.items()):
             yield scanned
 
 
 def sampled(rows: Iterator[Query | Malformed], limit: int, seed: int) -> Iterator[Query | Malformed]:
-    """A random sample of the queries, in their order, after all malformed rows.
+    """A random sample of the queries, each once, in their order, after all malformed rows.
 
     Those whose ids hash lowest: which these are does not depend on the order of the rows, a larger limit takes them too, and
     more rows replace few of them.
     """
     held: list[tuple[int, int, Query]] = []
+    ids: set[str] = set()
     for number, row in enumerate(rows):
         if isinstance(row, Malformed):
             yield row
-        else:
+        elif row["id"] not in ids:
             rank = int.from_bytes(blake2b(f"{seed} {row['id']}".encode(), digest_size=8).digest())
-            entry = (-rank, -number, row)
-            heapq.heappush(held, entry) if len(held) < limit else heapq.heappushpop(held, entry)
+            ids.add(row["id"])
+            heapq.heappush(held, (-rank, -number, row))
+            if len(held) > limit:
+                ids.remove(heapq.heappop(held)[2]["id"])
     yield from (row for _, _, row in sorted(held, key=lambda entry: -entry[1]))
 
 
@@ -168,23 +175,27 @@ def rows_of(settings: Collect, name: str) -> Iterator[Query | Malformed]:
 
 
 def kept(rows: Iterator[Query | Malformed], settings: Collect, name: str) -> Iterator[Query | Malformed]:
-    """The rows by way of a folder of the ledger, which has them from then on; where it has them already, ``rows`` is not begun.
+    """The rows by way of two files of the ledger, which has them from then on; where it has them, ``rows`` is not begun.
 
-    Malformed rows come last.
+    Malformed rows come last. The file of the queries is written last, so that it stands for both; of two runs that read the
+    same source, either's files are right.
     """
     about = [asdict(settings.sources[name]), name, settings.max_characters, settings.malformed, settings.seed]
     key = blake2b(json.dumps([*about, hash_code(READING)]).encode(), digest_size=16).hexdigest()
-    folder = Path(ROOT, "sources", key)
-    if folder.exists():
+    queries, malformed = (Path(ROOT, "sources", f"{key}-{each}.parquet") for each in ("queries", "malformed"))
+    if queries.exists() and malformed.exists():
         log("collect", f"{name}: read from the hub by an earlier run")
     else:
-        malformed: list[dict[str, str]] = []
-        with atomic_dir(folder) as to:
-            write_rows(_without_malformed(rows, malformed), to / "queries.parquet", QUERY)
-            write_rows(iter(malformed), to / "malformed.parquet", MALFORMED)
-    for batch in pq.ParquetFile(folder / "queries.parquet").iter_batches(ROWS_AT_ONCE):
+        queries.parent.mkdir(parents=True, exist_ok=True)
+        bad: list[dict[str, str]] = []
+        with TemporaryDirectory(dir=queries.parent, suffix=".tmp") as draft:
+            write_rows(_without_malformed(rows, bad), Path(draft, "queries"), QUERY)
+            write_rows(iter(bad), Path(draft, "malformed"), MALFORMED)
+            Path(draft, "malformed").rename(malformed)
+            Path(draft, "queries").rename(queries)
+    for batch in pq.ParquetFile(queries).iter_batches(ROWS_AT_ONCE):
         yield from batch.to_pylist()
-    for row in pq.read_table(folder / "malformed.parquet").to_pylist():
+    for row in pq.read_table(malformed).to_pylist():
         yield Malformed(**row)
 
 

@@ -114,7 +114,7 @@ def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
             found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = difference
             families.setdefault((measure, benchmark == OVERALL), []).append((difference, change))
     for (measure, _), family in families.items():
-        judge(family, 1 - settings.confidence, settings.margin if measure == "pass@1" else 0.0)
+        judge(family, settings, settings.margin if measure == "pass@1" else 0.0)
     return found
 
 
@@ -123,16 +123,20 @@ def paired(values: Values, pair: tuple[str, str], benchmark: str, measure: str) 
     return list(zip(*(strata_of(benchmark, values[model], measure) for model in pair), strict=True))
 
 
-def judge(family: list[tuple[dict[str, Any], list[np.ndarray]]], level: float, margin: float) -> None:
-    """Adds to each difference of a family its adjusted p, the verdict, and the smallest difference that would be found."""
-    for (difference, _), adjusted in zip(family, holm([difference["p"] for difference, _ in family]), strict=True):
-        difference["p_holm"] = adjusted
-        within = -margin < difference["low"] and difference["high"] < margin
+def judge(family: list[tuple[dict[str, Any], list[np.ndarray]]], settings: Compare, margin: float) -> None:
+    """Adds to each difference of a family its adjusted p, the verdict, and the smallest difference that would be found.
+
+    Where none could be found, since questions are few or do not scatter, nothing is equivalent.
+    """
+    level = 1 - settings.confidence
+    adjusted = holm([difference["p"] for difference, _ in family])
+    undecided = sum(p > level for p in adjusted)
+    for (difference, change), p in zip(family, adjusted, strict=True):
+        difference["p_holm"] = p
+        difference["detectable"] = smallest_detectable(change, level / max(1, undecided), settings.resamples)
+        within = difference["detectable"] is not None and -margin < difference["low"] and difference["high"] < margin
         others = EQUIVALENT if within else NOT_SIGNIFICANT
-        difference["verdict"] = SIGNIFICANT[difference["mean"] < 0] if adjusted <= level else others
-    undecided = sum(difference["verdict"] not in SIGNIFICANT for difference, _ in family)
-    for difference, change in family:
-        difference["detectable"] = smallest_detectable(change, level / max(1, undecided))
+        difference["verdict"] = SIGNIFICANT[difference["mean"] < 0] if p <= level else others
 
 
 def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:

@@ -171,10 +171,15 @@ def facts(teacher: str, teachers: list[str], ids: str) -> dict[str, Any]:
 
 
 def rows_of(queries: pa.Table, traces: pa.Table, *prompting: str) -> Iterator[dict[str, Any]]:
-    """The released rows of traces; ``queries`` are theirs, in the same order. ``prompting`` is as in `released`."""
+    """The released rows of traces, whose queries are among ``queries``; ``prompting`` is as in `released`."""
     for start in range(0, len(traces), ROWS_AT_ONCE):
-        both = zip(*(table.slice(start, ROWS_AT_ONCE).to_pylist() for table in (queries, traces)), strict=True)
-        yield from (released(query, trace, *prompting) for query, trace in both)
+        here = traces.slice(start, ROWS_AT_ONCE)
+        asked = queries.take(places_of(here, queries))
+        yield from (released(*both, *prompting) for both in zip(asked.to_pylist(), here.to_pylist(), strict=True))
+
+
+def places_of(traces: pa.Table, queries: pa.Table) -> pa.Array:
+    return pc.index_in(combine_chunks(traces["query_id"]), combine_chunks(queries["id"]))
 
 
 def write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
@@ -193,16 +198,15 @@ def write_categories(
     folder: Path, part: int, queries: pa.Table, traces: pa.Table, prompting: tuple[str, str], files: str
 ) -> dict[str, int]:
     """Writes one part of a teacher's data set, a file for each category that has rows; how many each has."""
-    asked = queries.take(pc.index_in(combine_chunks(traces["query_id"]), combine_chunks(queries["id"])))
+    categories = combine_chunks(queries["category"]).take(places_of(traces, queries))
     counts = {}
     for category in CATEGORIES:
-        here = pc.equal(asked["category"], category)
-        chosen = traces.filter(here)
+        chosen = traces.filter(pc.equal(categories, category))
         counts[category] = len(chosen)
         if len(chosen):
             (folder / category).mkdir(parents=True, exist_ok=True)
             path = (folder / category / part_name(part)).with_suffix(f".{files}")
-            WRITERS[files](rows_of(asked.filter(here), chosen, *prompting), path)
+            WRITERS[files](rows_of(queries, chosen, *prompting), path)
     return counts
 
 

@@ -25,11 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distillery.core.errors import DataError
-from distillery.core.files import sync
+from distillery.core.files import sync, write_text
 from distillery.core.progress import log
 from distillery.core.record_file import Layout, compressed, encoded, index_of, joined, payload_at, read_index, split, walk
 
 OPEN, PART, SUFFIX, LOCK, REPLACED = "open-", "part-", ".zst", ".lock", "replaced"
+MERGED = "merged-"
+"""How lists of files begin that a compaction has written into others, so that copies of the old ones do not come back."""
 PART_BYTES, SYNC_SECONDS, OPEN_FILES = 1 << 28, 5.0, 64
 HELD = [("file", "<u4")]
 
@@ -172,6 +174,7 @@ class Journal:
                 if payload is not None:
                     self.append(_key_of(row), record.fields, payload)
             self._seal()
+            write_text("".join(f"{path.name}\n" for path in old), self.folder / f"{MERGED}{uuid.uuid4().hex[:12]}.txt")
             for path in old:
                 path.unlink()
             sync(self.folder)

@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,14 @@ class Progress:
         about = {"stage": self.stage, "unit": self.unit, "done": done, "total": self.total, "at": time.time()}
         about |= {"rate": self._rate(done, seconds), "host": platform.node(), "pid": os.getpid(), "figures": figures}
         path = own_path(self.stage)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".tmp").write_text(json.dumps(about))
-        path.with_suffix(".tmp").rename(path)
+        with suppress(OSError):  # a full disk ends no stage for the sake of a table
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".tmp").write_text(json.dumps(about))
+            path.with_suffix(".tmp").rename(path)
 
 
 def own_path(stage: str) -> Path:
-    return FOLDER / f"{stage.replace('/', '_')}-{platform.node()}-{os.getpid()}.json"
+    return FOLDER / f"{stage.replace('/', '_')[:100]}-{platform.node()}-{os.getpid()}.json"
 
 
 def forget() -> None:
@@ -82,17 +84,21 @@ def running(about: dict[str, Any], now: float) -> bool:
     return bool(now - about["at"] < SILENT)
 
 
+def row_of(about: dict[str, Any], now: float) -> list[str]:
+    left = (about["total"] - about["done"]) / about["rate"] if about["total"] and about["rate"] else None
+    done = f"{about['done']}/{about['total']}" if about["total"] else f"{about['done']}"
+    state = f"{left / 60:.0f} min left" if left is not None else "running"
+    state = state if running(about, now) else f"stopped {(now - about['at']) / 60:.0f} min ago"
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in about["figures"].items())
+    return [about["stage"], f"{done} {about['unit']}", f"{about['rate']:.3g}/s", state, about["host"], figures]
+
+
 def table(now: float) -> Iterator[str]:
     """A line per stage that is at work, or was when it was killed."""
-    entries = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
     rows = []
-    for about in entries:
-        left = (about["total"] - about["done"]) / about["rate"] if about["total"] and about["rate"] else None
-        done = f"{about['done']}/{about['total']}" if about["total"] else f"{about['done']}"
-        state = f"{left / 60:.0f} min left" if left is not None else "running"
-        figures = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in about["figures"].items())
-        state = state if running(about, now) else f"stopped {(now - about['at']) / 60:.0f} min ago"
-        rows.append([about["stage"], f"{done} {about['unit']}", f"{about['rate']:.3g}/s", state, about["host"], figures])
+    for path in sorted(FOLDER.glob("*.json")):
+        with suppress(OSError, ValueError, TypeError, KeyError):  # ended meanwhile, or cut by a full disk
+            rows.append(row_of(json.loads(path.read_text()), now))
     if not rows:
         yield "no stage is at work"
     else:

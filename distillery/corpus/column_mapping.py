@@ -46,24 +46,38 @@ def named_columns(columns: Mapping[str, Column], where: Mapping[str, str]) -> di
     return named | {path: f"columns.{name}" for name, column in columns.items() for path in paths_of(column)}
 
 
-def check_columns(rows: Iterator[ScannedRow], named: Mapping[str, str], key: str) -> Iterator[ScannedRow]:
+def check_columns(rows: Iterator[ScannedRow], named: Mapping[str, str], key: str, typed: bool) -> Iterator[ScannedRow]:
     """The rows unchanged. Raises ConfigError where none of the first ones has a column that is ``named`` (`named_columns`).
 
-    Rows of JSON lines may leave out what they have not: where their columns differ, what only fills an optional field
-    may appear later, and is missed at the end.
+    Where rows may leave out what they have not, they are not ``typed``, and what only fills an optional field is missed at
+    the end.
     """
-    missing, seen, same = dict(named), dict[str, None](), True
+    missing, seen = dict(named), dict[str, None]()
     number = 0
     for number, scanned in enumerate(rows, 1):
         if not scanned.problem and missing:
-            same = same and (not seen or seen.keys() == scanned.row.keys())
             seen |= dict.fromkeys(scanned.row)
-            missing = {path: name for path, name in missing.items() if not {path, path.split(".")[0]} & seen.keys()}
+            missing = {path: name for path, name in missing.items() if not may_exist(scanned.row, path)}
         if number == FIRST_ROWS:
-            needed = [path for path, name in missing.items() if same or name.startswith(("where.", "columns.messages"))]
+            needed = [path for path, name in missing.items() if typed or name.startswith(("where.", "columns.messages"))]
             _complain(key, missing, needed, seen, number)
         yield scanned
     _complain(key, missing, list(missing), seen, number)
+
+
+def may_exist(row: dict[str, Any], path: str) -> bool:
+    """Whether a row has what a dotted path names, or nothing on the way there that could have it."""
+    value: Any = row
+    for step in path.split(".") if path not in row else ():
+        if value is None or value == []:
+            return True
+        if isinstance(value, list) and step.removeprefix("-").isdecimal():
+            value = value[0]
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+        else:
+            return False
+    return True
 
 
 def _complain(key: str, missing: dict[str, str], paths: list[str], seen: dict[str, None], rows: int) -> None:

@@ -167,6 +167,12 @@ def is_local(source: str) -> bool:
     return path.suffix in KINDS or path.is_dir()
 
 
+def is_typed(origin: Origin) -> bool:
+    """Whether every row has every column, as in tables; rows of JSON lines may leave out what they have not."""
+    names = [path.name for path in files_of(Path(origin.source))] if is_local(origin.source) else [origin.files or ""]
+    return not any(name.endswith((".jsonl", "*")) for name in names)
+
+
 def files_of(path: Path) -> list[Path]:
     """The files of a source: itself, or all JSON lines and parquet in a folder, sorted."""
     if not path.is_dir():

@@ -117,19 +117,21 @@ def holm(ps: list[float]) -> list[float]:
     return adjusted
 
 
-def smallest_detectable(strata: list[np.ndarray], level: float) -> float | None:
+def smallest_detectable(strata: list[np.ndarray], level: float, resamples: int) -> float | None:
     """The smallest true difference that a test at ``level`` finds with a power of 80 %, with questions like these.
 
     It depends on how differences scatter and on how many there are, not on the one that was observed (power reckoned from
-    that says no more than its p: Hoenig and Heisey, The American Statistician 55(1), 2001). None where nothing scatters or
-    a stratum has a single question. Of several strata it is for the mean over strata, as in `estimate_over`.
+    that says no more than its p: Hoenig and Heisey, The American Statistician 55(1), 2001). Of several strata it is for the
+    mean over strata, as in `estimate_over`. None where nothing scatters, a stratum has a single question, or so few
+    questions give no p within the level; with fewer than thirty the power is a little less.
     """
-    if min(map(len, strata)) < 2:
+    scatters = any(np.ptp(each) > 1e-9 * (1 + abs(each).max()) for each in strata)
+    if not scatters or min(map(len, strata)) < 2 or smallest_p(sum(map(len, strata)), resamples) > level:
         return None
     variance = sum(float(each.var(ddof=1)) / len(each) for each in strata) / len(strata) ** 2
     freedom = effective_count(strata) - 1
     wanted = stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(POWER, freedom)
-    return round(float(wanted * sqrt(variance)), 2) if variance else None
+    return round(float(wanted * sqrt(variance)), 2)
 
 
 def sampling_interval(mean: float, variances: list[np.ndarray], confidence: float) -> dict[str, float] | None:

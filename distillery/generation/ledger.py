@@ -61,12 +61,17 @@ def valid(entry: Entry | Completion, sampling: Sampling, context: int) -> bool:
 
 
 class Ledger:
-    """The completions of one owner (a teacher, a student, a judge), readable at once and appended to as they arrive."""
+    """The completions of one owner (a teacher, a student, a judge), readable at once and appended to as they arrive.
+
+    ``tokens`` and ``seconds`` of the engine are those of all of them, as far as this run has seen what others added.
+    """
 
     def __init__(self, owner: str, root: Path = ROOT):
         self.journal = Journal(root / owner, LAYOUT, of_json)
         self.looked = time.monotonic()
         self.fresh: set[str] = set()
+        rows = self.journal.rows
+        self.tokens, self.seconds = int(rows["completion_tokens"].sum()), float(rows["seconds"].sum())
 
     def entries(self, key: str) -> list[Entry]:
         """Every completion of a request, valid or not."""
@@ -75,11 +80,6 @@ class Ledger:
     def every(self) -> Iterator[tuple[str, Entry]]:
         """Every completion with its request's key."""
         return ((key, entry_of(record)) for key, record in self.journal.records())
-
-    def totals(self) -> tuple[int, float]:
-        """Tokens and engine seconds of all that was in the ledger when it was opened."""
-        rows = self.journal.rows
-        return int(rows["completion_tokens"].sum()), float(rows["seconds"].sum())
 
     def seconds_of(self, keys: array) -> float:
         """Engine seconds of all completions of these requests, earlier truncated ones included; of a key its first half."""
@@ -91,7 +91,9 @@ class Ledger:
 
     def look(self) -> None:
         """Reads what other writers added since the last call; ``fresh`` holds the keys of all such completions."""
-        self.fresh.update(self.journal.refresh())
+        for key in self.journal.refresh():
+            self.fresh.add(key)
+            self._count(entry_of(self.journal.added[key][-1]))
         self.looked = time.monotonic()
 
     def find(self, key: str, sampling: Sampling, context: int) -> Completion | None:
@@ -123,7 +125,13 @@ class Ledger:
 
     def add(self, completion: Completion, attempt: int = 1, seconds: float = 0.0) -> Entry:
         """Stores a completion; it survives a kill once this returns."""
-        return entry_of(self.journal.append(*record_of(completion, attempt, round(seconds, 4))))
+        entry = entry_of(self.journal.append(*record_of(completion, attempt, round(seconds, 4))))
+        self._count(entry)
+        return entry
+
+    def _count(self, entry: Entry) -> None:
+        self.tokens += entry.completion_tokens
+        self.seconds += entry.seconds
 
     def close(self) -> None:
         self.journal.close()

@@ -1,8 +1,9 @@
 """Shares the ledger through the DVC remote: ``python -m distillery.generation.ledger_sharing push`` or ``pull``.
 
 So a colleague who mends a verifier or adds a teacher generates nothing that was ever generated. Finished files never change and
-have names of their own, so sharing is adding: ``data/ledger`` holds hard links to them, DVC tracks that folder as
-``data/ledger.dvc``, and that file belongs into version control. What a run is still writing is not shared.
+have names of their own, so sharing is adding, but for files that a compaction has merged. ``data/ledger`` holds hard links to
+them, DVC tracks that folder as ``data/ledger.dvc``, and that file belongs into version control. What a run is still writing is
+not shared. The folder is made anew each time, from the ledger and from what is tracked.
 """
 
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distillery.core.errors import ConfigError, DataError
-from distillery.core.journal import LOCK, OPEN, REPLACED
+from distillery.core.journal import LOCK, MERGED, OPEN, REPLACED
 from distillery.core.progress import log
 from distillery.core.stage import run_stage
 from distillery.generation.ledger import ROOT
@@ -26,20 +27,31 @@ def finished(folder: Path) -> Iterator[Path]:
     """The paths, relative to ``folder``, of all files of a ledger that never change."""
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
-        passing = path.name == LOCK or path.name.startswith(OPEN) or any(part.endswith(".tmp") for part in inner.parts)
-        if path.is_file() and not passing and REPLACED not in inner.parts:
+        passing = path.name == LOCK or path.name.startswith(OPEN) or path.suffix == ".jsonl"  # an older version's
+        passing |= REPLACED in inner.parts or any(part.endswith(".tmp") for part in inner.parts)
+        if path.is_file() and not passing:
             yield inner
 
 
+def merged(folder: Path) -> set[Path]:
+    """The files, relative to ``folder``, whose records a compaction has written into others."""
+    lists = [path for path in folder.rglob(f"{MERGED}*") if path.suffix != ".tmp"]
+    return {path.relative_to(folder).with_name(name) for path in lists for name in path.read_text().splitlines()}
+
+
 def add_missing(source: Path, target: Path) -> int:
-    """Links every finished file of ``source`` that ``target`` lacks, or copies it to another file system; how many."""
-    missing = [inner for inner in finished(source) if not (target / inner).exists()]
+    """Links every finished file of ``source`` that ``target`` lacks, or copies it to another file system; how many.
+
+    Of a link, as DVC may make them into its cache, the file is meant.
+    """
+    old = merged(source) | merged(target)
+    missing = [inner for inner in finished(source) if inner not in old and not (target / inner).exists()]
     for inner in missing:
         (target / inner).parent.mkdir(parents=True, exist_ok=True)
         coming = target / inner.with_name(f"{inner.name}.tmp")
         coming.unlink(missing_ok=True)
         try:
-            os.link(source / inner, coming)
+            os.link(os.path.realpath(source / inner), coming)
         except OSError:
             shutil.copyfile(source / inner, coming)
         coming.rename(target / inner)
@@ -53,14 +65,24 @@ def dvc(*arguments: str) -> None:
         raise DataError(f"dvc {' '.join(arguments)}: {' '.join((done.stderr or done.stdout).split())}")
 
 
-def push() -> str:
-    """Adds this machine's files to what is shared, and that to this machine's."""
+def take_in() -> int:
+    """Adds what is tracked, and what an interrupted push has left, to this machine's ledger; how many files."""
+    added = add_missing(SHARED, ROOT) if SHARED.exists() else 0
+    shutil.rmtree(SHARED, ignore_errors=True)
     if TRACKED.exists():
         dvc("pull", str(TRACKED))
-        add_missing(SHARED, ROOT)
-    added = add_missing(ROOT, SHARED)
-    if not SHARED.exists():
+        added += add_missing(SHARED, ROOT)
+    return added
+
+
+def push() -> str:
+    """Adds this machine's files to what is shared, and that to this machine's."""
+    take_in()
+    before = set(finished(SHARED))
+    shutil.rmtree(SHARED, ignore_errors=True)
+    if not add_missing(ROOT, SHARED):
         raise ConfigError(f"{ROOT}: no finished file there yet; nothing to share")
+    added = len(set(finished(SHARED)) - before)
     dvc("add", str(SHARED))
     dvc("push", str(TRACKED))
     return f"{added} files added to the remote; commit {TRACKED} and {SHARED.parent / '.gitignore'}"
@@ -70,8 +92,7 @@ def pull() -> str:
     """Adds what is shared to this machine's ledger."""
     if not TRACKED.exists():
         raise ConfigError(f"{TRACKED}: not there; whoever has the ledger runs `make ledger-push` and commits that file")
-    dvc("pull", str(TRACKED))
-    return f"{add_missing(SHARED, ROOT)} files added to {ROOT}"
+    return f"{take_in()} files added to {ROOT}"
 
 
 def main(direction: str = "") -> None:

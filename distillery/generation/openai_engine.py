@@ -73,8 +73,9 @@ def listed(urls: list[str]) -> list[str]:
     for url in urls:
         if url.startswith("file:"):
             for path in sorted(Path(url.removeprefix("file:")).glob("*")):
-                with suppress(OSError):  # a server that has just ended
-                    found += [path.read_text().strip()] if path.suffix != ".tmp" else []
+                with suppress(OSError, UnicodeDecodeError):  # a server that has just ended
+                    listed_there = "" if path.suffix == ".tmp" or path.name.startswith(".") else path.read_text().strip()
+                    found += [listed_there] if listed_there else []
         else:
             found.append(url)
     return found

@@ -32,15 +32,14 @@ class Spending:
         if budget and budget.money is not None and price is None:
             raise ConfigError("params.yaml: distill.budget.money: needs price.device_hour")
         self.engine, self.budget, self.devices, self.price = engine, budget, devices, price
-        self.before = engine.ledger.totals()
 
     def cost(self, tokens: float, seconds: float) -> Cost:
         hours = seconds * self.devices / 3600
         return Cost(tokens, hours, math.nan if self.price is None else hours * self.price)
 
     def so_far(self) -> Cost:
-        tokens, seconds = self.before
-        return self.cost(tokens + self.engine.tokens, seconds + self.engine.seconds_spent)
+        """Of all that is in the ledger, other runs' included."""
+        return self.cost(self.engine.ledger.tokens, self.engine.ledger.seconds)
 
     def check(self) -> None:
         """Raises DataError once the budget is spent and more is being generated; what was generated is kept."""

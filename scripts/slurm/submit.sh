@@ -21,7 +21,8 @@ submit() {
     echo "submit: $stage is job ${job[$stage]}${after:+, after ${after#:}}"
 }
 
-mapfile -t teachers < <(python -c 'from distillery.core.teachers import teacher_names; print(*teacher_names(), sep="\n")')
+listed=$(python -c 'from distillery.core.teachers import teacher_names; print(*teacher_names(), sep="\n")')
+mapfile -t teachers <<<"$listed"
 each() { for teacher in "${teachers[@]}"; do echo "$1@$teacher"; done; }
 
 submit CPU code

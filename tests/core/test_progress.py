@@ -52,6 +52,20 @@ def test_a_stage_on_another_machine_is_known_by_its_last_sign_of_life(silent, st
     assert state in list(table(time.time()))[-1]
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"stage": "x"}'])
+def test_an_entry_that_cannot_be_read_is_left_out(folder, content):
+    reported()
+    (folder / "bad.json").write_text(content)
+    assert len(list(table(time.time()))) == 3
+
+
+def test_a_folder_that_cannot_be_written_ends_no_stage(folder):
+    folder.write_text("a file")
+    reported()
+    reported("s" * 300)
+    assert folder.read_text() == "a file"
+
+
 def test_a_stage_that_ends_leaves_no_line():
     reported()
     forget()

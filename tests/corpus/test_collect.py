@@ -17,6 +17,7 @@ from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import ScannedRow, write_json
 from distillery.core.schemas import QUERY
 from distillery.corpus import external_sort
+from distillery.corpus.column_mapping import may_exist
 from distillery.corpus.external_sort import Buckets
 from distillery.corpus.sources import Columns, Origin, pinned, scan
 from stages import collect as collect_stage
@@ -129,6 +130,14 @@ def test_a_limit_takes_a_sample_that_larger_limits_and_other_orders_keep(tmp_pat
     assert len(read(s=source(sorted_path, limit=1000))[0]) == 400
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_query_that_is_there_often_has_one_place_in_a_sample(tmp_path, seed):
+    rows = [{"messages": f"question {i % 40}"} for i in range(400)]
+    settings = Collect("stop", 1000, {"s": source(write(tmp_path, *rows), limit=20)}, seed=seed)
+    found = texts(collected(settings)[0])
+    assert len(found) == len(set(found)) == 20
+
+
 def test_malformed_rows_take_no_place_in_a_sample(tmp_path):
     path = write(tmp_path, "{torn", {"messages": "one"}, {"messages": 3}, {"messages": "two"})
     queries, malformed = read("skip", s=source(path, limit=2))
@@ -147,10 +156,13 @@ def many(folder, count, row, name="q.jsonl"):
         ({"columns": {"messages": "{problem} ({leel})"}}, "columns.messages", "leel"),
         ({"columns": {"messages": "problem", "constraints": {"kwargs": "kw"}}}, "columns.constraints", "kw"),
         ({"columns": {"messages": "problem"}, "where": {"lang.code": "en"}}, "where.lang.code", "lang.code"),
+        ({"columns": {"messages": "problem", "ground_truth": "model.truht"}}, "columns.ground_truth", "model.truht"),
     ],
 )
 def test_a_misspelt_column_is_named_after_the_first_rows(tmp_path, monkeypatch, more, setting, missing):
-    path = many(tmp_path, 5000, lambda i: {"problem": f"what is {i} ?", "answer": "5"})
+    path = tmp_path / "q.parquet"
+    rows = [{"problem": f"what is {i} ?", "answer": "5", "model": {"truth": None}} for i in range(5000)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
     scanned = []
 
     def noted(*how):
@@ -160,13 +172,39 @@ def test_a_misspelt_column_is_named_after_the_first_rows(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(collect_stage, "scan", noted)
     expected = rf"collect.sources.s.{re.escape(setting)}: no column '{re.escape(missing)}' in the first 1000 rows; they have"
-    with pytest.raises(ConfigError, match=expected + " problem, answer"):
+    with pytest.raises(ConfigError, match=f"{expected} problem,"):
         read("skip", s=source(path, **more))
     assert len(scanned) == 1000
 
 
+def test_in_json_lines_what_every_row_needs_is_missed_as_early(tmp_path):
+    path = many(tmp_path, 1500, lambda i: {"problem": f"what is {i} ?"})
+    with pytest.raises(ConfigError, match="no column 'problm' in the first 1000 rows; they have problem"):
+        read("skip", s=source(path, columns={"messages": "problm"}))
+
+
+@pytest.mark.parametrize(
+    ("path", "may"),
+    [
+        ("a", True),
+        ("a.b", True),
+        ("a.c", False),
+        ("x", False),
+        ("n.b", True),
+        ("l.-1.b", True),
+        ("l.0.c", False),
+        ("e.0.b", True),
+        ("p.q", True),
+        ("t.b", False),
+    ],
+)
+def test_a_path_may_exist_unless_something_there_lacks_it(path, may):
+    row = {"a": {"b": None}, "n": None, "l": [{"b": 1}], "e": [], "p.q": 1, "t": "text"}
+    assert may_exist(row, path) is may
+
+
 def test_a_column_that_only_later_rows_have_is_no_mistake(tmp_path):
-    rows = lambda i: {"messages": f"q {i}"} | ({"x": i} if i % 2 else {}) | ({"gold": "5"} if i > 1500 else {})  # noqa: E731
+    rows = lambda i: {"messages": f"q {i}", "x": i} | ({"gold": "5"} if i > 1500 else {})  # noqa: E731
     queries, _ = read(s=source(many(tmp_path, 2000, rows), columns={"ground_truth": "gold"}))
     assert sum(query["ground_truth"] == "5" for query in queries) == 499
     with pytest.raises(ConfigError, match="no column 'gld' in the first 2000 rows; they have messages, x, gold"):
@@ -340,6 +378,37 @@ def test_a_source_on_the_hub_is_read_once_and_an_interrupted_one_again(inside, m
     for changed in ({"columns": {"ground_truth": "ground_truth"}}, {"revision": "d" * 40}, {"limit": 1}, {"category": "other"}):
         read("skip", s=source("team/data", **({"revision": "c" * 40} | changed)))
     assert len(asked) == 6, "whatever changes what it gives"
+
+
+def test_two_runs_that_read_a_source_at_once_both_have_all_of_it(inside, monkeypatch):
+    """The second one begins while the first one reads."""
+
+    def rows(*_):
+        for i in range(3):
+            if i == 2 and begun.pop():
+                nested.append(read("skip", s=about))
+            yield ScannedRow(f"team/data@c:{i}", {"messages": f"what is {i} ?"})
+
+    nested: list = []
+    begun = [False, True]
+    monkeypatch.setattr(collect_stage, "scan", rows)
+    monkeypatch.setattr(collect_stage, "ROOT", inside / "ledger")
+    about = source("team/data", revision="c" * 40)
+    first = read("skip", s=about)
+    assert texts(first[0]) == texts(nested[0][0]) == ["what is 0 ?", "what is 1 ?", "what is 2 ?"]
+    assert len(list((inside / "ledger/sources").iterdir())) == 2, "and no draft is left"
+
+
+def test_a_source_of_which_only_half_was_pulled_is_read_again(inside, monkeypatch):
+    monkeypatch.setattr(collect_stage, "scan", lambda *_: iter([ScannedRow("x:1", {"messages": "what is 1 ?"})]))
+    monkeypatch.setattr(collect_stage, "ROOT", inside / "ledger")
+    about = source("team/data", revision="c" * 40)
+    first = read("skip", s=about)
+    for path in (inside / "ledger/sources").iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        assert read("skip", s=about) == first
+        path.write_bytes(content)
 
 
 def test_a_hub_that_fails_in_the_middle_is_asked_to_go_on_behind_the_last_row(monkeypatch):

@@ -54,11 +54,27 @@ def test_a_short_item_is_found_by_shorter_ngrams():
     assert (row["reason"], row["benchmark_item"]) == ("ngram", "math500-0001")
 
 
-def test_a_very_short_item_is_found_inside_another_text():
-    found = benchmarks_of("Compute $\\dbinom{8}{4}$.").match(
-        "Solve step by step. Compute $\\dbinom{8}{4}$. Put your answer in a box."
-    )
-    assert found == ("ngram", "b-1", 1.0, "Compute $\\dbinom{8}{4}$.")
+@pytest.mark.parametrize(
+    ("question", "text", "is_found"),
+    [
+        ("Compute $\\dbinom{8}{4}$.", "compute $\\binom{8}{4}$", True),
+        ("Compute $\\dbinom{5}{1}$.", "Compute $\\dbinom{5}{1} + \\dbinom{5}{2} + \\dbinom{5}{3}$ and factor it.", False),
+        (
+            "Compute $\\tan 60^\\circ$.",
+            "In triangle ABC, first compute $\\tan 60^\\circ$, then use it to find a height.",
+            False,
+        ),
+        ("Evaluate $\\log_2 (4^2)$.", "Evaluate $\\log_2 (4^2+1)$.", False),
+        ("What is $2+3$?", "What is $2-3$?", False),
+        ("What is $2+3$?", "what is 2 + 3", True),
+        ("What is $2.3$?", "What is $(2,3)$?", False),
+        ("Is 1,000 even?", "is 1000 even ?", True),
+        ("Simplify $(3-2i)-(5-2i)$", "Simplify $(3+2i)+(5+2i)$", False),
+        ("Simplify $(3-2i)-(5-2i)$", "simplify $(3 - 2i) - (5 - 2i)$ .", True),
+    ],
+)
+def test_a_question_of_few_words_is_found_alone_and_with_its_signs(question, text, is_found):
+    assert (benchmarks_of(question).match(text) is not None) is is_found
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -232,10 +248,31 @@ def test_code_of_a_figure_counts_where_the_question_is_about_nothing_else():
     )
 
 
+def test_a_short_question_is_found_with_its_figure_and_without():
+    asked = "Let $f(x)=x^2+3x+2$. {} What is the area of triangle $ABC$?"
+    benchmarks = benchmarks_of(asked.format(FIGURE), ngram=10)
+    for text in (asked.format(FIGURE) + " Explain.", asked.format("") + " Explain."):
+        messages = pa.array([[{"role": "user", "content": text}]], QUERY.field("messages").type)
+        assert benchmarks.match(text) and suspects(messages, benchmarks.index).all()
+
+
+def test_a_sentence_of_many_questions_makes_no_candidate():
+    sentence = "The input is given from standard input in the following format:"
+    items = [f"{' '.join(f'{letter}{i}' for i in range(30))} {sentence}" for letter in "abcdefgh"]
+    benchmarks = benchmarks_of(*items, ngram=10)
+    messages = pa.array([[{"role": "user", "content": f"{FROG} {sentence} N"}]], QUERY.field("messages").type)
+    assert not suspects(messages, benchmarks.index).any() and benchmarks.match(items[0])
+
+
 @pytest.mark.parametrize("unit", ["[asy] ", "(note (", "\\begin{asy} ", "(A) ", "(reminder: "])
 def test_hostile_repetitions_take_no_more_than_linear_time(unit):
-    """A step of the regular expressions is counted, not seconds: 200,000 characters would not end if they were quadratic."""
+    """200,000 characters: what is quadratic takes minutes."""
     assert benchmarks_of().match(unit * (200_000 // len(unit))) is None
+
+
+def test_many_runs_of_words_in_common_take_no_more_than_linear_time():
+    found = benchmarks_of(LONG).match(f"{LONG} " + "coffee shop at xx walks nine kilometres yy " * 4000)
+    assert found and len(found.matched) <= 2000
 
 
 def test_a_benchmarks_name_may_hold_the_mark_before_its_numbers():

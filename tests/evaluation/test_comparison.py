@@ -81,8 +81,8 @@ def test_insignificant_differences_need_more_questions_than_there_were():
 def test_equal_models_do_not_differ():
     same = samples([0.25, 0.5, 0.75, 1.0])
     found = compared(a=same, b=same)["a - b"]["b"]["pass@1"]
-    expected = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0, "detectable": None, "verdict": "equivalent"}
-    assert found.pop("on_these_questions")["low"] < 0 and found == expected
+    expected = {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0, "detectable": None}
+    assert found.pop("on_these_questions")["low"] < 0 and found == expected | {"verdict": "not significant"}
 
 
 def test_one_question_is_never_significant():
@@ -126,9 +126,9 @@ def test_a_p_at_the_level_is_significant_and_zero_is_no_decrease():
         return {"mean": mean, "p": p, "low": mean - 9, "high": mean + 9}, [np.array([mean, mean + 1.0, mean - 1.0])]
 
     family = [difference(1.0, 0.025), difference(0.0, 0.025), difference(-1.0, 0.2)]
-    judge(family[:2], 0.05, 2.0)
+    judge(family[:2], SETTINGS, 2.0)
     assert [each["verdict"] for each, _ in family[:2]] == ["higher", "higher"]
-    judge(family, 0.05, 2.0)
+    judge(family, SETTINGS, 2.0)
     assert [each["verdict"] for each, _ in family] == ["not significant"] * 3
     assert [each["p_holm"] for each, _ in family] == pytest.approx([0.075, 0.075, 0.2])
 
@@ -143,24 +143,31 @@ def test_a_p_at_the_level_is_significant_and_zero_is_no_decrease():
     ],
 )
 def test_models_are_equivalent_where_the_whole_interval_is_within_the_margin(low, high, margin, verdict):
-    family = [({"mean": 0.0, "p": 0.5, "low": low, "high": high}, [np.array([1.0, -1.0, 0.0])])]
-    judge(family, 0.05, margin)
+    family = [({"mean": 0.0, "p": 0.5, "low": low, "high": high}, [np.array([1.0, -1.0, 0.0] * 5)])]
+    judge(family, SETTINGS, margin)
     assert family[0][0]["verdict"] == verdict
     significant = [({"mean": 1.0, "p": 0.01, "low": 0.5, "high": 1.5}, [np.array([1.0, 1.1, 0.9])])]
-    judge(significant, 0.05, 2.0)
+    judge(significant, SETTINGS, 2.0)
     assert significant[0][0]["verdict"] == "higher", "a small difference may be certain"
+
+
+@pytest.mark.parametrize("change", [[0.0] * 30, [1.0, -1.0, 0.0], [1 / 3] * 29 + [1 / 3 + 1e-16]])
+def test_nothing_is_equivalent_where_no_difference_could_be_found(change):
+    family = [({"mean": 0.0, "p": 1.0, "low": 0.0, "high": 0.0}, [np.array(change)])]
+    judge(family, SETTINGS, 2.0)
+    assert (family[0][0]["verdict"], family[0][0]["detectable"]) == ("not significant", None)
 
 
 def test_the_detectable_difference_is_for_the_level_that_the_undecided_ones_share():
     """Two of three are undecided, so that each is judged at half the level."""
     change = [np.random.default_rng(0).normal(0.3, 1, 40)]
     family = [({"mean": 1.0, "p": p, "low": -9.0, "high": 9.0}, change) for p in (0.001, 0.2, 0.3)]
-    judge(family, 0.05, 2.0)
+    judge(family, SETTINGS, 2.0)
     assert [each["verdict"] for each, _ in family] == ["higher", "not significant", "not significant"]
-    assert {each["detectable"] for each, _ in family} == {smallest_detectable(change, 0.025)}
+    assert {each["detectable"] for each, _ in family} == {smallest_detectable(change, 0.025, 2000)}
     alone = [({"mean": 1.0, "p": 0.001, "low": -9.0, "high": 9.0}, change)]
-    judge(alone, 0.05, 2.0)
-    assert alone[0][0]["detectable"] == smallest_detectable(change, 0.05)
+    judge(alone, SETTINGS, 2.0)
+    assert alone[0][0]["detectable"] == smallest_detectable(change, 0.05, 2000)
 
 
 def test_a_benchmark_may_just_reach_the_level():

@@ -149,7 +149,9 @@ def test_four_benchmarks_of_one_question_cannot_be_significant():
 def test_the_detectable_difference_does_not_depend_on_the_split_into_benchmarks():
     """The same questions as one benchmark or as four quarters."""
     drawn = np.random.default_rng(9).normal(0.3, 100.0, 4000)
-    assert smallest_detectable(np.split(drawn, 4), 0.05) == pytest.approx(smallest_detectable([drawn], 0.05), rel=0.05)
+    assert smallest_detectable(np.split(drawn, 4), 0.05, 10_000) == pytest.approx(
+        smallest_detectable([drawn], 0.05, 10_000), rel=0.05
+    )
 
 
 def test_holm_controls_the_family_wise_error_rate():
@@ -188,15 +190,15 @@ def test_the_detectable_difference_is_found_with_80_percent_power(level, count):
     rng = np.random.default_rng(4)
     found = []
     for _ in range(400):
-        change = smallest_detectable([rng.normal(0.0, 100.0, count)], level) or 0.0
+        change = smallest_detectable([rng.normal(0.0, 100.0, count)], level, 10_000) or 0.0
         found += [stats.ttest_1samp(rng.normal(change, 100.0, count), 0).pvalue <= level for _ in range(5)]
     assert 0.75 <= np.mean(found) <= 0.85
-    assert smallest_detectable([np.zeros(5)], level) is None
+    assert smallest_detectable([np.zeros(5)], level, 10_000) is None
 
 
 def test_the_detectable_difference_ignores_the_observed_one():
     drawn = np.random.default_rng(5).normal(0.0, 30.0, 50)
-    assert smallest_detectable([drawn], 0.05) == smallest_detectable([drawn + 40], 0.05)
+    assert smallest_detectable([drawn], 0.05, 10_000) == smallest_detectable([drawn + 40], 0.05, 10_000)
 
 
 def test_the_interval_on_these_questions_covers_what_other_samples_give():
@@ -278,9 +280,12 @@ def test_the_tail_is_wider_for_few_questions():
 
 
 def test_the_detectable_difference_follows_from_variance_and_number():
-    """Five per cent and 80 % power: 3.18 + 0.98 standard errors with three degrees of freedom."""
-    assert smallest_detectable([np.array([1.0, 2.0, 3.0, 4.0])], 0.05) == pytest.approx(4.161 * np.sqrt(5 / 3 / 4), abs=0.01)
-    assert smallest_detectable([np.array([1.0])], 0.05) is None and smallest_detectable([np.zeros(3), np.ones(2)], 0.05) is None
+    """Five per cent and 80 % power: 2.262 + 0.883 standard errors with nine degrees of freedom."""
+    values = np.arange(10.0)
+    assert smallest_detectable([values], 0.05, 10_000) == pytest.approx(3.145 * values.std(ddof=1) / np.sqrt(10), abs=0.01)
+    for few in ([np.array([1.0])], [np.zeros(30), np.ones(30)], [np.array([1.0, 2.0, 4.0])]):
+        assert smallest_detectable(few, 0.05, 10_000) is None
+    assert smallest_detectable([values], 0.05, 18) is None, "no p of so few resamples is within the level"
 
 
 def test_resampled_means_do_not_depend_on_the_size_of_blocks(monkeypatch):

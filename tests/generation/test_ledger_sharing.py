@@ -1,6 +1,7 @@
 """The ledger through a DVC remote: what is shared, and that sharing only ever adds."""
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -29,7 +30,14 @@ def held(root, owner):
 def test_only_finished_files_are_shared(tmp_path):
     fill(tmp_path, "t", "a")
     fill(tmp_path, "t/verdicts", "b")
-    for name in ("t/open-me-1.zst", "t/replaced/old.jsonl", "similarity-1/part-1.tmp", "sources/k.tmp/queries.parquet"):
+    passing = [
+        "t/open-me-1.zst",
+        "t/replaced/old.zst",
+        "t/old.jsonl",
+        "similarity-1/part-1.tmp",
+        "sources/k.tmp/queries.parquet",
+    ]
+    for name in passing:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "similarity-1/part-1.npy").touch()
@@ -52,6 +60,30 @@ def test_what_is_missing_is_added_and_nothing_else_changes(tmp_path, monkeypatch
     assert set(before) < set(finished(mine)) and not list(mine.rglob("*.tmp"))
     same = {path.stat().st_ino for path in theirs.rglob("part-*")} <= {path.stat().st_ino for path in mine.rglob("part-*")}
     assert same is linked
+
+
+def test_of_a_link_the_file_is_added(tmp_path):
+    """DVC links to its cache where that is on another file system; emptying the cache must not empty the ledger."""
+    fill(tmp_path / "cache", "t", "a")
+    for inner in finished(tmp_path / "cache"):
+        (tmp_path / "shared" / inner).parent.mkdir(parents=True)
+        (tmp_path / "shared" / inner).symlink_to(tmp_path / "cache" / inner)
+    add_missing(tmp_path / "shared", tmp_path / "mine")
+    shutil.rmtree(tmp_path / "cache")
+    assert held(tmp_path / "mine", "t") == ["a"]
+
+
+def test_what_a_compaction_has_merged_does_not_come_back(tmp_path):
+    mine, shared = tmp_path / "mine", tmp_path / "shared"
+    for key in "ab":
+        fill(mine, "t", key)
+    add_missing(mine, shared)
+    with closing(Ledger("t", mine)) as ledger:
+        assert ledger.journal.compact() == (2, 2)
+    assert add_missing(shared, mine) == 0 and held(mine, "t") == ["a", "b"]
+    assert len(list((mine / "t").glob("part-*"))) == 1
+    assert add_missing(mine, shared) == 2, "the new part, and the list of the old ones"
+    assert held(shared, "t") == ["a", "b"]
 
 
 def run(folder, *command):
@@ -91,3 +123,6 @@ def test_two_clones_end_with_the_ledgers_of_both(tmp_path):
     assert "1 files added to the remote" in share(one, "push")
     assert held(one / ".ledger", "t") == ["a", "b"] and held(one / ".ledger", "u") == ["c"]
     assert "0 files added" in share(one, "pull")
+    fill(one / ".ledger", "u", "d")
+    add_missing(one / ".ledger", one / "data/ledger")  # as a push that was killed before DVC knew of it
+    assert "1 files added to the remote" in share(one, "push") and held(one / ".ledger", "u") == ["c", "d"]

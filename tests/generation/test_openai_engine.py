@@ -472,7 +472,8 @@ def test_servers_listed_in_a_folder_come_and_go(stubs, tmp_path, monkeypatch):
     while not found:
         found = engine.poll()
     assert found[0].text == "re: early" and not second.seen
-    (tmp_path / "2.tmp").write_text("not yet")
+    for name, content in (("2.tmp", b"not yet"), (".nfs1", b"http://x/v1"), ("empty", b""), ("odd", b"\xff")):
+        (tmp_path / name).write_bytes(content)
     (tmp_path / "2").write_text(f"{second.url}\n")
     (tmp_path / "1").unlink()
     before = len(first.seen)

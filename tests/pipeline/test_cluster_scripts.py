@@ -104,13 +104,13 @@ def test_every_stage_is_submitted_once_after_those_that_it_needs(cluster):
 def test_a_stage_job_runs_one_stage(cluster):
     made(cluster, "dvc", "")
     assert run(cluster, "bash", "scripts/slurm/stage.sbatch", "train@one").returncode == 0
-    assert calls(cluster) == ["repro --single-item train@one"]
+    assert calls(cluster) == ["repro --wait-for-lock --single-item train@one"]
 
 
 def test_chains_run_side_by_side_and_in_order(cluster):
     made(cluster, "dvc", "")
     assert run(cluster, "scripts/side_by_side.sh", "2").returncode == 0
-    ran = [call.removeprefix("repro --single-item ") for call in calls(cluster)]
+    ran = [re.sub("repro (--wait-for-lock )?--single-item ", "", call) for call in calls(cluster)]
     for teacher in TEACHERS:
         own = [name.split("@")[0] for name in ran if name.endswith(f"@{teacher}")]
         assert own == ["distill", "tokenise", "perplexity", "curate", "pack", "train", "evaluate", "score"]
@@ -119,11 +119,21 @@ def test_chains_run_side_by_side_and_in_order(cluster):
 
 
 def test_a_chain_that_fails_ends_the_run_and_the_others_finish_theirs(cluster):
-    made(cluster, "dvc", '[[ "$*" != *perplexity@two* ]]')
+    """dvc fails with 255, at which xargs would start no further chain."""
+    made(cluster, "dvc", '[[ "$*" != *perplexity@two* ]] || exit 255')
     assert run(cluster, "scripts/side_by_side.sh", "1").returncode != 0
     ran = calls(cluster)
     assert not any("curate@two" in call or "parallel" in call for call in ran)
     assert any("curate@one" in call for call in ran) and any("curate@three" in call for call in ran)
+
+
+@pytest.mark.parametrize("script", ["scripts/slurm/submit.sh", "scripts/side_by_side.sh"])
+def test_params_that_name_no_teacher_start_nothing(cluster, script):
+    for name in ("dvc", "sbatch"):
+        made(cluster, name, "echo 1")
+    (cluster / "params.yaml").write_text("teachers: []\n")
+    done = run(cluster, script)
+    assert done.returncode != 0 and "name at least one" in done.stderr and not (cluster / "calls").exists()
 
 
 SERVER = """

@@ -16,6 +16,7 @@ from distillery.core.tables import part_paths, write_table
 from distillery.generation import cached_engine
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling
+from distillery.generation.engine import Completion
 from distillery.generation.ledger import Ledger
 from distillery.verification import spending as spending_module
 from distillery.verification.distiller import Budget, Distill, Distiller, Task, Trace, trace_rows
@@ -89,6 +90,16 @@ def test_a_budget_that_is_spent_to_the_last_does_not_stop_what_needs_nothing_mor
     assert engine.asked == 0
 
 
+def test_what_another_run_spends_counts_once_it_is_seen(tmp_path):
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(lambda request: ANSWER))
+    other = Ledger("t", tmp_path)
+    other.add(Completion("a" * 32, "x", "stop", 1, 5000, "scripted"), seconds=36.0)
+    spending = Spending(engine, Budget(tokens=1000), 1, None)
+    assert spending.so_far().tokens == 0
+    engine.ledger.look()
+    assert spending.so_far()[:2] == (5000, 0.01)
+
+
 def test_money_needs_a_price(tmp_path):
     with pytest.raises(ConfigError, match=r"distill.budget.money: needs price.device_hour"):
         run(tmp_path, 1, Budget(money=5.0))
@@ -107,7 +118,7 @@ def test_the_forecast_comes_from_the_first_queries_once_all_of_them_are_settled(
 
 def test_a_forecast_is_a_mean_with_its_interval():
     tasks = [task_of(tokens) for tokens in ([100], [200], [100, 200])]
-    engine = SimpleNamespace(ledger=SimpleNamespace(totals=lambda: (0, 0.0)), tokens=600, seconds_spent=36.0)
+    engine = SimpleNamespace(ledger=SimpleNamespace(tokens=0, seconds=0.0), tokens=600, seconds_spent=36.0)
     said = Spending(engine, None, 8, 2.0).forecast(tasks, 1000)  # type: ignore[arg-type]
     # 200 tokens per query, standard deviation 100; 0.06 s per token on eight devices
     assert said.startswith("1000 queries are left: 2e+05 tokens, 26.7 GPU-hours, 53.33 at price.device_hour")
