@@ -83,7 +83,11 @@ check: lint  ## lint and the fast tests: about a minute
 	pytest -n 2 --no-loadscope-reorder -m "not slow"
 
 .PHONY: test
-test: $(DEV)  ## all tests, including slow ones and a small end-to-end run
+test: $(DEV)  ## the tests, including slow ones and a small end-to-end run
+	pytest -n 2 --no-loadscope-reorder -m "not exhaustive"
+
+.PHONY: test-all
+test-all: $(DEV)  ## all tests: many kills, ranks, two machines as well
 	pytest -n 2 --no-loadscope-reorder
 
 SCALE ?= 0.1

@@ -41,6 +41,10 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The full study first, since it takes longest."""
+    """The full study first, since it takes longest; what is exhaustive is slow."""
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker("slow")
     items.sort(key=lambda item: item.path.name not in WHOLE_STUDY)

@@ -17,7 +17,7 @@ from tests.support.distill_process import BATCH, SETTINGS
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 
 def start(ledger: Path, out: Path) -> "subprocess.Popen[bytes]":

@@ -20,7 +20,7 @@ from tests.support.evaluate_process import NAME, ROOT, prepare
 QUESTIONS, SAMPLES_EACH, KILLS = 60, 6, 5
 IN_FLIGHT = 128
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,7 @@ def test_two_runs_give_the_same_bytes(world, native, tmp_path):
     assert len(native) > 60 and made(world, tmp_path / "w") == native
 
 
+@pytest.mark.exhaustive
 def test_a_cluster_of_two_nodes_gives_the_same_bytes(finished, native, cluster, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "w")
     synthetic_corpus.settings(folder, "ray")
@@ -123,6 +124,7 @@ def test_a_cluster_of_two_nodes_gives_the_same_bytes(finished, native, cluster, 
     assert digest(folder) == native
 
 
+@pytest.mark.exhaustive
 def test_an_error_on_a_cluster_is_one_line(world, cluster, tmp_path):
     shutil.copytree(world, tmp_path / "w")
     synthetic_corpus.settings(tmp_path / "w", "ray")

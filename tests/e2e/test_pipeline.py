@@ -164,6 +164,7 @@ def test_new_queries_repeat_no_answered_request(project):
     assert "Running stage 'distill" not in dvc(project, "repro"), "restored from DVC's run cache"
 
 
+@pytest.mark.exhaustive
 def test_a_removed_teacher_leaves_nothing_and_is_restored_from_cache(project):
     git(project, "add", "-A")
     git(project, "commit", "-qm", "two teachers")
@@ -225,6 +226,7 @@ def test_after_a_pull_nothing_is_recomputed(project, tmp_path):
     assert len(taken) == metrics(project, "parallel")["instances"]
 
 
+@pytest.mark.exhaustive
 def test_a_reproduction_elsewhere_gives_the_same_bytes(project, tmp_path):
     """Another folder with an empty ledger: the small world and one teacher's traces are pulled, the other's are computed."""
     second = tmp_path / "deeper" / "elsewhere"

@@ -29,7 +29,7 @@ from distillery.verification.router import Router
 from stages.distill import ask_for
 from tests.support.builders import make_query, verify_params
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 QUERIES = [make_query(f"Ann has {i} apples .", str(i)) for i in range(60)]
 SAMPLING = Sampling(1.0, 1.0, 100)
 

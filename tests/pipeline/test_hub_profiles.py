@@ -154,7 +154,8 @@ def machine(tmp_path, request, monkeypatch):
     made.hub.stop()
 
 
-PROFILES = pytest.mark.parametrize("machine", ["paper", "single-gpu"], indirect=True)
+SINGLE = pytest.param("single-gpu", marks=pytest.mark.exhaustive)
+PROFILES = pytest.mark.parametrize("machine", ["paper", SINGLE], indirect=True)
 
 
 @PROFILES

@@ -27,7 +27,7 @@ from tests.support.training_runs import (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "changes",
     [
@@ -47,7 +47,7 @@ def test_sharing_windows_between_ranks_changes_nothing(base, undisturbed, tmp_pa
     assert curve(tmp_path / "shared") == pytest.approx(curve(alone), abs=5e-6), "also where gradients' scale counts"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("before", "after", "more"),
     [(1, 2, {"deepspeed": ZERO_3}), (2, 2, {"attention": "varlen", "sequence_parallel": 2})],
@@ -71,7 +71,7 @@ def test_a_training_resumes_with_another_number_of_ranks_and_with_shared_windows
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj", "down_proj"]}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_adapters_are_trained_alone_and_saved_within_the_weights(base, undisturbed, tmp_path):
     from safetensors.torch import load_file
 
@@ -100,13 +100,13 @@ def test_adapters_that_cannot_be_are_refused(base, targets, message):
         with_adapters(AutoModelForCausalLM.from_pretrained(base), Lora(4, 8, 0.0, targets))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_wrong_name_of_a_module_is_one_line_before_ranks_start(base, tmp_path):
     said = finished(prepare(tmp_path, base, lora=LORA | {"targets": ["nothing"]}), ok=False)
     assert "train: params.yaml: train.lora.targets: Target modules" in said and "Traceback" not in said
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_head_whose_weight_is_read_directly_is_trained_under_zero_3(base, undisturbed, tmp_path):
     """Fused losses do so; then ZeRO 3 must gather the weight although the head is never called."""
     folder = prepare(tmp_path, base, processes=2, deepspeed=ZERO_3)

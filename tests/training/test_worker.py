@@ -37,13 +37,21 @@ def test_training_learns_and_reports_throughput(undisturbed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"processes": 2}, {"micro_batch": 4}, {"processes": 2, "micro_batch": 2}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"processes": 2},
+        pytest.param({"micro_batch": 4}, marks=pytest.mark.exhaustive),
+        pytest.param({"processes": 2, "micro_batch": 2}, marks=pytest.mark.exhaustive),
+    ],
+    ids=str,
+)
 def test_ranks_and_accumulation_change_nothing(base, undisturbed, tmp_path, changes):
     finished(prepare(tmp_path, base, **changes))
     assert_same(tmp_path, undisturbed, 2e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, monkeypatch):
     """The host file lists only this machine; `ssh`, the launcher's reachability check, is stubbed."""
     hosts, ssh = tmp_path / "hosts", tmp_path / "bin/ssh"
@@ -56,7 +64,7 @@ def test_deepspeeds_own_launcher_changes_nothing(base, undisturbed, tmp_path, mo
     assert_same(tmp_path / "w", undisturbed, 2e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["zero3", "zero3_offload"])
 def test_the_zero_stage_changes_nothing(base, undisturbed, tmp_path, name):
     """Offloaded with torch's Adam: DeepSpeed's for the CPU is compiled on first use, which takes two minutes."""
@@ -84,7 +92,7 @@ def test_bfloat16_learns_like_float32_even_when_killed(base, undisturbed, tmp_pa
     assert curve(folder) == pytest.approx(curve(undisturbed), abs=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_three_kills_change_neither_losses_nor_weights(base, undisturbed, tmp_path):
     folder, rng = prepare(tmp_path, base), random.Random(0)
     for step in sorted(rng.sample(range(2, 13, 2), 3)):
