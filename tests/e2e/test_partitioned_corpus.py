@@ -183,6 +183,7 @@ def test_different_numbers_of_parts_are_named(world, tmp_path):
     assert "data/similarity: 7 parts, data/clean has 8" in output and "Traceback" not in output
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("stage", ["clean", "pack a"])
 def test_a_killed_stage_leaves_no_partial_output_and_restarts(world, native, tmp_path, stage):
     shutil.copytree(world, tmp_path / "w")

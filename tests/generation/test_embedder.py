@@ -115,6 +115,7 @@ def lock(tmp_path_factory) -> Lock:
     return Lock("embedder", str(folder / "whole"), "r", True, {})
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_copies_on_several_devices_share_the_work(lock, monkeypatch):
     texts = [f"how many apples and {number} now ?" for number in range(40)]
