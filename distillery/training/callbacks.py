@@ -71,6 +71,8 @@ class Watcher(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.saved = time.monotonic()
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # the Trainer lets rank 0 go on while others still write their random states
         if state.is_world_process_zero:
             ranks = {"ranks": args.world_size, "sequence_parallel": self.settings.sequence_parallel}
             write_json(ranks, Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE)
