@@ -31,7 +31,8 @@ from distillery.core.record_file import Layout, compressed, encoded, index_of, j
 
 OPEN, PART, SUFFIX, LOCK, REPLACED = "open-", "part-", ".zst", ".lock", "replaced"
 MERGED = "merged-"
-"""How lists of files begin that a compaction has written into others, so that copies of the old ones do not come back."""
+"""How the names of lists begin: of files that a compaction has merged into others, so that their copies elsewhere are not
+added again (`generation.ledger_sharing`)."""
 PART_BYTES, SYNC_SECONDS, OPEN_FILES = 1 << 28, 5.0, 64
 HELD = [("file", "<u4")]
 

@@ -19,11 +19,13 @@ import numpy as np
 from distillery.corpus.word_ngrams import Index, gram_hashes, index_of, sequence_hash, words
 
 SHORTEST = 4
+"""Words of the shortest question that n-grams are made of; a shorter one is only found as a whole."""
 OVERLAP_NGRAM = 3
 COMMON = 5
+"""What so many different questions share tells none of them from the others."""
 FEWEST_WORDS = 8
 """A shorter text's overlap is a share of so many words: four in common are no evidence, whatever they are a share of."""
-TELLING_WORDS = 20
+ENOUGH_WORDS = 20
 """A text with fewer words beside its figure is about the figure, whose code then counts."""
 LONGEST_SHOWN = 2000
 FIGURE = re.compile(
@@ -33,6 +35,7 @@ FIGURE = re.compile(
 NOTE = re.compile(r"\((?:reminder|note|recall|hint)\b(?:[^()]|\([^()]*\)){0,500}\)", re.I)
 OPTIONS = re.compile(r"(?:(?:\\\w+\{)?\([A-H]\)[^()\n]{0,40}){3,}")
 CUT = "\0"
+"""Stands where a part was left out, so that no n-gram reaches across."""
 SIGN = re.compile(r"-(?![A-Za-z]{2})|[+*/<>=!%]|(?<=\d)[.,](?=\d)(?!\d{3}(?!\d))")
 
 
@@ -52,8 +55,8 @@ class Text:
 
     def __init__(self, text: str):
         bare = OPTIONS.sub(CUT, NOTE.sub(CUT, text))
-        self.told = FIGURE.sub(CUT, bare)
-        self.text = self.told if len(words(self.told)) >= TELLING_WORDS else bare
+        self.without_figures = FIGURE.sub(CUT, bare)
+        self.text = self.without_figures if len(words(self.without_figures)) >= ENOUGH_WORDS else bare
         self.words = words(self.text)
         self.grams = gram_hashes(self.words, OVERLAP_NGRAM)
 
@@ -76,6 +79,7 @@ class Text:
 
 
 def signs(text: str) -> str:
+    """The arithmetic signs of a text and the points and commas within its numbers, in order."""
     return "".join(SIGN.findall(text))
 
 
@@ -106,7 +110,7 @@ class Benchmarks:
 
     def _add(self, number: int, text: Text) -> None:
         """Files a question under its n-grams, with its figure and without, as copies may have it."""
-        for version in {text.text, text.told}:
+        for version in {text.text, text.without_figures}:
             runs = [words(run) for run in version.split(CUT)]
             n = min(self.size(sum(map(len, runs))), max(map(len, runs)))
             for run in runs if n >= SHORTEST else ():
@@ -165,5 +169,5 @@ class Benchmarks:
         return max(self._share(text, shared) for text in (item, query))
 
     def _share(self, text: Text, shared: set[int]) -> float:
-        telling = text.covered(set(text.grams.tolist()) - self.common)
-        return float(text.covered(shared - self.common).sum() / max(telling.sum(), FEWEST_WORDS))
+        distinctive = text.covered(set(text.grams.tolist()) - self.common)
+        return float(text.covered(shared - self.common).sum() / max(distinctive.sum(), FEWEST_WORDS))

@@ -1,9 +1,9 @@
 """Shares the ledger through the DVC remote: ``python -m distillery.generation.ledger_sharing push`` or ``pull``.
 
-So a colleague who mends a verifier or adds a teacher generates nothing that was ever generated. Finished files never change and
-have names of their own, so sharing is adding, but for files that a compaction has merged. ``data/ledger`` holds hard links to
-them, DVC tracks that folder as ``data/ledger.dvc``, and that file belongs into version control. What a run is still writing is
-not shared. The folder is made anew each time, from the ledger and from what is tracked.
+A colleague who fixes a verifier or adds a teacher then generates nothing that was ever generated. Finished files never change
+and their names are unique, so files are only ever added, except those that a compaction has merged into others.
+``data/ledger`` holds hard links to them, DVC tracks that folder as ``data/ledger.dvc``, and that file belongs in version
+control. What a run is still writing is not shared. The folder is rebuilt each time, from the ledger and from what is tracked.
 """
 
 import os
@@ -42,7 +42,7 @@ def merged(folder: Path) -> set[Path]:
 def add_missing(source: Path, target: Path) -> int:
     """Links every finished file of ``source`` that ``target`` lacks, or copies it to another file system; how many.
 
-    Of a link, as DVC may make them into its cache, the file is meant.
+    A symbolic link, as DVC may make them into its cache, is followed.
     """
     old = merged(source) | merged(target)
     missing = [inner for inner in finished(source) if inner not in old and not (target / inner).exists()]
@@ -65,7 +65,7 @@ def dvc(*arguments: str) -> None:
         raise DataError(f"dvc {' '.join(arguments)}: {' '.join((done.stderr or done.stdout).split())}")
 
 
-def take_in() -> int:
+def merge_shared() -> int:
     """Adds what is tracked, and what an interrupted push has left, to this machine's ledger; how many files."""
     added = add_missing(SHARED, ROOT) if SHARED.exists() else 0
     shutil.rmtree(SHARED, ignore_errors=True)
@@ -77,7 +77,7 @@ def take_in() -> int:
 
 def push() -> str:
     """Adds this machine's files to what is shared, and that to this machine's."""
-    take_in()
+    merge_shared()
     before = set(finished(SHARED))
     shutil.rmtree(SHARED, ignore_errors=True)
     if not add_missing(ROOT, SHARED):
@@ -92,7 +92,7 @@ def pull() -> str:
     """Adds what is shared to this machine's ledger."""
     if not TRACKED.exists():
         raise ConfigError(f"{TRACKED}: not there; whoever has the ledger runs `make ledger-push` and commits that file")
-    return f"{take_in()} files added to {ROOT}"
+    return f"{merge_shared()} files added to {ROOT}"
 
 
 def main(direction: str = "") -> None:

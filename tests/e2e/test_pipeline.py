@@ -193,12 +193,12 @@ def test_comparing_teachers_leaves_the_workspace_clean(project):
     assert "adaptive" in shown and "plain" in shown
 
 
-def a_mended_verifier_generates_nothing(second):
+def check_that_a_changed_verifier_generates_nothing(second):
     """Where the ledger was pulled. The code of a comparison changes, and with it no verdict."""
     assert not (second / ".ledger").exists()
     assert "files added to .ledger" in run(second, "make", "ledger-pull", "READY=")
     verifier = second / "distillery/verification/math_compare.py"
-    verifier.write_text(verifier.read_text() + "\n\ndef mended() -> None: ...\n")
+    verifier.write_text(verifier.read_text() + "\n\ndef unused() -> None: ...\n")
     dvc(second, "repro", "--single-item", "code")
     for stage in ("distill@plain", "evaluate@adaptive"):
         assert "Running stage" in dvc(second, "repro", "--single-item", stage)
@@ -220,7 +220,7 @@ def test_after_a_pull_nothing_is_recomputed(project, tmp_path):
     git(tmp_path, "clone", "-q", str(project), str(second))
     dvc(second, "pull")
     assert "Running stage" not in dvc(second, "repro")
-    a_mended_verifier_generates_nothing(second)
+    check_that_a_changed_verifier_generates_nothing(second)
     dvc(tmp_path, "get", str(project), "data/parallel/adaptive", "-o", str(tmp_path / "taken"))
     taken = load_dataset(str(tmp_path / "taken"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(taken) == metrics(project, "parallel")["instances"]
