@@ -52,6 +52,7 @@ BASE = {
     "hostfile": None,
     "packed": True,
     "system_prompt": None,
+    "seeds": [0],
 }
 
 
@@ -115,7 +116,7 @@ def start(folder: Path, base: Path, settings: dict[str, Any]) -> subprocess.Pope
     lock = {"role": "base", "id": str(base), "revision": "0", "local": True, "files": {}}
     lock["template"] = str(ROOT / "conf/chat_templates/chatml.jinja")
     write_json(lock, folder / "models/locks/roles/base.json")
-    write_json({"seed": 0, "train": settings}, folder / "params.yaml")
+    write_json({"train": settings}, folder / "params.yaml")
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths, "DVC_ROOT": str(folder), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "stages.train", "t"]
@@ -133,7 +134,7 @@ def figures_of(folder: Path, about: Any, settings: dict[str, Any], window: int) 
 
 
 def losses_of(folder: Path) -> list[float]:
-    with (folder / "data/training/t/loss.csv").open() as file:
+    with (folder / "data/training/t/0/loss.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 

@@ -47,6 +47,7 @@ TRAIN = {
     "report_to": None,
     "packed": True,
     "system_prompt": None,
+    "seeds": [0],
     "attention": "sdpa",
     "hostfile": None,
 }
@@ -146,7 +147,7 @@ def stage(folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder / ".checkpoints", ignore_errors=True)
     run("stages.train", "t", folder=folder)
     with contextlib.chdir(folder):
-        return read_run("metrics/train/t.json") or {}
+        return (read_run("metrics/train/t.json") or {"students": {"0": {}}})["students"]["0"]
 
 
 def prepare(folder: Path, base: Path, packs: Batch, changes: dict[str, Any]) -> None:
@@ -158,7 +159,7 @@ def prepare(folder: Path, base: Path, packs: Batch, changes: dict[str, Any]) -> 
     write_json(
         {"role": "base", "id": str(base), "revision": "0", "local": True, "files": {}}, folder / "models/locks/roles/base.json"
     )
-    write_json({"seed": 0, "train": TRAIN | changes}, folder / "params.yaml")
+    write_json({"train": TRAIN | changes}, folder / "params.yaml")
 
 
 def main() -> None:

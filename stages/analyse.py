@@ -1,4 +1,4 @@
-"""analyse: how the teachers' data sets differ: categories by instance and by token, lengths, perplexities, attempts."""
+"""analyse: how the arms' data sets differ: categories by instance and by token, lengths, perplexities, attempts."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,18 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distillery.core import config
+from distillery.core.arms import Arm, arms
 from distillery.core.config import Section
 from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, write_csv
 from distillery.core.progress import log
-from distillery.core.schemas import CATEGORIES, CURATED, QUERY, SHARED
+from distillery.core.schemas import CATEGORIES, CURATED, PASS, QUERY, TAKEN
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import matching_parts, read_part
 from distillery.core.teachers import keep_only, teacher_names
 from distillery.corpus.arrow_text import combine_chunks
+from distillery.corpus.token_shards import attempt_keys
 
 ABOUT = pa.schema([QUERY.field(name) for name in ("id", "category")])
-FIGURES = pa.schema([CURATED.field(name) for name in ("query_id", "response_tokens", "perplexity", "attempt")])
+COLUMNS = ("response_tokens", "perplexity", "attempt")
+READ = pa.schema([CURATED.field(name) for name in ("query_id", "teacher", "verdict", *COLUMNS)])
 QUANTILES = {"p05": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "p95": 0.95}
 
 
@@ -61,7 +64,7 @@ def entropy(counts: Iterable[int]) -> float:
 
 @dataclass
 class Gathered:
-    """The columns of one teacher's data set that figures are made of, one number per trace each."""
+    """The columns of one arm's data set that figures are made of, one number per trace each."""
 
     categories: np.ndarray
     response_tokens: np.ndarray
@@ -70,7 +73,7 @@ class Gathered:
 
 
 def describe(rows: Gathered, spans: tuple[int, ...]) -> dict[str, Any]:
-    """The figures of one teacher's data set."""
+    """The figures of one arm's data set."""
     size = len(CATEGORIES)
     instances = np.bincount(rows.categories, minlength=size).tolist()
     tokens = np.bincount(rows.categories, rows.response_tokens, size).astype(int).tolist()
@@ -99,17 +102,30 @@ def overlap(solved: dict[str, pa.Array]) -> Counter[str]:
     return counts
 
 
-def gather(queries: Path, curated: dict[str, Path], ids: Path) -> tuple[dict[str, Gathered], Counter[str]]:
-    """One part's columns of each teacher, of the queries that all share, and how what they solved overlaps."""
-    asked, common = read_part(queries, ABOUT), combine_chunks(read_part(ids, SHARED)["query_id"])
+def gather(
+    queries: Path, curated: dict[str, Path], takes: dict[str, Path], described: dict[str, Arm]
+) -> tuple[dict[str, Gathered], Counter[str]]:
+    """One part's columns of each arm, and how what the teachers solved overlaps."""
+    asked = read_part(queries, ABOUT)
     known = pc.index_in(asked["category"], value_set=pa.array(CATEGORIES)).to_numpy().astype(np.int8)
-    tables = {teacher: read_part(path, FIGURES) for teacher, path in curated.items()}
+    tables = {teacher: read_part(path, READ) for teacher, path in curated.items()}
     gathered = {}
-    for teacher, table in tables.items():
-        chosen = table.filter(pc.is_in(table["query_id"], value_set=common))
+    for name, path in takes.items():
+        held = pa.concat_tables([tables[teacher] for teacher in described[name].teachers])
+        chosen = held.take(pc.index_in(trace_keys(read_part(path, TAKEN)), trace_keys(held)))
         row = pc.index_in(combine_chunks(chosen["query_id"]), combine_chunks(asked["id"])).to_numpy()
-        gathered[teacher] = Gathered(known[row], *(chosen[name].to_numpy() for name in FIGURES.names[1:]))
-    return gathered, overlap({teacher: combine_chunks(table["query_id"]) for teacher, table in tables.items()})
+        gathered[name] = Gathered(known[row], *(chosen[column].to_numpy() for column in COLUMNS))
+    return gathered, overlap({teacher: solved_by(table) for teacher, table in tables.items()})
+
+
+def trace_keys(table: pa.Table) -> pa.Array:
+    """The key of each trace, one string per row: its query, attempt and teacher."""
+    return combine_chunks(pc.binary_join_element_wise(attempt_keys(table), combine_chunks(table["teacher"]), "-"))
+
+
+def solved_by(table: pa.Table) -> pa.Array:
+    """The queries of which a teacher has a verified trace."""
+    return pc.unique(combine_chunks(table.filter(pc.field("verdict") == PASS)["query_id"]))
 
 
 def together(parts: list[Gathered]) -> Gathered:
@@ -120,17 +136,17 @@ def tables(found: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The figures as flat tables to plot."""
     return {
         "categories": [
-            {"teacher": t, "category": c, "instances": d["instances"][c], "tokens": d["tokens"][c]}
+            {"arm": t, "category": c, "instances": d["instances"][c], "tokens": d["tokens"][c]}
             for t, d in found.items()
             for c in CATEGORIES
         ],
         "histogram": [
-            {"teacher": t, "span": span, "traces": count, "math": d["histogram_math"][span]}
+            {"arm": t, "span": span, "traces": count, "math": d["histogram_math"][span]}
             for t, d in found.items()
             for span, count in d["histogram"].items()
         ],
         "boxes": [
-            {"teacher": t, "measure": measure} | d[measure]
+            {"arm": t, "measure": measure} | d[measure]
             for t, d in found.items()
             for measure in ("response_tokens", "perplexity")
         ],
@@ -141,29 +157,31 @@ def main() -> None:
     settings = config.load(Analyse, "analyse")
     if not settings.spans or list(settings.spans) != sorted(set(settings.spans)):
         raise ConfigError(f"params.yaml: analyse.spans: borders must rise, got {list(settings.spans)}")
-    teachers = teacher_names()
+    teachers, described = teacher_names(), arms()
     keep_only("data/curated", teachers)
     with record_metrics("metrics/analysis.json", "numpy") as (metrics, _):
-        folders = [f"data/curated/{teacher}" for teacher in teachers]
-        queries, ids, *curated = matching_parts("data/queries", "data/parallel/ids", *folders)
-        parts: dict[str, list[Gathered]] = {teacher: [] for teacher in teachers}
+        folders = [*(f"data/curated/{teacher}" for teacher in teachers), *(f"data/arms/{name}" for name in described)]
+        queries, *tables_of = matching_parts("data/queries", *folders)
+        parts: dict[str, list[Gathered]] = {name: [] for name in described}
         solved: Counter[str] = Counter()
         for part in range(len(queries)):
-            here = {teacher: paths[part] for teacher, paths in zip(teachers, curated, strict=True)}
-            found_here, overlapping = gather(queries[part], here, ids[part])
+            here = [paths[part] for paths in tables_of]
+            curated = dict(zip(teachers, here, strict=False))
+            takes = dict(zip(described, here[len(teachers) :], strict=True))
+            found_here, overlapping = gather(queries[part], curated, takes, described)
             solved += overlapping
-            for teacher, columns in found_here.items():
-                parts[teacher].append(columns)
-        found = {teacher: describe(together(parts[teacher]), settings.spans) for teacher in teachers}
+            for name, columns in found_here.items():
+                parts[name].append(columns)
+        found = {name: describe(together(parts[name]), settings.spans) for name in described}
         with atomic_dir("data/analysis") as folder:
             for name, rows in tables(found).items():
                 write_csv(rows, folder / f"{name}.csv")
         metrics.update(found)
         only = {teacher: solved[f"only {teacher}"] for teacher in teachers}
         metrics["overlap"] = {"by_all": solved["by_all"], "by_any": solved["by_any"], "only": only}
-    for teacher, figures in found.items():
+    for name, figures in found.items():
         tokens, perplexity = figures["response_tokens"]["mean"], figures["perplexity"]["mean"]
-        log("analyse", f"{teacher}: mean {tokens:.1f} tokens, mean perplexity {perplexity:.2f}")
+        log("analyse", f"{name}: mean {tokens:.1f} tokens, mean perplexity {perplexity:.2f}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ class Source(Origin):
     """The column of the right answer; null where ``tests`` or ``constraints`` decide."""
     difficulty: str | None
     """The column of the level; null where there is none."""
+    cluster: str | None = None
+    """The column that questions made from one template share: they count as one where differences are tested."""
     choices: tuple[str, ...] = ()
     """Columns of wrong options: the question lists them with the answer, in an order of its own, and its letter is right."""
     constraints: tuple[str, ...] = ()
@@ -96,7 +98,8 @@ def check(name: str, source: Source) -> None:
 
 
 def _shown(source: Source) -> tuple[tuple[str, str | None], ...]:
-    return (("question", source.question), ("difficulty", source.difficulty), ("starter", source.starter))
+    named = ("question", "difficulty", "cluster", "starter")
+    return tuple((name, getattr(source, name)) for name in named)
 
 
 def choices_of(key: str, right: str, wrong: list[str], where: str) -> tuple[str, str]:

@@ -7,9 +7,11 @@ family by Holm's method. A difference is significant (``higher`` or ``lower``) w
 two models are ``equivalent`` where the whole interval is within the margin, and ``not significant`` otherwise. The smallest
 difference that Holm's next step would find with a power of 80 % is ``detectable``.
 
-Intervals are for questions like these, of which the benchmark is a sample; ``on_these_questions`` is the narrower one of the
-benchmark as it is, which leaves only the luck of sampling. A single training per student is behind each: the luck of its
-seed is in neither.
+Three causes make a difference vary. Other *questions* like these: intervals are for those, and ``on_these_questions`` is the
+narrower one of the benchmark as it is. Other *samples*, which that one covers. And other *training seeds*: their variance is
+pooled over all arms (`training_luck`), and counts in p and interval as soon as an arm has two seeds; with one seed each it is
+in no figure, as ``training`` says. ``variance`` has the share of each, and ``settles`` how many times more of one of them
+alone would make a difference as small as the margin detectable.
 """
 
 from collections.abc import Iterator
@@ -20,17 +22,26 @@ from typing import Any
 import numpy as np
 
 from distillery.core import config
+from distillery.core.arms import arm_names
 from distillery.core.config import NonNegativeFloat, Positive, Section, Share
-from distillery.core.errors import DataError
 from distillery.core.files import read_json
 from distillery.core.progress import log
-from distillery.core.schemas import PASS
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import read_table
-from distillery.core.teachers import BASE, keep_only, teacher_names
+from distillery.core.teachers import BASE, keep_only
 from distillery.evaluation.benchmarks import enabled_benchmarks
-from distillery.evaluation.metrics import Sample, grouped
+from distillery.evaluation.model_values import (
+    MEASURES,
+    OVERALL,
+    Measured,
+    Values,
+    clustered,
+    clusters_of,
+    strata_of,
+    values_of,
+)
 from distillery.evaluation.paired_statistics import (
+    Estimate,
     adaptivity,
     estimate_over,
     holm,
@@ -38,17 +49,16 @@ from distillery.evaluation.paired_statistics import (
     sign_flip_p,
     smallest_detectable,
     smallest_p,
+    variance_shares,
+    what_settles,
 )
+from distillery.evaluation.training_luck import NONE, Luck, TrainingVariance, training_variance
 
-MEASURES = ("pass@1", "mean_tokens")
-OVERALL = "overall"
 BINS = 5
 SIGNIFICANT, EQUIVALENT, NOT_SIGNIFICANT = ("higher", "lower"), "equivalent", "not significant"
-VARIANCE = {"pass@1": "variance of pass@1", "mean_tokens": "variance of mean_tokens"}
-"""Where the sampling variances of a measure's values stand beside them."""
+SPANS = {"pass@1": 100.0, "mean_tokens": None}
+"""By how much a measure can differ at most on one question; None: without limit."""
 CONDITIONS = ("engines", "sampling", "prompts", "tasks", "verifiers", "judge")
-Values = dict[str, dict[str, dict[str, np.ndarray]]]
-"""By model, benchmark and measure: one number per question, (questions,)."""
 
 
 @dataclass(frozen=True)
@@ -63,93 +73,125 @@ class Compare(Section):
     """Models whose pass@1 differs by less than so many points, with that confidence, are equivalent."""
 
 
-def per_question(samples: list[Sample]) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The questions' ids, sorted, and each measure's mean over a question's samples with its variance; pass@1 in percent."""
-    questions = grouped(samples, "question_id")
-    passed = [np.array([100.0 * (sample["verdict"] == PASS) for sample in group]) for group in questions.values()]
-    tokens = [np.array([float(sample["completion_tokens"]) for sample in group]) for group in questions.values()]
-    values = {}
-    for measure, drawn in zip(MEASURES, (passed, tokens), strict=True):
-        values[measure] = np.array([each.mean() for each in drawn])
-        values[VARIANCE[measure]] = np.array([each.var(ddof=1) / len(each) if len(each) > 1 else np.nan for each in drawn])
-    return list(questions), values
+@dataclass(frozen=True)
+class Paired:
+    """Two models on one benchmark, or on all, by one measure: a pair per benchmark."""
+
+    left: list[Measured]
+    right: list[Measured]
+    luck: Luck
+
+    @property
+    def changes(self) -> list[np.ndarray]:
+        """The differences, (questions,) each."""
+        return [a.means - b.means for a, b in zip(self.left, self.right, strict=True)]
+
+    @property
+    def sampling(self) -> list[np.ndarray]:
+        """Their sampling variances, (questions,) each."""
+        return [a.sampling + b.sampling for a, b in zip(self.left, self.right, strict=True)]
 
 
-def values_of(samples: dict[str, list[Sample]], benchmarks: list[str]) -> Values:
-    """Raises DataError where two models did not answer the same questions."""
-    values: Values = {}
-    asked: dict[str, list[str]] = {}
-    for model, rows in samples.items():
-        split = grouped(rows, "benchmark")
-        values[model] = {}
-        for benchmark in benchmarks:
-            questions, values[model][benchmark] = per_question(split.get(benchmark, []))
-            if asked.setdefault(benchmark, questions) != questions or not questions:
-                raise DataError(f"data/samples/{model}: other questions of {benchmark} than the rest; run `dvc repro`")
-    return values
+class TrainingLuck:
+    """What training adds to the models' differences; the base was not trained, so it has no share in it."""
+
+    def __init__(self, values: Values):
+        self.values = values
+        self.known: dict[tuple[str, str], TrainingVariance | None] = {}
+
+    def variance(self, benchmark: str, measure: str) -> TrainingVariance | None:
+        """Between the seeds of one arm, pooled over arms; None where each arm has one seed."""
+        if (benchmark, measure) not in self.known:
+            arms = [strata_of(benchmark, by, measure) for model, by in self.values.items() if model != BASE]
+            self.known[benchmark, measure] = training_variance([[each.values for each in strata] for strata in arms])
+        return self.known[benchmark, measure]
+
+    def of(self, benchmark: str, measure: str, *models: str) -> Luck:
+        found = self.variance(benchmark, measure)
+        seeds = (len(strata_of(benchmark, self.values[model], measure)[0].values) for model in models if model != BASE)
+        return found.luck(*seeds) if found else NONE
 
 
-def strata_of(benchmark: str, by_benchmark: dict[str, dict[str, np.ndarray]], measure: str) -> list[np.ndarray]:
-    """A measure on one benchmark, or on every one of them."""
-    chosen = by_benchmark.values() if benchmark == OVERALL else [by_benchmark[benchmark]]
-    return [measures[measure] for measures in chosen]
+def pair_of(values: Values, training: TrainingLuck, models: tuple[str, str], benchmark: str, measure: str) -> Paired:
+    left, right = (strata_of(benchmark, values[model], measure) for model in models)
+    return Paired(left, right, training.of(benchmark, measure, *models))
 
 
-def compared(change: list[np.ndarray], settings: Compare, seed: int) -> dict[str, Any]:
-    """A paired difference: its mean, interval and p; ``change`` has one number per question, an array per benchmark."""
-    found = estimate_over(change, settings.resamples, settings.confidence, seed)
-    return {**found, "p": float(f"{sign_flip_p(change, settings.resamples, seed):.3g}")}
+def compared(pair: Paired, span: float | None, settings: Compare, seed: int) -> dict[str, Any]:
+    """A paired difference: its mean, interval, p, and the interval on these very questions."""
+    found: dict[str, Any] = dict(estimate_over(pair.changes, settings.resamples, settings.confidence, seed, pair.luck, span))
+    found["p"] = float(f"{sign_flip_p(pair.changes, settings.resamples, seed, pair.luck):.3g}")
+    found["on_these_questions"] = sampling_interval(found["mean"], pair.sampling, settings.confidence)
+    return found
 
 
 def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     """For every two models, benchmark and measure: the paired difference, its adjusted p, and the verdict."""
     found: dict[str, Any] = {}
-    families: dict[tuple[str, bool], list[tuple[dict[str, Any], list[np.ndarray]]]] = {}
-    for a, b in combinations(values, 2):
-        for benchmark, measure in product((OVERALL, *values[a]), MEASURES):
-            change = [left - right for left, right in paired(values, (a, b), benchmark, measure)]
-            difference = compared(change, settings, seed)
-            variances = [left + right for left, right in paired(values, (a, b), benchmark, VARIANCE[measure])]
-            difference["on_these_questions"] = sampling_interval(difference["mean"], variances, settings.confidence)
-            found.setdefault(f"{a} - {b}", {}).setdefault(benchmark, {})[measure] = difference
-            families.setdefault((measure, benchmark == OVERALL), []).append((difference, change))
+    families: dict[tuple[str, bool], list[tuple[dict[str, Any], Paired]]] = {}
+    training = TrainingLuck(values)
+    for models in combinations(values, 2):
+        for benchmark, measure in product((OVERALL, *values[models[0]]), MEASURES):
+            pair = pair_of(values, training, models, benchmark, measure)
+            difference = compared(pair, SPANS[measure], settings, seed)
+            found.setdefault(" - ".join(models), {}).setdefault(benchmark, {})[measure] = difference
+            families.setdefault((measure, benchmark == OVERALL), []).append((difference, pair))
     for (measure, _), family in families.items():
         judge(family, settings, settings.margin if measure == "pass@1" else 0.0)
     return found
 
 
-def paired(values: Values, pair: tuple[str, str], benchmark: str, measure: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Two models' values, (questions,) each, a pair of arrays per benchmark."""
-    return list(zip(*(strata_of(benchmark, values[model], measure) for model in pair), strict=True))
-
-
-def judge(family: list[tuple[dict[str, Any], list[np.ndarray]]], settings: Compare, margin: float) -> None:
-    """Adds to each difference of a family its adjusted p, the verdict, and the smallest difference that would be found.
+def judge(family: list[tuple[dict[str, Any], Paired]], settings: Compare, margin: float) -> None:
+    """Adds to each difference of a family its adjusted p, the verdict, what would be found, and what it varies with.
 
     Where none could be found, since questions are few or do not scatter, nothing is equivalent.
     """
     level = 1 - settings.confidence
     adjusted = holm([difference["p"] for difference, _ in family])
     undecided = sum(p > level for p in adjusted)
-    for (difference, change), p in zip(family, adjusted, strict=True):
+    for (difference, pair), p in zip(family, adjusted, strict=True):
         difference["p_holm"] = p
-        difference["detectable"] = smallest_detectable(change, level / max(1, undecided), settings.resamples)
-        within = difference["detectable"] is not None and -margin < difference["low"] and difference["high"] < margin
+        found = smallest_detectable(pair.changes, level / max(1, undecided), settings.resamples, pair.luck)
+        difference["detectable"] = found
+        low, high = difference["low"], difference["high"]
+        within = found is not None and low is not None and -margin < low and high < margin
         others = EQUIVALENT if within else NOT_SIGNIFICANT
         difference["verdict"] = SIGNIFICANT[difference["mean"] < 0] if p <= level else others
+        shares = variance_shares(pair.changes, pair.sampling, pair.luck)
+        difference["variance"] = shares and {name: round(share, 3) for name, share in shares.items()}
+        if margin and shares and found and difference["verdict"] == NOT_SIGNIFICANT:
+            difference["settles"] = what_settles(shares, found, margin)
 
 
 def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
-    """Every model's own pass@1 and mean tokens with intervals."""
+    """Every model's own pass@1 and mean tokens with intervals, and the standard deviation between its seeds."""
     found: dict[str, Any] = {}
+    training = TrainingLuck(values)
     for model, by_benchmark in values.items():
         for benchmark, measure in product((OVERALL, *by_benchmark), MEASURES):
-            strata = strata_of(benchmark, by_benchmark, measure)
-            about: dict[str, Any] = dict(estimate_over(strata, settings.resamples, settings.confidence, seed))
-            variances = strata_of(benchmark, by_benchmark, VARIANCE[measure])
-            about["on_these_questions"] = sampling_interval(about["mean"], variances, settings.confidence)
+            strata, luck = strata_of(benchmark, by_benchmark, measure), training.of(benchmark, measure, model)
+            means = [each.means for each in strata]
+            about: dict[str, Any] = possible(
+                estimate_over(means, settings.resamples, settings.confidence, seed, luck, SPANS[measure]), SPANS[measure]
+            )
+            sampling = [each.sampling for each in strata]
+            about["on_these_questions"] = sampling_interval(about["mean"], sampling, settings.confidence)
+            by_seed = np.mean([each.values.mean(1) for each in strata], 0)
+            about["sd_between_seeds"] = round(float(by_seed.std(ddof=1)), 4) if len(by_seed) > 1 else None
             found.setdefault(model, {}).setdefault(benchmark, {})[measure] = about
     return found
+
+
+def possible(estimate: Estimate, span: float | None) -> Estimate:
+    """An interval without the values that a measure from 0 to ``span`` cannot have."""
+    return {name: each if each is None or span is None else min(max(each, 0.0), span) for name, each in estimate.items()}
+
+
+def training_of(values: Values) -> dict[str, Any]:
+    """How many seeds each arm has, and the standard deviation of the overall score between them, pooled; None if unknown."""
+    seeds = {model: len(next(iter(by.values()))["pass@1"].values) for model, by in values.items() if model != BASE}
+    found = TrainingLuck(values).variance(OVERALL, "pass@1")
+    return {"seeds": seeds, "sd": found and round(float(np.sqrt(found.variance)), 4)}
 
 
 def difficulties(values: Values) -> dict[str, list[np.ndarray]]:
@@ -157,16 +199,16 @@ def difficulties(values: Values) -> dict[str, list[np.ndarray]]:
 
     Leave-one-model-out: the model's own samples are excluded, since a truncated one fails and is long, whatever the question.
     """
-    failing = {model: [1 - measures["pass@1"] / 100 for measures in by.values()] for model, by in values.items()}
+    failing = {model: [1 - measures["pass@1"].means / 100 for measures in by.values()] for model, by in values.items()}
     return {
         model: [np.mean(blocks, 0) for blocks in zip(*(failing[other] for other in failing if other != model), strict=True)]
         for model in failing
     }
 
 
-def adaptivities(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
-    """How each model's length depends on difficulty."""
-    tokens = {model: [measures["mean_tokens"] for measures in by.values()] for model, by in values.items()}
+def adaptivities(values: Values, settings: Compare, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How each model's length depends on difficulty, and by how much that differs between models."""
+    tokens = {model: [measures["mean_tokens"].means for measures in by.values()] for model, by in values.items()}
     return adaptivity(difficulties(values), tokens, settings.resamples, settings.confidence, seed)
 
 
@@ -175,7 +217,7 @@ def by_difficulty(values: Values) -> list[dict[str, Any]]:
     rows = []
     for model, blocks in difficulties(values).items():
         bins = np.minimum((np.concatenate(blocks) * BINS).astype(int), BINS - 1)
-        tokens = np.concatenate([measures["mean_tokens"] for measures in values[model].values()])
+        tokens = np.concatenate([measures["mean_tokens"].means for measures in values[model].values()])
         for each in np.unique(bins):
             here = tokens[bins == each]
             middle = 100 * (int(each) + 0.5) / BINS
@@ -188,7 +230,7 @@ def too_few(values: Values, settings: Compare) -> Iterator[str]:
     benchmarks = next(iter(values.values()))
     family = len(list(combinations(values, 2))) * len(benchmarks)
     for benchmark, measures in benchmarks.items():
-        questions = len(measures["pass@1"])
+        questions = len(measures["pass@1"].means)
         if family * smallest_p(questions, settings.resamples) > 1 - settings.confidence:
             asked = f"{questions} questions, {settings.resamples} resamples, {family} comparisons at {settings.confidence}"
             yield f"no difference on {benchmark} can reach significance ({asked}); raise compare.resamples or add questions"
@@ -208,25 +250,31 @@ def unlike(conditions: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     settings, seed = config.load(Compare, "compare"), config.load(int, "seed")
-    models = [*teacher_names(), BASE]
+    models = [*arm_names(), BASE]
     keep_only("data/samples", models)
     keep_only("metrics/evaluate", models, ".json")
     benchmarks = enabled_benchmarks()
     with record_metrics("metrics/compare.json", "numpy", "scipy") as (metrics, _):
-        values = values_of({name: read_table(f"data/samples/{name}").to_pylist() for name in models}, benchmarks)
-        metrics["margin"] = settings.margin
+        samples = {name: read_table(f"data/samples/{name}").to_pylist() for name in models}
+        by_question = values_of(samples, benchmarks)
+        values = clustered(by_question, clusters_of(samples[BASE], benchmarks))
+        metrics.update(margin=settings.margin, training=training_of(values))
         metrics["models"] = intervals(values, settings, seed)
         metrics["differences"] = differences(values, settings, seed)
-        metrics["adaptivity"] = adaptivities(values, settings, seed)
-        metrics["by_difficulty"] = by_difficulty(values)
+        metrics["adaptivity"], metrics["adaptivity_differences"] = adaptivities(by_question, settings, seed)
+        metrics["by_difficulty"] = by_difficulty(by_question)
         conditions = {name: read_json(f"metrics/evaluate/{name}.json")["conditions"] for name in models}
         metrics["warnings"] = [*unlike(conditions), *too_few(values, settings)]
     for warning in metrics["warnings"]:
         log("compare", warning)
     for pair, by_benchmark in metrics["differences"].items():
         scored = by_benchmark[OVERALL]["pass@1"]
-        about = f"[{scored['low']:+.1f}, {scored['high']:+.1f}], p {scored['p_holm']:.3g}: {scored['verdict']}"
-        log("compare", f"{pair}, overall pass@1: {scored['mean']:+.1f} {about}")
+        about = f"{scored['mean']:+.1f}{interval_text(scored)}, p {scored['p_holm']:.3g}: {scored['verdict']}"
+        log("compare", f"{pair}, overall pass@1: {about}")
+
+
+def interval_text(found: dict[str, Any]) -> str:
+    return "" if found["low"] is None else f" [{found['low']:+.1f}, {found['high']:+.1f}]"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""curate: keeps a teacher's verified traces that are well-formed, fluent and not repetitive. Every removed one has its reason.
+"""curate: keeps a teacher's traces that are well-formed, fluent and not repetitive. Every removed one has its reason.
 
 - ``structure``: turns do not alternate and end with the assistant; no thought and answer, or one of them empty;
   or truncated.
@@ -8,6 +8,7 @@
 - ``perplexity``: above the teacher's ``max_perplexity``, or not a number.
 - ``ngram``: holds a run of ``ngram`` tokens that occurs more than ``max_repeats`` times in the data set's responses.
 - ``repetition``: over ``max_repetition`` of its runs of ``ngram`` tokens occurred earlier in the same response.
+- ``duplicate``: the same text as an earlier trace of the same query.
 """
 
 from collections import Counter
@@ -31,12 +32,12 @@ from distillery.core.schemas import CURATED, PASS, PERPLEXITY, QUERY, TRACE, UNK
 from distillery.core.stage import read_run, record_metrics, run_stage
 from distillery.core.tables import matching_parts, part_name, read_part, write_part
 from distillery.corpus import token_ngrams
-from distillery.corpus.arrow_text import combine_chunks, out_of_turn
-from distillery.corpus.token_shards import Shard, chosen, count_shards, open_shard
+from distillery.corpus.arrow_text import as_before, combine_chunks, out_of_turn
+from distillery.corpus.token_shards import Shard, attempt_keys, candidates, count_shards, open_shard
 
 MOST_REASONS = 10
 FLAWS = ("special_token", "template", "tokenizer")
-REASONS = ("structure", *FLAWS, "perplexity", "ngram", "repetition")
+REASONS = ("structure", *FLAWS, "perplexity", "ngram", "repetition", "duplicate")
 GROUPS = ("category", "difficulty", "attempt")
 Tally = dict[str, tuple[int, int]]
 
@@ -91,6 +92,15 @@ def malformed(queries: pa.Table, traces: pa.Table) -> np.ndarray:
     return ~sound | out_of_turn(combine_chunks(queries["messages"]))[asked.to_numpy()]
 
 
+def duplicates(traces: pa.Table) -> np.ndarray:
+    """Which traces have the text of an earlier one of their query; bool, (traces,)."""
+    texts = traces.select(["query_id", "text"]).append_column("row", pa.array(np.arange(len(traces))))
+    first = texts.group_by(["query_id", "text"]).aggregate([("row", "min")])["row_min"].to_numpy()
+    found = np.ones(len(traces), bool)
+    found[first] = False
+    return found
+
+
 def reasons(rules: dict[str, np.ndarray]) -> np.ndarray:
     """Why each trace is removed, as an index into REASONS; -1 where it is kept. int8, (traces,).
 
@@ -126,10 +136,12 @@ def account(queries: pa.Table, traces: pa.Table) -> dict[str, Any]:
     unknown = traces.filter(pc.field("verdict") == UNKNOWN)
     named = zip(unknown["verifier"].to_pylist(), unknown["reason"].to_pylist(), strict=True)
     reasons = Counter(f"{verifier}: {reason}" for verifier, reason in named)
+    passed = traces.filter(pc.field("verdict") == PASS)["query_id"]
     counts = {
         "queries": len(queries),
         "attempts": len(traces),
-        "verified": pc.sum(pc.equal(traces["verdict"], PASS)).as_py() or 0,
+        "verified": int((~as_before(passed)).sum()),
+        "verified_traces": len(passed),
         "unknown": len(unknown),
         "truncated": pc.sum(pc.equal(traces["finish_reason"], "length")).as_py() or 0,
         "tokens": pc.sum(traces["completion_tokens"]).as_py() or 0,
@@ -156,8 +168,9 @@ def distillation(accounts: list[dict[str, Any]]) -> dict[str, Any]:
         "queries": counts["queries"],
         "attempts": attempts,
         "verified": counts["verified"],
+        "verified_traces": counts["verified_traces"],
         "verified_share": share(counts["verified"], counts["queries"]),
-        "pass_rate": share(counts["verified"], attempts),
+        "pass_rate": share(counts["verified_traces"], attempts),
         "first_attempt_by_category": rates["category"],
         "first_attempt_by_difficulty": rates["difficulty"],
         "by_attempt": rates["attempt"],
@@ -165,7 +178,7 @@ def distillation(accounts: list[dict[str, Any]]) -> dict[str, Any]:
         "truncated_share": share(counts["truncated"], attempts),
         "unknown_share": share(counts["unknown"], attempts),
         "unknown_reasons": dict(reasons.most_common(MOST_REASONS)),
-        "tokens_per_verified_trace": round(counts["tokens"] / max(counts["verified"], 1), 1),
+        "tokens_per_verified_trace": round(counts["tokens"] / max(counts["verified_traces"], 1), 1),
     }
 
 
@@ -178,23 +191,22 @@ def cost(run: dict[str, Any], verified: int, price: Price) -> dict[str, float]:
     return figures
 
 
-def attempts(table: pa.Table) -> pa.Array:
-    """The key of each attempt, one string per row: its query and its number."""
-    return combine_chunks(pc.binary_join_element_wise(table["query_id"], pc.cast(table["attempt"], pa.string()), "-"))
-
-
 def measured(traces: pa.Table, shard: Shard, scores: pa.Table) -> pa.Table:
-    """The verified traces, one per query, with their perplexity and lengths: CURATED, in the order of the shard."""
-    verified = chosen(traces)
-    found = pc.index_in(attempts(verified), attempts(scores))
-    if not combine_chunks(shard.names).equals(combine_chunks(verified["query_id"])) or found.null_count:
+    """Candidate traces with their scores and lengths: CURATED, in the order of the shard."""
+    keys = attempt_keys(traces)
+    found = pc.index_in(keys, attempt_keys(scores))
+    if not shard.keys.equals(keys) or found.null_count:
         raise DataError("data/tokens or data/perplexity: not of these traces; run `dvc repro`")
-    lengths = (pa.array(shard.responses), pa.array(shard.prompts + shard.responses))
-    for name, column in zip(
-        CURATED.names[len(TRACE) :], (combine_chunks(scores["perplexity"].take(found)), *lengths), strict=True
-    ):
-        verified = verified.append_column(name, column)
-    return verified.cast(CURATED)
+    scored = scores.take(found)
+    columns = {
+        "perplexity": scored["perplexity"],
+        "fit": scored["fit"],
+        "response_tokens": pa.array(shard.responses),
+        "dialogue_tokens": pa.array(shard.prompts + shard.responses),
+    }
+    for name, column in columns.items():
+        traces = traces.append_column(name, column)
+    return traces.cast(CURATED)
 
 
 def summed(table: pa.Table, column: str) -> float:
@@ -207,6 +219,7 @@ class Curator:
 
     settings: Curate
     max_perplexity: float
+    unverified: bool
     tokens: str
     queries: list[Path]
     traces: list[Path]
@@ -219,16 +232,17 @@ class Curator:
         """Writes what is kept and what is removed; counts and sums of both."""
         asked, answered = read_part(self.queries[part], QUERY), read_part(self.traces[part], TRACE)
         shard = open_shard(self.tokens, part)
-        verified = measured(answered, shard, read_part(self.scores[part], PERPLEXITY))
+        traces = measured(candidates(answered, self.unverified), shard, read_part(self.scores[part], PERPLEXITY))
         rules = {
-            "structure": malformed(asked, verified),
+            "structure": malformed(asked, traces),
             **{flaw: shard.flawed(flaw) for flaw in FLAWS},
-            "perplexity": ~(verified["perplexity"].to_numpy() <= self.max_perplexity),
+            "perplexity": ~(traces["perplexity"].to_numpy() <= self.max_perplexity),
             "ngram": self.repeats[part],
             "repetition": token_ngrams.repetition(*responses(shard), self.settings.ngram) > self.settings.max_repetition,
+            "duplicate": duplicates(traces),
         }
         why = reasons(rules)
-        kept, rejected = verified.filter(pa.array(why < 0)), verified.filter(pa.array(why >= 0))
+        kept, rejected = traces.filter(pa.array(why < 0)), traces.filter(pa.array(why >= 0))
         names = [REASONS[i] for i in why[why >= 0]]
         write_part(kept, self.kept_to / part_name(part))
         write_part(rejected.append_column("rejected_for", pa.array(names, pa.string())), self.rejected_to / part_name(part))
@@ -239,6 +253,7 @@ class Curator:
 def main(teacher: str) -> None:
     settings, stage = config.load(Curate, "curate"), f"curate@{teacher}"
     max_perplexity = config.load(PositiveFloat, f"teacher.{teacher}.max_perplexity")
+    unverified = config.load(bool, "unverified")
     with record_metrics(f"metrics/teachers/{teacher}.json", "numba", "pyarrow") as (metrics, run):
         tokens = f"data/tokens/{teacher}"
         folders = "data/queries", f"data/traces/{teacher}", f"data/perplexity/{teacher}", tokens
@@ -246,7 +261,8 @@ def main(teacher: str) -> None:
         repeats = repeated(teacher, settings)
         out = f"data/curated/{teacher}", f"data/rejected/curate/{teacher}"
         with atomic_dir(out[0]) as kept_to, atomic_dir(out[1]) as rejected_to:
-            curator = Curator(settings, max_perplexity, tokens, queries, traces, scores, repeats, kept_to, rejected_to)
+            files = (tokens, queries, traces, scores, repeats, kept_to, rejected_to)
+            curator = Curator(settings, max_perplexity, unverified, *files)
             results = map_parts(stage, curator.curate_part, len(queries))
         kept, rejected = sum(part["kept"] for part in results), sum_counts([part["rejected"] for part in results])
         metrics["distill"] = distillation(results)
@@ -256,8 +272,8 @@ def main(teacher: str) -> None:
         metrics["sampling"] = read_json(f"metrics/distill/{teacher}.json")["sampling"]
         metrics["max_perplexity"] = max_perplexity
         if distilled := read_run(f"metrics/distill/{teacher}.json"):
-            run.update(cost(distilled, metrics["distill"]["verified"], config.load(Price, "price")))
-    log(stage, f"kept {kept} of {kept + sum(rejected.values())} verified traces; removed {rejected}")
+            run.update(cost(distilled, metrics["distill"]["verified_traces"], config.load(Price, "price")))
+    log(stage, f"kept {kept} of {kept + sum(rejected.values())} traces; removed {rejected}")
 
 
 if __name__ == "__main__":

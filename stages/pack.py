@@ -1,4 +1,4 @@
-"""pack: packs complete dialogues into training windows with as little padding as possible.
+"""pack: packs an arm's complete dialogues into training windows with as little padding as possible.
 
 Windows are filled by first-fit decreasing over the entire data set. ``ids.npy``, ``targets.npy`` and ``positions.npy`` are
 (windows, window), mapped into memory and written a dialogue at a time: targets are true on the last response alone,
@@ -19,11 +19,11 @@ from distillery.core.config import Positive, Section
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, write_text
 from distillery.core.progress import Progress, log
-from distillery.core.schemas import SHARED
+from distillery.core.schemas import TAKEN
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import part_paths, read_part, write_part
 from distillery.corpus.arrow_text import combine_chunks
-from distillery.corpus.token_shards import Shard, index_type, open_shard, pad_token
+from distillery.corpus.token_shards import Shard, attempt_keys, index_type, open_shard, pad_token
 from distillery.training.packed_files import DIGEST
 from distillery.training.packing import fill, lay_out, pad_windows
 
@@ -40,15 +40,28 @@ class Pack(Section):
     """Tokens per window; `parallel` leaves a query out of training where any teacher's dialogue is longer."""
 
 
-def trained(folder: str) -> Iterator[tuple[Shard, np.ndarray]]:
-    """Every shard of a teacher's tokens and which of its dialogues train, int64."""
-    for part, path in enumerate(part_paths("data/parallel/ids")):
-        common, shard = read_part(path, SHARED), open_shard(folder, part)
-        wanted = common.filter(pc.field("trains"))["query_id"]
-        chosen = np.flatnonzero(pc.is_in(shard.names, value_set=combine_chunks(wanted)).to_numpy())
-        if len(chosen) != len(wanted):
-            raise DataError(f"{folder}: {len(wanted) - len(chosen)} dialogues of part {part} are missing; run `dvc repro`")
-        yield shard, chosen
+def tokens_of(teacher: str) -> str:
+    return f"data/tokens/{teacher}"
+
+
+def trained(arm: str) -> Iterator[tuple[Shard, np.ndarray]]:
+    """Every shard of its teachers' tokens and which of its dialogues train, int64."""
+    for part, path in enumerate(part_paths(f"data/arms/{arm}")):
+        training = read_part(path, TAKEN).filter(pc.field("trains"))
+        for teacher in sorted(pc.unique(training["teacher"]).to_pylist()):
+            wanted = training.filter(pc.field("teacher") == teacher)
+            shard = open_shard(tokens_of(teacher), part)
+            chosen = np.flatnonzero(pc.is_in(shard.keys, value_set=attempt_keys(wanted)).to_numpy(zero_copy_only=False))
+            if len(chosen) != len(wanted):
+                missing = f"{len(wanted) - len(chosen)} dialogues of part {part} are missing"
+                raise DataError(f"{tokens_of(teacher)}: {missing}; run `dvc repro`")
+            yield shard, chosen
+
+
+def teachers_of(arm: str) -> list[str]:
+    """Whose traces an arm takes."""
+    tables = (read_part(path, TAKEN) for path in part_paths(f"data/arms/{arm}"))
+    return sorted({name for table in tables for name in pc.unique(table["teacher"]).to_pylist()})
 
 
 def digest_of(arrays: dict[str, np.ndarray]) -> str:
@@ -66,22 +79,22 @@ def one_each(dialogues: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(dialogues, dtype=np.int64), np.zeros(dialogues, np.int64)
 
 
-def pack(teacher: str, folder: Path, window: int, packed: bool, pad: int) -> dict[str, int]:
+def pack(arm: str, folder: Path, window: int, packed: bool) -> dict[str, int]:
     """Writes the windows and the plan; how many dialogues, windows, tokens and target tokens there are."""
-    source = f"data/tokens/{teacher}"
-    lengths = np.concatenate([np.diff(shard.offsets)[chosen] for shard, chosen in trained(source)])
+    lengths = np.concatenate([np.empty(0, np.int64), *(np.diff(shard.offsets)[chosen] for shard, chosen in trained(arm))])
     if not len(lengths):
         raise DataError(f"data/parallel: no query fits a window of {window} tokens for every teacher; raise pack.window")
     if lengths.max() > window:
         raise DataError(f"data/parallel: made for windows longer than {window} tokens; run `dvc repro parallel`")
     placed, starts = lay_out(lengths, window) if packed else one_each(len(lengths))
     shape = (int(placed.max()) + 1, window)
+    source = tokens_of(teachers_of(arm)[0])
     kind = open_shard(source, 0).ids.dtype
     kinds = {"ids": kind, "targets": np.dtype(bool), "positions": index_type(window)}
     arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", each, shape) for name, each in kinds.items()}
-    pad_windows(arrays["ids"], arrays["positions"], np.bincount(placed, lengths, shape[0]).astype(np.int64), pad)
-    progress, done, targets, names = Progress(f"pack@{teacher}", "dialogues", len(lengths)), 0, 0, []
-    for shard, chosen in trained(source):
+    pad_windows(arrays["ids"], arrays["positions"], np.bincount(placed, lengths, shape[0]).astype(np.int64), pad_token(source))
+    progress, done, targets, names = Progress(f"pack@{arm}", "dialogues", len(lengths)), 0, 0, []
+    for shard, chosen in trained(arm):
         here = slice(done, done + len(chosen))
         fill(shard.ids, shard.offsets, shard.prompts, chosen, placed[here], starts[here], *arrays.values())
         done += len(chosen)
@@ -94,14 +107,14 @@ def pack(teacher: str, folder: Path, window: int, packed: bool, pad: int) -> dic
     return {"dialogues": done, "windows": shape[0], "tokens": int(lengths.sum()), "target_tokens": targets}
 
 
-def main(teacher: str) -> None:
+def main(arm: str) -> None:
     window, packed = config.load(Pack, "pack").window, config.load(bool, "train.packed")
-    with record_metrics(f"metrics/pack/{teacher}.json", "numba", "numpy") as (metrics, _):
-        with atomic_dir(f"data/packed/{teacher}") as folder:
-            metrics.update(pack(teacher, folder, window, packed, pad_token(f"data/tokens/{teacher}")))
+    with record_metrics(f"metrics/pack/{arm}.json", "numba", "numpy") as (metrics, _):
+        with atomic_dir(f"data/packed/{arm}") as folder:
+            metrics.update(pack(arm, folder, window, packed))
         metrics["full"] = round(metrics["tokens"] / (metrics["windows"] * window), 5)
     full = f"{100 * metrics['full']:.2f} % full"
-    log(f"pack@{teacher}", f"{metrics['dialogues']} dialogues in {metrics['windows']} windows of {window}, {full}")
+    log(f"pack@{arm}", f"{metrics['dialogues']} dialogues in {metrics['windows']} windows of {window}, {full}")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""parallel: the released data sets: the same queries for every teacher, one folder per teacher.
+"""parallel: what every arm learns from, and the released data sets: the same queries for every arm, one folder per arm.
 
-In the schema of the study's released data sets, a folder per category, with a card that states what is in it.
+data/arms names the traces that each arm takes (`distillery.core.arms`), data/shared the queries that every teacher answered.
+The released data sets have the schema of the study's, a folder per category, with a card that states what is in them.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from distillery.core import config, model_locks
+from distillery.core.arms import Arm, arms
 from distillery.core.chat import with_system
 from distillery.core.config import Section
 from distillery.core.errors import DataError
@@ -23,15 +24,20 @@ from distillery.core.files import atomic_dir, read_json, write_text
 from distillery.core.progress import log
 from distillery.core.response_format import StudentFormat, parts_of, response_of
 from distillery.core.runner import map_parts, sum_counts
-from distillery.core.schemas import CATEGORIES, CURATED, QUERY, SHARED
+from distillery.core.schemas import CATEGORIES, CURATED, QUERY, TAKEN
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import matching_parts, part_name, part_paths, read_part, write_part, write_rows
 from distillery.core.teachers import keep_only, teacher_names
+from distillery.corpus.arm_selection import Drawn, is_cut, limits, shared, sum_tokens, taken, within
 from distillery.corpus.arrow_text import combine_chunks
 
-FOLDER = Path("data/parallel")
+RELEASED_TO, ARMS, COMMON = "data/parallel", "data/arms", "data/shared"
 ROWS_AT_ONCE = 500
 """Rows in memory at a time: with their tests they can have a hundred kilobytes each."""
+VERIFIED = {
+    True: "All responses passed verification.",
+    False: "Some responses did not pass verification; `verify_score` tells.",
+}
 SPEAKERS = {"user": "human", "assistant": "assistant"}
 INFO = {
     "source": "string",
@@ -92,25 +98,7 @@ def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str, s
     return {"system": first["content"] if first["role"] == "system" else "", "conversations": turns}
 
 
-def shared(curated: dict[str, pa.Table], window: int) -> pa.Table:
-    """SHARED: the ids that every teacher answered, sorted, and whether every teacher's dialogue fits the window.
-
-    A query trains every student or none, so that students learn from the same queries.
-    """
-    first, *others = curated.values()
-    held = first
-    for other in others:
-        held = held.filter(pc.is_in(held["query_id"], value_set=combine_chunks(other["query_id"])))
-    ids, trains = held["query_id"], np.ones(len(held), bool)
-    for table in curated.values():
-        trains &= (
-            table["dialogue_tokens"].to_numpy()[pc.index_in(combine_chunks(ids), combine_chunks(table["query_id"])).to_numpy()]
-            <= window
-        )
-    return pa.table([ids, pa.array(trains)], SHARED)
-
-
-def card(teacher: str, counts: dict[str, int], facts: dict[str, Any], files: str) -> str:
+def card(name: str, about: str, counts: dict[str, int], facts: dict[str, Any], files: str) -> str:
     """The data set card: front matter that `datasets` loads by, then what a reader wants to know."""
     configs = "\n".join(
         f"  - config_name: {category}\n    data_files: {category}/*.{files}" for category, count in counts.items() if count
@@ -138,9 +126,9 @@ tags:
 - distillation
 ---
 
-# Verified reasoning traces from {teacher}
+# Reasoning traces: {name}
 
-All responses passed verification. Companion data sets contain other teachers' responses to the same queries.
+{about} Companion data sets contain other responses to the same queries.
 
 | category | instances |
 | --- | --- |
@@ -155,17 +143,23 @@ def prompted(lock: model_locks.Lock) -> str:
     return template + (f", called with {json.dumps(lock.template_arguments)}" if lock.template_arguments else "")
 
 
-def facts(teacher: str, teachers: list[str], ids: str) -> dict[str, Any]:
+def facts(name: str, all_arms: dict[str, Arm], ids: str) -> dict[str, Any]:
     """What the card says besides the counts: teachers, thresholds and provenance."""
-    lock, about = model_locks.read(model_locks.teacher_role(teacher)), read_json(f"metrics/teachers/{teacher}.json")
-    return {
-        "teacher": f"{lock.id}, revision {lock.revision}",
-        "how the teacher writes": lock.response_format,
-        "how it was prompted": prompted(lock),
-        "companion data sets": ", ".join(other for other in teachers if other != teacher) or "none",
+    arm, found = all_arms[name], dict[str, Any]()
+    for teacher in arm.teachers:
+        lock, about = model_locks.read(model_locks.teacher_role(teacher)), read_json(f"metrics/teachers/{teacher}.json")
+        found |= {
+            f"teacher {teacher}": f"{lock.id}, revision {lock.revision}",
+            f"how {teacher} writes": lock.response_format,
+            f"how {teacher} was prompted": prompted(lock),
+            f"sampling of {teacher}": json.dumps(about["sampling"]),
+            f"highest perplexity kept of {teacher}": about["max_perplexity"],
+        }
+    chosen = {key: value for key, value in asdict(arm).items() if key != "teachers"}
+    return found | {
+        "traces taken": json.dumps(chosen),
+        "companion data sets": ", ".join(other for other in all_arms if other != name) or "none",
         "verified by": json.dumps(config.load(dict[str, Any], "verify.rules")),
-        "highest perplexity kept": about["max_perplexity"],
-        "sampling": json.dumps(about["sampling"]),
         "queries": f"hash of the ids {ids}",
     }
 
@@ -197,7 +191,7 @@ WRITERS: dict[str, Callable[[Iterator[dict[str, Any]], Path], None]] = {"parquet
 def write_categories(
     folder: Path, part: int, queries: pa.Table, traces: pa.Table, prompting: tuple[str, str], files: str
 ) -> dict[str, int]:
-    """Writes one part of a teacher's data set, a file for each category that has rows; how many each has."""
+    """Writes one part of an arm's data set, a file for each category that has rows; how many each has."""
     categories = combine_chunks(queries["category"]).take(places_of(traces, queries))
     counts = {}
     for category in CATEGORIES:
@@ -213,56 +207,102 @@ def write_categories(
 def hash_of_ids(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in part_paths(folder):
-        digest.update("".join(read_part(path, SHARED)["query_id"].to_pylist()).encode())
+        digest.update("".join(read_part(path, TAKEN)["query_id"].to_pylist()).encode())
     return digest.hexdigest()[:16]
 
 
-def parallel_part(
-    queries: list[Path],
-    curated: dict[str, list[Path]],
-    window: int,
-    prompting: tuple[str, str],
-    files: str,
-    folder: Path,
-    part: int,
-) -> dict[str, Any]:
-    """Writes one part of every teacher's data set; the counts of its rows."""
-    asked = read_part(queries[part], QUERY)
-    answered = {teacher: read_part(paths[part], CURATED) for teacher, paths in curated.items()}
-    common = shared(answered, window)
-    write_part(common, folder / "ids" / part_name(part))
-    for teacher, table in answered.items():
-        chosen = table.filter(pc.is_in(table["query_id"], value_set=combine_chunks(common["query_id"])))
-        counts = write_categories(folder / teacher, part, asked, chosen, prompting, files)
-    held = {teacher: len(table) for teacher, table in answered.items()}
-    return {"held": held, "categories": counts, "trained_on": pc.sum(common["trains"]).as_py() or 0}
+@dataclass(frozen=True)
+class Selection:
+    """Selects every arm's traces part by part."""
+
+    arms: dict[str, Arm]
+    queries: list[Path]
+    curated: dict[str, list[Path]]
+    window: int
+    seed: int
+    settings: Parallel
+    prompting: tuple[str, str]
+    """The system prompt and the students' format, as in `released`."""
+
+    def read(self, part: int) -> tuple[dict[str, pa.Table], pa.Table]:
+        """The teachers' curated traces, and SHARED of them."""
+        curated = {teacher: read_part(paths[part], CURATED) for teacher, paths in self.curated.items()}
+        return curated, shared(curated, self.window)
+
+    def draw_part(self, part: int) -> dict[str, pa.Table]:
+        """What each arm that is cut takes of a part, uncut."""
+        curated, common = self.read(part)
+        return {
+            name: taken(arm, curated, common, self.window, self.seed).select(["query_id", "response_tokens", "trains", "order"])
+            for name, arm in self.arms.items()
+            if is_cut(arm)
+        }
+
+    def last_drawn(self) -> dict[str, int]:
+        """For each arm that is cut, the last place in the draw that it takes."""
+        chosen = {name: arm for name, arm in self.arms.items() if is_cut(arm)}
+        drawn = {name: Drawn() for name in chosen}
+        for tables in map_parts("parallel: draw", self.draw_part, len(self.queries)) if chosen else ():
+            for name, table in tables.items():
+                drawn[name].add(table)
+        return limits(chosen, drawn)
+
+    def write_part(self, last: dict[str, int], folders: tuple[Path, Path, Path], part: int) -> dict[str, Any]:
+        """Writes one part of every data set; the counts of its rows."""
+        data_sets, arms_to, common_to = folders
+        asked = read_part(self.queries[part], QUERY)
+        curated, common = self.read(part)
+        write_part(common, common_to / part_name(part))
+        counts = {}
+        for name, arm in self.arms.items():
+            chosen = taken(arm, curated, common, self.window, self.seed)
+            if name in last:
+                chosen = within(chosen, last[name])
+            (arms_to / name).mkdir(exist_ok=True)
+            write_part(chosen.select(TAKEN.names).cast(TAKEN), arms_to / name / part_name(part))
+            rows = write_categories(data_sets / name, part, asked, chosen, self.prompting, self.settings.files)
+            counts[name] = {"categories": rows, "trains": sum_tokens([chosen])}
+        held = {teacher: len(table) for teacher, table in curated.items()}
+        return {"held": held, "arms": counts, "shared": len(common), "trained_on": pc.sum(common["trains"]).as_py() or 0}
+
+
+def arm_metrics(results: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Traces, queries and response tokens that an arm trains on, and its rows by category."""
+    found = [part["arms"][name] for part in results]
+    categories = sum_counts([each["categories"] for each in found])
+    trains = sum_counts([each["trains"] for each in found])
+    return trains | {"categories": {category: categories[category] for category in CATEGORIES}}
 
 
 def main() -> None:
-    teachers, window = teacher_names(), config.load(int, "pack.window")
+    teachers, chosen = teacher_names(), arms()
+    settings, window = config.load(Parallel, "parallel"), config.load(int, "pack.window")
     prompting = config.load(str, "system_prompt"), config.load(StudentFormat, "student_format")
-    files = config.load(Parallel, "parallel").files
     keep_only("data/curated", teachers)
     keep_only("metrics/teachers", teachers, ".json")
     keep_only("models/locks/teachers", teachers, ".json")
     with record_metrics("metrics/parallel.json", "pyarrow") as (metrics, _):
         queries, *answers = matching_parts("data/queries", *(f"data/curated/{teacher}" for teacher in teachers))
         curated = dict(zip(teachers, answers, strict=True))
-        with atomic_dir(FOLDER) as folder:
-            (folder / "ids").mkdir()
-            work = partial(parallel_part, queries, curated, window, prompting, files, folder)
+        selection = Selection(chosen, queries, curated, window, config.load(int, "seed"), settings, prompting)
+        last = selection.last_drawn()
+        with atomic_dir(RELEASED_TO) as data_sets, atomic_dir(ARMS) as arms_to, atomic_dir(COMMON) as common_to:
+            work = partial(selection.write_part, last, (data_sets, arms_to, common_to))
             results = map_parts("parallel", work, len(queries))
-            held, counts = (sum_counts([part[name] for part in results]) for name in ("held", "categories"))
-            instances, trained_on = sum(counts.values()), sum(part["trained_on"] for part in results)
+            held = sum_counts([part["held"] for part in results])
+            instances, trained_on = (sum(part[name] for part in results) for name in ("shared", "trained_on"))
             if not instances:
                 raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
-            by_category = {category: counts[category] for category in CATEGORIES}
-            ids = hash_of_ids(folder / "ids")
-            for teacher in teachers:
-                write_text(card(teacher, by_category, facts(teacher, teachers, ids), files), folder / teacher / "README.md")
-        metrics.update(instances=instances, categories=by_category, curated={teacher: held[teacher] for teacher in teachers})
-        metrics.update(over_long=instances - trained_on, trained_on=trained_on)
-    log("parallel", f"{instances} queries answered by all of {', '.join(teachers)}: {by_category}; {trained_on} fit a window")
+            by_arm = {name: arm_metrics(results, name) for name in chosen}
+            for name, found in by_arm.items():
+                details = facts(name, chosen, hash_of_ids(arms_to / name))
+                text = card(name, VERIFIED[chosen[name].verified], found["categories"], details, settings.files)
+                write_text(text, data_sets / name / "README.md")
+        metrics.update(instances=instances, curated={teacher: held[teacher] for teacher in teachers})
+        metrics.update(over_long=instances - trained_on, trained_on=trained_on, arms=by_arm)
+    log("parallel", f"{instances} queries answered by all of {', '.join(teachers)}; {trained_on} fit a window")
+    for name, found in by_arm.items():
+        log("parallel", f"{name}: trains on {found['traces']} traces, {found['response_tokens']} response tokens")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.core import config, model_locks
+from distillery.core.arms import arm_names
 from distillery.core.config import Section
 from distillery.core.files import atomic_dir, read_json, write_csv, write_text
 from distillery.core.progress import log
@@ -21,7 +22,8 @@ from distillery.verification.agreement import HEAD, table_rows
 
 PAGE = Path("distillery/evaluation/report.html")
 JOINT = ("benchmarks", "collect", "clean", "similarity", "decontaminate", "constrain", "parallel", "analysis", "compare")
-PER_TEACHER = ("distill", "tokenise", "perplexity", "teachers", "pack", "train")
+PER_TEACHER = ("distill", "tokenise", "perplexity", "teachers")
+PER_ARM = ("pack", "train")
 PER_MODEL = ("evaluate", "students")
 
 
@@ -43,10 +45,11 @@ def by_name(kind: str, names: list[str]) -> dict[str, Any]:
     return {name: read_json(f"metrics/{kind}/{name}.json") for name in names}
 
 
-def run_files(teachers: list[str]) -> list[str]:
+def run_files(teachers: list[str], arms: list[str]) -> list[str]:
     """The files of run information that the page may load, in the order of the stages, relative to it."""
     names = [*JOINT[:6], *(f"{kind}/{teacher}" for kind in PER_TEACHER for teacher in teachers), *JOINT[6:8]]
-    names += [f"{kind}/{model}" for kind in PER_MODEL for model in (*teachers, BASE)] + [*JOINT[8:], "report"]
+    names += [f"{kind}/{arm}" for kind in PER_ARM for arm in arms]
+    names += [f"{kind}/{model}" for kind in PER_MODEL for model in (*arms, BASE)] + [*JOINT[8:], "report"]
     return [f"../../{run_path(f'metrics/{name}.json')}" for name in names]
 
 
@@ -57,21 +60,27 @@ def agreement_of(measured: dict[str, Any]) -> dict[str, Any]:
     return measured if same else measured | {"categories": {}}
 
 
-def loss_table(teachers: list[str]) -> list[dict[str, Any]]:
+def curves_of(arms: list[str], seed: int) -> dict[str, list[dict[str, Any]]]:
+    """The loss curve of each arm's student of one seed."""
+    return {arm: rows_of(Path(f"data/training/{arm}/{seed}/loss.csv")) for arm in arms}
+
+
+def loss_table(curves: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The students' losses side by side, one row per step: what `dvc plots` draws."""
-    curves = {teacher: rows_of(Path(f"data/training/{teacher}/loss.csv")) for teacher in teachers}
     steps = sorted({int(row["step"]) for rows in curves.values() for row in rows})
-    losses = {teacher: {int(row["step"]): row["loss"] for row in rows} for teacher, rows in curves.items()}
-    return [{"step": step} | {teacher: losses[teacher].get(step, "") for teacher in teachers} for step in steps]
+    losses = {arm: {int(row["step"]): row["loss"] for row in rows} for arm, rows in curves.items()}
+    return [{"step": step} | {arm: found.get(step, "") for arm, found in losses.items()} for step in steps]
 
 
-def render(settings: Report, teachers: list[str], benchmarks: list[str], drawn: list[Figure]) -> str:
+def render(settings: Report, teachers: list[str], arms: list[str], benchmarks: list[str], drawn: list[Figure]) -> str:
     """The page."""
     import jinja2
 
-    models = [*teachers, BASE]
+    models = [*arms, BASE]
     stages = {name: read_json(f"metrics/{name}.json") for name in JOINT}
     of_teacher = {kind: by_name(kind, teachers) for kind in PER_TEACHER}
+    for kind in PER_ARM:
+        keep_only(f"metrics/{kind}", arms, ".json")
     of_model = {kind: by_name(kind, models) for kind in PER_MODEL}
     compared, analysis = stages["compare"], stages["analysis"]
     measured = agreement_of(read_json("conf/agreement.json"))
@@ -80,12 +89,13 @@ def render(settings: Report, teachers: list[str], benchmarks: list[str], drawn: 
         figures=drawn,
         benchmarks=benchmarks,
         scores=tables.score_rows(compared["models"]),
-        headlines=list(tables.headlines(compared, teachers)),
+        headlines=list(tables.headlines(compared, arms)),
+        training=tables.training_note(compared["training"]),
         warnings=compared["warnings"],
         margin=compared["margin"],
         study=tables.study_rows(settings.study, benchmarks),
         differences=tables.difference_rows(compared["differences"]),
-        adaptivity=tables.adaptivity_rows(compared["adaptivity"]),
+        adaptivity=tables.adaptivity_rows(compared["adaptivity"] | compared["adaptivity_differences"]),
         samples=tables.sample_rows(of_model["students"], benchmarks),
         agreement_head=HEAD,
         agreement=table_rows(measured["categories"]),
@@ -94,26 +104,27 @@ def render(settings: Report, teachers: list[str], benchmarks: list[str], drawn: 
         data_head=tables.DATA_HEAD,
         cost_head=tables.COST_HEAD,
         costs=tables.cost_rows(of_teacher["teachers"], of_teacher["distill"]),
-        data=tables.data_rows(analysis, teachers),
+        data=tables.data_rows(analysis, arms),
         overlap=analysis["overlap"],
+        only_solved=tables.only_solved(analysis["overlap"]),
         teachers=tables.teacher_rows(of_teacher["teachers"]),
         removed=tables.removed_rows(stages, of_teacher["teachers"]),
-        run_files=run_files(teachers),
+        run_files=run_files(teachers, arms),
         trained_on=stages["parallel"]["trained_on"],
     )
 
 
 def main() -> None:
-    settings, teachers = config.load(Report, "report"), teacher_names()
+    settings, teachers, arms = config.load(Report, "report"), teacher_names(), arm_names()
     benchmarks = enabled_benchmarks()
-    keep_only("data/training", teachers)
+    keep_only("data/training", arms)
+    curves = curves_of(arms, config.load(tuple[int, ...], "train.seeds")[0])
     with record_metrics("metrics/report.json", "altair", "vl-convert-python", "jinja2") as (metrics, _):
-        data = Path("data/analysis"), Path("data/training")
-        drawn = list(figures(Painter(teachers), teachers, read_json("metrics/compare.json"), *data))
-        page = render(settings, teachers, benchmarks, drawn)
+        drawn = list(figures(Painter(arms), read_json("metrics/compare.json"), Path("data/analysis"), curves))
+        page = render(settings, teachers, arms, benchmarks, drawn)
         with atomic_dir("data/report") as folder:
             write_text(page, folder / "index.html")
-            write_csv(loss_table(teachers), folder / "loss.csv")
+            write_csv(loss_table(curves), folder / "loss.csv")
             (folder / "figures").mkdir()
             for figure in drawn:
                 write_text(figure.alone(), folder / "figures" / f"{figure.name}.svg")

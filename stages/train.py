@@ -1,20 +1,24 @@
-"""train: one student per teacher. transformers' Trainer over DeepSpeed, packed windows, loss on the last response only.
+"""train: one student per arm and seed. transformers' Trainer over DeepSpeed, packed windows, loss on the last response only.
 
-It starts ``processes`` ranks per machine, under torchrun on this one or by DeepSpeed's launcher on those of ``hostfile``.
-DVCLive shows the loss in dvclive/ while it trains. A training that was finished before is restored without a step.
+``python -m stages.train ARM SEED`` trains one of them ahead, as several machines do side by side; the stage finds it. A
+training starts ``processes`` ranks per machine, under torchrun on this one or by DeepSpeed's launcher on those of
+``hostfile``. DVCLive shows the loss in dvclive/ while it trains. A finished training is restored without a step.
 """
 
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distillery.core import config, model_locks
 from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, read_json, write_json
+from distillery.core.model_locks import Lock
 from distillery.core.progress import log
 from distillery.core.stage import run_stage, write_run
+from distillery.core.teachers import keep_only
 from distillery.training.config import Train
 from distillery.training.launch import on_cpu, run_ranks, total_ranks
 from distillery.training.memory import needed
@@ -32,33 +36,53 @@ def check(settings: Train) -> None:
         raise ConfigError(f"params.yaml: train.report_to: {settings.report_to} is not installed; `pip install` it or use null")
 
 
-def window_of(teacher: str) -> int:
-    """Tokens per window of a teacher's packed data."""
-    return int(np.load(f"data/packed/{teacher}/ids.npy", mmap_mode="r").shape[1])
+def window_of(arm: str) -> int:
+    """Tokens per window of an arm's packed data."""
+    return int(np.load(f"data/packed/{arm}/ids.npy", mmap_mode="r").shape[1])
 
 
-def main(teacher: str) -> None:
-    settings, stage = config.load(Train, "train"), f"train@{teacher}"
-    check(settings)
-    base, seed = model_locks.read("base"), config.load(int, "seed")
-    identity = identity_of(Path(f"data/packed/{teacher}"), settings, base, seed)
-    output, metrics = CHECKPOINTS / identity, f"metrics/train/{teacher}.json"
+def train(arm: str, seed: int, settings: Train, base: Lock) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trains one student, or finds it trained, and puts it in its place; its metrics and its run's information."""
+    stage, student = f"train@{arm}-{seed}", f"models/students/{arm}/{seed}"
+    identity = identity_of(Path(f"data/packed/{arm}"), settings, base, seed)
+    output = CHECKPOINTS / identity
     with exclusive_lock(output):
         reused = is_finished(output)
         if not reused:
             if not on_cpu() or settings.lora or settings.sequence_parallel > 1:
-                log(stage, needed(settings, base, window_of(teacher), total_ranks(settings)))
-            write_json({"teacher": teacher, "base": base.id, "seed": seed}, output / ABOUT)
-            run_ranks(teacher, settings, output)
+                log(stage, needed(settings, base, window_of(arm), total_ranks(settings)))
+            write_json({"arm": arm, "base": base.id, "seed": seed}, output / ABOUT)
+            run_ranks(arm, seed, settings, output)
             finish(output)
-        hand_back(output, Path(f"models/students/{teacher}"))
-        with atomic_dir(f"data/training/{teacher}") as folder:
+        hand_back(output, Path(student))
+        with atomic_dir(f"data/training/{arm}/{seed}") as folder:
             shutil.copy(output / "loss.csv", folder)
-        provenance = {"models": model_locks.brief(base)}
-        write_json({"identity": identity, **read_json(output / "metrics.json"), "provenance": provenance}, metrics)
-        write_run(read_json(output / "run.json") | {"reused": reused}, metrics)
-    what = "this training was finished before, nothing to do" if reused else "trained"
-    log(stage, f"{what}; student in models/students/{teacher}")
+        what = "this training was finished before, nothing to do" if reused else "trained"
+        log(stage, f"{what}; student in {student}")
+        return {"identity": identity, **read_json(output / "metrics.json")}, read_json(output / "run.json") | {"reused": reused}
+
+
+def main(arm: str, seed: str | None = None) -> None:
+    settings, base = config.load(Train, "train"), model_locks.read("base")
+    check(settings)
+    if seed is not None:
+        train(arm, seed_of(seed, settings), settings, base)
+        return
+    students = {each: train(arm, each, settings, base) for each in settings.seeds}
+    for folder in (f"models/students/{arm}", f"data/training/{arm}"):
+        keep_only(folder, map(str, settings.seeds))
+    metrics = f"metrics/train/{arm}.json"
+    about, runs = ({str(each): found[i] for each, found in students.items()} for i in (0, 1))
+    write_json({"students": about, "provenance": {"models": model_locks.brief(base)}}, metrics)
+    last = runs[str(settings.seeds[-1])]
+    write_run({"device": last["device"], "versions": last["versions"], "students": runs}, metrics)
+
+
+def seed_of(text: str, settings: Train) -> int:
+    """One of ``train.seeds``. Raises ConfigError for any other."""
+    if text not in map(str, settings.seeds):
+        raise ConfigError(f"params.yaml: train.seeds: {text!r} is none of {', '.join(map(str, settings.seeds))}")
+    return int(text)
 
 
 if __name__ == "__main__":

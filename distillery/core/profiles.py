@@ -22,12 +22,23 @@ def merge(below: Any, above: Any) -> Any:
     return below | {key: merge(below[key], value) if key in below else value for key, value in above.items()}
 
 
+def with_arms(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with an arm per teacher where they name no arms, after the teachers."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found[key] = value
+        if key == "teachers":
+            found["arms"], found["arm"] = settings.get("arms", value), settings.get("arm", {})
+    return found
+
+
 def compose(name: str) -> str:
     """The text of params.yaml for a profile."""
     common, profile = (yaml.safe_load(path.read_text()) for path in (CONF / "common.yaml", CONF / "profiles" / f"{name}.yaml"))
     # Anchors are expanded, so that every setting appears where it applies and can be changed alone.
     yaml.SafeDumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
-    body = yaml.safe_dump(merge(common, profile), sort_keys=False, allow_unicode=True, width=120)
+    settings = with_arms(merge(common, profile))
+    body = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
     header = f"# Written by `python -m distillery.core.profiles {name}` from conf/. Change it there, or here for an experiment."
     return f"{header}\n{body}"
 

@@ -54,14 +54,21 @@ TRACE = pa.schema(
     ]
 )
 
-PERPLEXITY = pa.schema([("query_id", pa.string()), ("attempt", pa.int32()), ("perplexity", pa.float64())])
+PERPLEXITY = pa.schema(
+    [("query_id", pa.string()), ("attempt", pa.int32()), ("perplexity", pa.float64()), ("fit", pa.float64())]
+)
+"""``perplexity`` over query and response; ``fit``: mean log probability per token of the response alone."""
 
 SHARED = pa.schema([("query_id", pa.string()), ("trains", pa.bool_())])
+
+TAKEN = pa.schema([("query_id", pa.string()), ("teacher", pa.string()), ("attempt", pa.int32()), ("trains", pa.bool_())])
+"""What an arm takes, by query; one that does not train is too long for a window, for some teacher."""
 
 CURATED = pa.schema(
     [
         *TRACE,
         ("perplexity", pa.float64()),
+        ("fit", pa.float64()),
         ("response_tokens", pa.int32()),
         ("dialogue_tokens", pa.int32()),
     ]

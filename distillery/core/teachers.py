@@ -15,14 +15,18 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 def teacher_names() -> list[str]:
     """The names under ``teachers`` in params.yaml. Raises ConfigError where there is none, or one is invalid."""
-    names: list[str] = config.load(list[str], "teachers")
+    return check_names("teachers", config.load(list[str], "teachers"))
+
+
+def check_names(section: str, names: list[str]) -> list[str]:
+    """The names of a section of params.yaml. Raises ConfigError where there is none, or one is invalid."""
     if not names:
-        raise ConfigError("params.yaml: teachers: empty; name at least one, with its settings under `teacher`")
+        raise ConfigError(f"params.yaml: {section}: empty; name at least one, with its settings under `{section[:-1]}`")
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"params.yaml: teachers: duplicate teacher {name!r}")
+            raise ConfigError(f"params.yaml: {section}: duplicate {section[:-1]} {name!r}")
         if name == BASE or not NAME.fullmatch(name):
-            raise ConfigError(f"params.yaml: teachers: {name!r} cannot be a name; use letters, digits, - and _, not {BASE!r}")
+            raise ConfigError(f"params.yaml: {section}: {name!r} cannot be a name; use letters, digits, - and _, not {BASE!r}")
     return names
 
 

@@ -1,7 +1,7 @@
 """Shards: the concatenated token ids of a part's dialogues in one memory-mapped file, and a table of lengths.
 
 ``ids-00000.npy`` (uint16, or uint32 where the vocabulary needs it) belongs to ``part-00000.parquet``, one row per dialogue in
-the order of query ids. ``pad.json`` names the token that windows are padded with.
+the order of query ids and attempts. ``pad.json`` names the token that windows are padded with.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ from distillery.core.errors import DataError
 from distillery.core.files import read_json, write_json
 from distillery.core.schemas import PASS
 from distillery.core.tables import part_name, part_paths, read_part, write_part
-from distillery.corpus.arrow_text import as_before
+from distillery.corpus.arrow_text import combine_chunks
 
 PAD = "pad.json"
 DIALOGUES = pa.schema(
     [
         ("query_id", pa.string()),
+        ("attempt", pa.int32()),
         ("prompt_tokens", pa.int32()),
         ("response_tokens", pa.int32()),
         ("flaw", pa.string()),
@@ -53,6 +54,10 @@ class Shard:
     @property
     def names(self) -> pa.ChunkedArray:
         return self.table["query_id"]
+
+    @property
+    def keys(self) -> pa.Array:
+        return attempt_keys(self.table)
 
     @cached_property
     def prompts(self) -> np.ndarray:
@@ -86,10 +91,15 @@ def open_shard(folder: str | Path, part: int) -> Shard:
     return shard
 
 
-def chosen(traces: pa.Table) -> pa.Table:
-    """The first trace of each query that passes; ``traces`` sorted by query and attempt."""
-    passed = traces.filter(pc.field("verdict") == PASS)
-    return passed.filter(pa.array(~as_before(passed["query_id"])))
+def candidates(traces: pa.Table, unverified: bool) -> pa.Table:
+    """The traces that a student may learn from: those that pass, and ``unverified`` first attempts, in their order."""
+    wanted = pc.field("verdict") == PASS
+    return traces.filter(wanted | (pc.field("attempt") == 1) if unverified else wanted)
+
+
+def attempt_keys(table: pa.Table) -> pa.Array:
+    """The key of each attempt, one string per row: its query and its number."""
+    return combine_chunks(pc.binary_join_element_wise(table["query_id"], pc.cast(table["attempt"], pa.string()), "-"))
 
 
 def write_pad_token(folder: Path, token: int) -> None:
@@ -110,7 +120,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, part: int, kind: Any):
         self.folder, self.part, self.kind = folder, part, np.dtype(kind)
-        self.rows: list[tuple[str, int, int, str | None]] = []
+        self.rows: list[tuple[str, int, int, int, str | None]] = []
         self.tokens = 0
 
     def __enter__(self) -> "ShardWriter":
@@ -118,16 +128,16 @@ class ShardWriter:
         self._header()
         return self
 
-    def add(self, query_id: str, ids: list[int], prompt: int, flaw: str | None) -> None:
+    def add(self, query_id: str, attempt: int, ids: list[int], prompt: int, flaw: str | None) -> None:
         self.file.write(np.array(ids, self.kind).tobytes())
-        self.rows.append((query_id, prompt, len(ids) - prompt, flaw))
+        self.rows.append((query_id, attempt, prompt, len(ids) - prompt, flaw))
         self.tokens += len(ids)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.file.seek(0)
         self._header()
         self.file.close()
-        columns = zip(*self.rows, strict=True) if self.rows else 4 * ((),)
+        columns = zip(*self.rows, strict=True) if self.rows else len(DIALOGUES) * ((),)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, DIALOGUES, strict=True)]
         write_part(pa.table(arrays, DIALOGUES), self.folder / part_name(self.part))
 

@@ -1,6 +1,6 @@
 """The report's figures: Vega-Lite drawn to SVG, so that the page needs no script and no network, and prints.
 
-A teacher has one colour everywhere, from a colour-blind-safe palette; ink is the page's own text
+An arm has one colour everywhere, from a colour-blind-safe palette; ink is the page's own text
 colour, so that figures follow the reader's light or dark mode.
 """
 
@@ -35,9 +35,9 @@ class Figure:
 class Painter:
     """Draws Altair charts with the project's colours and inks."""
 
-    def __init__(self, teachers: list[str]):
-        self.order = [*teachers, "base"]
-        self.colours = [PALETTE[i % len(PALETTE)] for i in range(len(teachers))] + [BASE_COLOUR]
+    def __init__(self, arms: list[str]):
+        self.order = [*arms, "base"]
+        self.colours = [PALETTE[i % len(PALETTE)] for i in range(len(arms))] + [BASE_COLOUR]
 
     def colour(self, field: str) -> Any:
         import altair as alt
@@ -103,7 +103,7 @@ def shares_figure(painter: Painter, analysis: Path, measure: str, title: str) ->
     chart = alt.Chart(alt.Data(values=rows_of(analysis / "categories.csv"))).mark_bar()
     drawn = chart.encode(
         x=alt.X(f"{measure}:Q", stack="normalize", axis=alt.Axis(format="%"), title=f"share of {measure}"),
-        y=alt.Y("teacher:N", title=None, sort=painter.order),
+        y=alt.Y("arm:N", title=None, sort=painter.order),
         color=alt.Color("category:N", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title=None, orient="top")),
     )
     return painter.svg(drawn.properties(width=460, height=90, title=title))
@@ -120,9 +120,9 @@ def histogram_figure(painter: Painter, analysis: Path, counted: str, title: str)
         .mark_bar()
         .encode(
             x=alt.X("span:N", sort=spans, title="response tokens", axis=alt.Axis(labelAngle=-40)),
-            xOffset=alt.XOffset("teacher:N", sort=painter.order),
+            xOffset=alt.XOffset("arm:N", sort=painter.order),
             y=alt.Y(f"{counted}:Q", title="traces"),
-            color=painter.colour("teacher"),
+            color=painter.colour("arm"),
         )
     )
     return painter.svg(chart.properties(width=460, height=220, title=title))
@@ -134,7 +134,7 @@ def boxes_figure(painter: Painter, analysis: Path, measure: str, title: str) -> 
 
     rows = [row for row in rows_of(analysis / "boxes.csv") if row["measure"] == measure]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("teacher:N", title=None, sort=painter.order), color=painter.colour("teacher")
+        y=alt.Y("arm:N", title=None, sort=painter.order), color=painter.colour("arm")
     )
     layers = (
         base.mark_rule().encode(x=alt.X("p05:Q", title=title), x2="p95:Q"),
@@ -146,22 +146,22 @@ def boxes_figure(painter: Painter, analysis: Path, measure: str, title: str) -> 
     return painter.svg(alt.layer(*layers).properties(width=460, height=150, title=title))
 
 
-def loss_figure(painter: Painter, training: Path, teachers: list[str]) -> str:
+def loss_figure(painter: Painter, curves: dict[str, list[dict[str, Any]]]) -> str:
     import altair as alt
 
-    rows = [row | {"teacher": t} for t in teachers for row in rows_of(training / t / "loss.csv")]
+    rows = [row | {"arm": arm} for arm, curve in curves.items() for row in curve]
     chart = (
         alt.Chart(alt.Data(values=rows))
         .mark_line()
-        .encode(x=alt.X("step:Q", title="optimizer step"), y=alt.Y("loss:Q", title="loss"), color=painter.colour("teacher"))
+        .encode(x=alt.X("step:Q", title="optimizer step"), y=alt.Y("loss:Q", title="loss"), color=painter.colour("arm"))
     )
     return painter.svg(chart.properties(width=460, height=240, title="Training loss of the students"))
 
 
 def figures(
-    painter: Painter, teachers: list[str], compared: dict[str, Any], analysis: Path, training: Path
+    painter: Painter, compared: dict[str, Any], analysis: Path, curves: dict[str, list[dict[str, Any]]]
 ) -> Iterator[Figure]:
-    """All figures; ``analysis`` and ``training`` are the folders of the tables that they draw."""
+    """All figures; ``analysis`` is the folder of the tables that they draw, ``curves`` has the rows of each loss curve."""
     models = compared["models"]
     yield Figure(
         "Scores",
@@ -210,6 +210,6 @@ def figures(
     )
     yield Figure(
         "Training loss",
-        "Loss on the responses, one point per optimizer step.",
-        loss_figure(painter, training, teachers),
+        "Loss on the responses, one point per optimizer step; of each arm's first seed.",
+        loss_figure(painter, curves),
     )

@@ -7,7 +7,7 @@ count by their share, and programs have none.
 
 from collections import Counter, defaultdict
 from math import comb
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ def grouped(samples: list[Sample], field: str) -> dict[str, list[Sample]]:
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample[field]].append(sample)
-    return dict(sorted(groups.items()))
+    return dict(sorted(groups.items(), key=lambda group: (group[0] is not None, group[0])))
 
 
 def pass_at(k: int, samples: list[Sample]) -> float:
@@ -65,8 +65,26 @@ def many(samples: list[Sample]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in figures.items()}
 
 
+def score_over_seeds(samples: list[Sample]) -> dict[str, Any]:
+    """The figures of one benchmark, as means over the students of all training seeds, with the spread of the main ones."""
+    students = [score(group) for group in grouped(samples, "seed").values()]
+    figures = mean_of(students)
+    if len(students) > 1:
+        spread = {name: round(stdev(each[name] for each in students), 4) for name in ("pass@1", "mean_tokens")}
+        figures["sd_between_seeds"] = spread
+    return figures
+
+
+def mean_of(figures: list[Any]) -> Any:
+    """The mean of equally shaped figures, key by key; a key that some lack is a mean over those that have it."""
+    if not isinstance(figures[0], dict):
+        return round(fmean(figures), 4)
+    names = list(dict.fromkeys(name for each in figures for name in each))
+    return {name: mean_of([each[name] for each in figures if name in each]) for name in names}
+
+
 def score(samples: list[Sample]) -> dict[str, Any]:
-    """The figures of one benchmark."""
+    """The figures of one student on one benchmark."""
     lengths = [sample["completion_tokens"] for sample in samples]
     return {
         "pass@1": round(pass_at_1(samples), 2),

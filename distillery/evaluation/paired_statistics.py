@@ -7,19 +7,49 @@ are widened as Hesterberg shows (The American Statistician 69(4), 2015, section 
 p values are from a sign-flip permutation test (Fisher; Good, Permutation Tests, 2000): where two models are equally good, a
 question's difference is as likely to be d as -d. The bootstrap's own p rejects too often where differences are skewed, as on
 AIME, where most questions are always or never solved: 7.5 % of the time at the level of 5 %, where this test keeps 4.9 %.
+
+Where students were trained with several seeds, a `Luck` says what training adds: normal draws are added to those of the
+bootstrap and of the sign flips, and quantiles are those of a t distribution, since so few seeds leave its variance uncertain.
 """
 
 from collections.abc import Callable
-from math import sqrt
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from distillery.evaluation.training_luck import NONE, Luck
+
 POWER = 0.8
 STEP = 0.1
 LARGEST_BLOCK = 2_000_000
-Estimate = dict[str, float]
+Estimate = dict[str, float | None]
+"""``mean``, ``low`` and ``high``; the last two None where there is no interval."""
+
+
+def scatters(values: np.ndarray) -> bool:
+    """Whether values differ by more than rounding."""
+    return bool(np.ptp(values) > 1e-9 * (1 + abs(values).max()))
+
+
+def draws_of_mean(values: np.ndarray, resamples: int, seed: int, span: float | None) -> np.ndarray:
+    """Bootstrap draws of the mean of (questions,) values.
+
+    Values that are all equal do not scatter, and a bootstrap would be certain of them. Where all are 0, a mean of u goes
+    unseen with a probability of at most (1 - u) ^ questions, if one value can differ by 1 at most; likewise where all are as
+    high as they can be. Draws are then from that distribution, to both sides, with ``span`` as the 1. Where they are equal
+    otherwise, or know no such limit (``span`` None), draws are not numbers.
+    """
+    if scatters(values):
+        return resampled_means(values, resamples, seed)
+    if span is None or values[0] not in (0.0, span):
+        return np.full(resamples, np.nan)
+    rng = np.random.default_rng(seed)
+    drawn: np.ndarray = values[0] + span * rng.choice((-1.0, 1.0), resamples) * rng.beta(1, len(values), resamples)
+    return drawn
 
 
 def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -32,26 +62,36 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
     return np.concatenate(found)
 
 
-def tail_of(confidence: float, count: float) -> float:
-    """The percentile, as a share, at which an interval of this confidence over ``count`` values ends."""
+def tail_of(confidence: float, count: float, luck: Luck = NONE, variance: float = 1.0) -> float:
+    """The percentile, as a share, at which an interval of this confidence over ``count`` values ends.
+
+    ``variance`` is that of the mean of these values, to which ``luck`` adds.
+    """
     if count < 2:
         return (1 - confidence) / 2
-    return float(stats.norm.cdf(sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1)))
+    wider = sqrt((variance * count / (count - 1) + luck.variance) / (variance + luck.variance))
+    return float(stats.norm.cdf(wider * stats.t.ppf((1 - confidence) / 2, luck.freedom(variance, count - 1))))
 
 
-def interval(draws: np.ndarray, value: float, count: float, confidence: float) -> Estimate:
-    """A value with the interval of its bootstrap ``draws`` over ``count`` questions."""
-    tail = tail_of(confidence, count)
+def interval(draws: np.ndarray, value: float, count: float, confidence: float, luck: Luck = NONE) -> Estimate:
+    """A value with the interval of its bootstrap ``draws`` over ``count`` questions; none where draws are not numbers.
+
+    ``luck`` is part of the draws.
+    """
+    if not np.isfinite(draws).all():
+        return {"mean": round(value, 4), "low": None, "high": None}
+    variance = max(float(draws.var()) - luck.variance, 0.0) or float(not luck.variance)
+    tail = tail_of(confidence, count, luck, variance)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return {name: round(float(each), 4) for name, each in {"mean": value, "low": low, "high": high}.items()}
 
 
-def sign_flip_p(strata: list[np.ndarray], resamples: int, seed: int) -> float:
+def sign_flip_p(strata: list[np.ndarray], resamples: int, seed: int, luck: Luck = NONE) -> float:
     """The two-sided p of a paired difference, one number per question in each stratum (benchmark): (questions,) each.
 
-    The statistic is the mean over strata of their means; under the null hypothesis every question's sign is a coin flip. All
-    sign patterns are enumerated where there are no more than ``resamples``, else so many are drawn, and the observed one
-    counts among them (Phipson and Smyth, 2010).
+    The statistic is the mean over strata of their means; under the null hypothesis every question's sign is a coin flip, and
+    training adds its ``luck``. All sign patterns are enumerated where there are no more than ``resamples``, else so many are
+    drawn, and the observed one counts among them (Phipson and Smyth, 2010).
     """
     weighted = np.concatenate([values / (len(values) * len(strata)) for values in strata])
     weighted = weighted[weighted != 0]
@@ -60,13 +100,14 @@ def sign_flip_p(strata: list[np.ndarray], resamples: int, seed: int) -> float:
         return 1.0
     if len(weighted) < 63 and 2 ** len(weighted) <= resamples:
         patterns = np.arange(2 ** len(weighted))[:, None] >> np.arange(len(weighted)) & 1
-        return float(np.mean(abs((2 * patterns - 1) @ weighted) >= least))
-    rng, extreme = np.random.default_rng(seed), 0
+        p = float(np.mean(luck.share_beyond((2 * patterns - 1) @ weighted, least)))
+        return luck.corrected(p, float(weighted @ weighted))
+    rng, extreme = np.random.default_rng(seed), 0.0
     block = max(1, LARGEST_BLOCK // len(weighted))
     for start in range(0, resamples, block):
         flips = rng.integers(0, 2, (min(block, resamples - start), len(weighted)), np.int8)
-        extreme += int(np.sum(abs((2.0 * flips - 1) @ weighted) >= least))
-    return (extreme + 1) / (resamples + 1)
+        extreme += float(np.sum(luck.share_beyond((2.0 * flips - 1) @ weighted, least)))
+    return luck.corrected((extreme + 1) / (resamples + 1), float(weighted @ weighted))
 
 
 def smallest_p(questions: int, resamples: int) -> float:
@@ -74,28 +115,24 @@ def smallest_p(questions: int, resamples: int) -> float:
     return max(1 / (resamples + 1), 2.0 ** (1 - questions))
 
 
-def estimate(values: np.ndarray, resamples: int, confidence: float, seed: int) -> Estimate:
-    """The mean of (questions,) values, with its interval.
+def estimate_over(
+    strata: list[np.ndarray], resamples: int, confidence: float, seed: int, luck: Luck = NONE, span: float | None = None
+) -> Estimate:
+    """The mean over strata (benchmarks) of the means of their (questions,) values, with its interval.
 
-    Given the differences of two models on the same questions, this is the interval of their paired difference.
+    Given the differences of two models on the same questions, this is the interval of their paired difference. Each
+    stratum's questions are drawn on their own, its draws widened for their number; the overall interval counts as so many
+    questions as Satterthwaite's degrees of freedom give (Biometrics Bulletin 2(6), 1946). There is none where questions are
+    so few that no difference could be significant. ``span`` is as in `draws_of_mean`.
     """
-    return interval(resampled_means(values, resamples, seed), float(values.mean()), len(values), confidence)
-
-
-def estimate_over(strata: list[np.ndarray], resamples: int, confidence: float, seed: int) -> Estimate:
-    """The same of the mean over strata (benchmarks) of their means, each stratum's questions drawn on their own.
-
-    Each stratum's draws are widened for its own number of questions; the overall interval counts as so many questions
-    as Satterthwaite's degrees of freedom give (Biometrics Bulletin 2(6), 1946).
-    """
-    if len(strata) == 1:
-        return estimate(strata[0], resamples, confidence, seed)
-    count = effective_count(strata)
-    draws = np.zeros(resamples)
+    mean, count = float(np.mean([values.mean() for values in strata])), effective_count(strata)
+    if count <= 1 or smallest_p(sum(map(len, strata)), resamples) > 1 - confidence:
+        return {"mean": round(mean, 4), "low": None, "high": None}
+    draws = luck.draws(resamples, seed)
     for i, values in enumerate(strata):
-        wider = sqrt(len(values) / (len(values) - 1) * (count - 1) / count) if count > 1 else 1.0
-        draws += (values.mean() + wider * (resampled_means(values, resamples, seed + i) - values.mean())) / len(strata)
-    return interval(draws, float(np.mean([values.mean() for values in strata])), count, confidence)
+        wider = sqrt(len(values) / (len(values) - 1) * (count - 1) / count)
+        draws += (values.mean() + wider * (draws_of_mean(values, resamples, seed + i, span) - values.mean())) / len(strata)
+    return interval(draws, mean, count, confidence, luck)
 
 
 def effective_count(strata: list[np.ndarray]) -> float:
@@ -117,7 +154,7 @@ def holm(ps: list[float]) -> list[float]:
     return adjusted
 
 
-def smallest_detectable(strata: list[np.ndarray], level: float, resamples: int) -> float | None:
+def smallest_detectable(strata: list[np.ndarray], level: float, resamples: int, luck: Luck = NONE) -> float | None:
     """The smallest true difference that a test at ``level`` finds with a power of 80 %, with questions like these.
 
     It depends on how differences scatter and on how many there are, not on the one that was observed (power reckoned from
@@ -125,26 +162,68 @@ def smallest_detectable(strata: list[np.ndarray], level: float, resamples: int) 
     mean over strata, as in `estimate_over`. None where nothing scatters, a stratum has a single question, or so few
     questions give no p within the level; with fewer than thirty the power is a little less.
     """
-    scatters = any(np.ptp(each) > 1e-9 * (1 + abs(each).max()) for each in strata)
-    if not scatters or min(map(len, strata)) < 2 or smallest_p(sum(map(len, strata)), resamples) > level:
+    if not any(map(scatters, strata)) or min(map(len, strata)) < 2 or smallest_p(sum(map(len, strata)), resamples) > level:
         return None
-    variance = sum(float(each.var(ddof=1)) / len(each) for each in strata) / len(strata) ** 2
-    freedom = effective_count(strata) - 1
+    variance = variance_of_mean(strata)
+    freedom = luck.freedom(variance, effective_count(strata) - 1)
     wanted = stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(POWER, freedom)
-    return round(float(wanted * sqrt(variance)), 2)
+    return round(float(wanted * sqrt(variance + luck.variance)), 2)
+
+
+def variance_of_mean(strata: list[np.ndarray]) -> float:
+    """The variance of the mean over strata of the means of their (questions,) values."""
+    return sum(float(each.var(ddof=1)) / len(each) for each in strata) / len(strata) ** 2
+
+
+def sampling_variance(variances: list[np.ndarray]) -> float:
+    """The part of it that other samples on the same questions would change.
+
+    ``variances`` has, for each stratum, the sampling variance of each question's mean; not a number where one question was
+    sampled once.
+    """
+    return sum(float(each.sum()) / len(each) ** 2 for each in variances) / len(variances) ** 2
 
 
 def sampling_interval(mean: float, variances: list[np.ndarray], confidence: float) -> dict[str, float] | None:
-    """The interval of a mean on these very questions: what other samples of the same models would change.
-
-    ``variances`` has, for each stratum, the sampling variance of each question's mean; None where one question was
-    sampled once.
-    """
-    variance = sum(float(each.sum()) / len(each) ** 2 for each in variances) / len(variances) ** 2
+    """The interval of a mean on these very questions: what other samples of the same models would change."""
+    variance = sampling_variance(variances)
     if not np.isfinite(variance):
         return None
     half = float(stats.norm.ppf((1 + confidence) / 2)) * sqrt(variance)
     return {"low": round(mean - half, 4), "high": round(mean + half, 4)}
+
+
+SOURCES = ("seeds", "questions", "samples")
+
+
+def variance_shares(strata: list[np.ndarray], variances: list[np.ndarray], luck: Luck) -> dict[str, float] | None:
+    """How much of a difference's variance is due to training seeds, to the choice of questions, and to samples.
+
+    None where nothing scatters, or questions or samples are too few to say.
+    """
+    if min(map(len, strata)) < 2:
+        return None
+    samples, total = sampling_variance(variances), variance_of_mean(strata)
+    parts = (luck.variance, max(0.0, total - samples), min(total, samples))
+    if not np.isfinite(samples) or not sum(parts):
+        return None
+    return {name: part / sum(parts) for name, part in zip(SOURCES, parts, strict=True)}
+
+
+def what_settles(shares: dict[str, float], detectable: float, wanted: float) -> dict[str, int | None]:
+    """By how many times more seeds, or questions, or samples alone, the detectable difference falls to ``wanted``.
+
+    More questions bring more samples with them. None where that source alone cannot do it. The quantiles stay as they are,
+    which asks for slightly too many.
+    """
+    allowed = (wanted / detectable) ** 2
+    reducible = {
+        "seeds": shares["seeds"],
+        "questions": shares["questions"] + shares["samples"],
+        "samples": shares["samples"],
+    }
+    left = {name: allowed - (1 - share) for name, share in reducible.items()}
+    return {name: ceil(share / left[name]) if left[name] > 0 else None for name, share in reducible.items()}
 
 
 Blocks = list[np.ndarray]
@@ -176,29 +255,49 @@ def growth(slope: np.ndarray) -> np.ndarray:
 SLOPES: dict[str, Callable[[Blocks, Blocks], np.ndarray]] = {"within": slope_within, "across": slope_across}
 
 
+@dataclass(frozen=True)
+class Adaptivity:
+    """How one model's length depends on difficulty, with bootstrap draws of it, (resamples,); not a number where unknown."""
+
+    value: float
+    draws: np.ndarray
+
+
 def adaptivity(
     difficulty: dict[str, Blocks], tokens: dict[str, Blocks], resamples: int, confidence: float, seed: int
-) -> dict[str, dict[str, Any]]:
-    """By model: by how many percent its answers grow per ten points of difficulty (the fail rate).
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """By model, then by pair: by how many percent answers grow per ten points of difficulty (the fail rate).
 
     By model, ``difficulty`` is each question's fail rate, from 0 to 1, and ``tokens`` its mean length. The figure comes
     from the slope of log tokens on difficulty; 0 is a length independent of it. None where all questions are equally
-    hard. Models share the draws of questions, so their draws can be compared.
+    hard. Models share the draws of questions, so their draws are compared pair by pair, in percentage points.
     """
     rng, first = np.random.default_rng(seed), next(iter(tokens.values()))
     picks = [rng.integers(0, len(block), (resamples, len(block))) for block in first]
     count = sum(map(len, first))
-    found: dict[str, dict[str, Any]] = {}
-    for model, blocks in tokens.items():
-        logs = [np.log(np.maximum(block, 1.0)) for block in blocks]
-        drawn, drawn_logs = (
-            [block[pick] for block, pick in zip(each, picks, strict=True)] for each in (difficulty[model], logs)
-        )
-        found[model] = {}
-        for name, slope in SLOPES.items():
-            (value,) = slope([block[None] for block in difficulty[model]], [block[None] for block in logs])
-            draws = growth(slope(drawn, drawn_logs))
-            draws = draws[np.isfinite(draws)]
-            sound = np.isfinite(value) and len(draws) > resamples // 2
-            found[model][name] = interval(draws, float(growth(value)), count, confidence) if sound else None
+    known = {model: _slopes(difficulty[model], blocks, picks) for model, blocks in tokens.items()}
+
+    def estimated(value: float, draws: np.ndarray) -> Estimate | None:
+        sound = np.isfinite(value) and np.isfinite(draws).sum() > resamples // 2
+        return interval(draws[np.isfinite(draws)], float(value), count, confidence) if sound else None
+
+    alone = {model: {name: estimated(each.value, each.draws) for name, each in by.items()} for model, by in known.items()}
+    pairs = {
+        f"{a} - {b}": {
+            name: estimated(known[a][name].value - known[b][name].value, known[a][name].draws - known[b][name].draws)
+            for name in SLOPES
+        }
+        for a, b in combinations(known, 2)
+    }
+    return alone, pairs
+
+
+def _slopes(difficulty: Blocks, tokens: Blocks, picks: list[np.ndarray]) -> dict[str, Adaptivity]:
+    """A model's growth by each of SLOPES, not a number where questions are equally hard; ``picks`` are the draws."""
+    logs = [np.log(np.maximum(block, 1.0)) for block in tokens]
+    drawn, drawn_logs = ([block[pick] for block, pick in zip(each, picks, strict=True)] for each in (difficulty, logs))
+    found = {}
+    for name, slope in SLOPES.items():
+        (value,) = slope([block[None] for block in difficulty], [block[None] for block in logs])
+        found[name] = Adaptivity(float(growth(value)), growth(slope(drawn, drawn_logs)))
     return found

@@ -20,18 +20,20 @@ TEACHER_HEAD = [
     "mean perplexity kept",
 ]
 DATA_HEAD = [
-    "teacher",
+    "arm",
+    "traces",
     "response tokens: 5, 25, 50, 75, 95 %",
     "entropy of lengths, bits",
     "median perplexity",
     "attempts per trace",
-    "queries only it solved",
 ]
 COST_HEAD = ["teacher", "attempts", "tokens generated", "tokens per verified trace"]
 
 
 def format_interval(estimate: Metrics, digits: int = 1) -> str:
-    """A mean and its interval: ``4.2 [1.0, 7.3]``."""
+    """A mean and its interval: ``4.2 [1.0, 7.3]``; where there is none, the mean alone."""
+    if estimate["low"] is None:
+        return f"{estimate['mean']:.{digits}f}"
     return f"{estimate['mean']:.{digits}f} [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
 
 
@@ -44,7 +46,7 @@ def score_rows(models: Metrics) -> list[list[str]]:
 
 
 def difference_rows(differences: Metrics) -> list[list[str]]:
-    """One row per pair and benchmark: the differences, adjusted p, verdict, and the smallest difference that would be found."""
+    """One row per pair and benchmark: the differences, adjusted p, verdict, and what would be found or would settle it."""
     rows = []
     for pair, by_benchmark in differences.items():
         for benchmark, measured in by_benchmark.items():
@@ -54,21 +56,42 @@ def difference_rows(differences: Metrics) -> list[list[str]]:
             here = f"[{these['low']:.1f}, {these['high']:.1f}]" if these else "-"
             lengths = f"{format_interval(tokens)}, {tokens['verdict']}"
             p = f"{scored['p_holm']:.3g}"
-            rows.append([pair, benchmark, format_interval(scored), here, p, scored["verdict"], found, lengths])
+            cells = [format_interval(scored), here, p, scored["verdict"], found]
+            rows.append([pair, benchmark, *cells, shares_of(scored), settles(scored), lengths])
     return rows
 
 
-def headlines(compared: Metrics, teachers: list[str]) -> Iterator[str]:
-    """One sentence per benchmark, overall first: whose student scores highest, and which differences are significant."""
-    for benchmark in compared["models"][teachers[0]]:
-        scores = {teacher: compared["models"][teacher][benchmark]["pass@1"]["mean"] for teacher in teachers}
-        best = max(teachers, key=scores.__getitem__)
-        higher = [teacher for teacher in teachers if is_higher(compared["differences"], best, teacher, benchmark)]
-        alike = [
-            teacher for teacher in teachers if verdict_on(compared["differences"], best, teacher, benchmark) == "equivalent"
-        ]
-        others = [teacher for teacher in teachers if teacher not in (best, *higher, *alike)]
-        above_base = [teacher for teacher in teachers if is_higher(compared["differences"], teacher, BASE, benchmark)]
+def shares_of(scored: Metrics) -> str:
+    """The shares of seeds, questions and samples in the variance of a difference, in percent."""
+    shares = scored["variance"]
+    return " / ".join(f"{100 * shares[name]:.0f}" for name in ("seeds", "questions", "samples")) if shares else "-"
+
+
+def settles(scored: Metrics) -> str:
+    """How many times more of what would find a difference as small as the margin; empty where a difference is decided."""
+    ways = [f"{times} x {name}" for name, times in scored.get("settles", {}).items() if times]
+    return " or ".join(ways) if ways else "none of them alone" if "settles" in scored else ""
+
+
+def training_note(training: Metrics) -> str:
+    """Whether the luck of training is in the verdicts."""
+    seeds = sorted(set(training["seeds"].values()))
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    if training["sd"] is None:
+        return "One student per arm: what another training seed would change is in no verdict."
+    spread = f"a standard deviation of {training['sd']:.1f} points between seeds, pooled over arms"
+    return f"{count} students per arm, by training seed: {spread}, is part of every interval and verdict."
+
+
+def headlines(compared: Metrics, arms: list[str]) -> Iterator[str]:
+    """One sentence per benchmark, overall first: whose students score highest, and which differences are significant."""
+    for benchmark in compared["models"][arms[0]]:
+        scores = {arm: compared["models"][arm][benchmark]["pass@1"]["mean"] for arm in arms}
+        best = max(arms, key=scores.__getitem__)
+        higher = [arm for arm in arms if is_higher(compared["differences"], best, arm, benchmark)]
+        alike = [arm for arm in arms if verdict_on(compared["differences"], best, arm, benchmark) == "equivalent"]
+        others = [arm for arm in arms if arm not in (best, *higher, *alike)]
+        above_base = [arm for arm in arms if is_higher(compared["differences"], arm, BASE, benchmark)]
         parts = [
             f"{benchmark}: {best} highest with {scores[best]:.1f} %",
             f"significantly higher than {', '.join(higher)}" if higher else "",
@@ -99,7 +122,7 @@ def study_rows(path: str | None, benchmarks: list[str]) -> list[list[str]]:
 
 
 def adaptivity_rows(adaptivities: Metrics) -> list[list[str]]:
-    """By how many percent each student's responses grow per ten points of difficulty."""
+    """By how many percent responses grow per ten points of difficulty, of each model, and how much that differs by pair."""
     rows = []
     for model, found in adaptivities.items():
         growth = [found[name] for name in ("within", "across")]
@@ -166,16 +189,21 @@ def cost_rows(teachers: Metrics, runs: Metrics) -> list[list[str]]:
     ]
 
 
-def data_rows(analysis: Metrics, teachers: list[str]) -> list[list[str]]:
-    """How the teachers' data sets differ, on the queries that all share."""
+def data_rows(analysis: Metrics, arms: list[str]) -> list[list[str]]:
+    """How the arms' data sets differ."""
     rows = []
-    for teacher in teachers:
-        found = analysis[teacher]
+    for arm in arms:
+        found = analysis[arm]
         spread = [found["response_tokens"][name] for name in ("p05", "q1", "median", "q3", "p95")]
         lengths = " / ".join(f"{tokens:.0f}" for tokens in spread)
         figures = (found["length_entropy_bits"], found["perplexity"]["median"], found["mean_attempts"])
-        rows.append([teacher, lengths, *(f"{figure:.2f}" for figure in figures), str(analysis["overlap"]["only"][teacher])])
+        rows.append([arm, str(sum(found["instances"].values())), lengths, *(f"{figure:.2f}" for figure in figures)])
     return rows
+
+
+def only_solved(overlap: Metrics) -> str:
+    """How many queries each teacher alone solved."""
+    return ", ".join(f"{teacher} {count}" for teacher, count in overlap["only"].items())
 
 
 def student_rows(students: Metrics, benchmarks: list[str]) -> list[list[str]]:

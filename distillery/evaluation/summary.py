@@ -1,25 +1,26 @@
 """python -m distillery.evaluation.summary: the results of the last run in the terminal."""
 
+from distillery.core.arms import arm_names
 from distillery.core.files import read_json
 from distillery.core.stage import run_stage
 from distillery.core.teachers import BASE, teacher_names
 from distillery.core.text_table import format_table
 from distillery.evaluation.benchmarks import enabled_benchmarks
-from distillery.evaluation.report_tables import TEACHER_HEAD, headlines, student_rows, teacher_rows
+from distillery.evaluation.report_tables import TEACHER_HEAD, headlines, student_rows, teacher_rows, training_note
 
 
 def main() -> None:
-    teachers = teacher_names()
+    teachers, arms = teacher_names(), arm_names()
     benchmarks = enabled_benchmarks()
     distilled = {teacher: read_json(f"metrics/teachers/{teacher}.json") for teacher in teachers}
-    students = {name: read_json(f"metrics/students/{name}.json") for name in [*teachers, BASE]}
+    students = {name: read_json(f"metrics/students/{name}.json") for name in [*arms, BASE]}
     print("\n".join(format_table(TEACHER_HEAD, teacher_rows(distilled))))
     print()
     print("\n".join(format_table(["student of (pass@1 / mean tokens)", *benchmarks], student_rows(students, benchmarks))))
     print()
-    print("\n".join(headlines(read_json("metrics/compare.json"), teachers)))
-    trained_on = read_json("metrics/parallel.json")["trained_on"]
-    print(f"All students were trained on the same {trained_on} queries, once each: another seed's luck is in no verdict.")
+    compared = read_json("metrics/compare.json")
+    print("\n".join(headlines(compared, arms)))
+    print(training_note(compared["training"]))
     print("Figures, intervals and what was removed: data/report/index.html")
 
 

@@ -1,11 +1,15 @@
-"""Perplexity under a causal language model: batched, a copy per device, every score kept in the ledger."""
+"""Perplexity and fit under a causal language model: batched, a copy per device, every score kept in the ledger.
+
+Fit is the mean log probability per token of the response alone (GRAPE, arXiv 2502.04194); perplexity is over query and
+response, as in the study.
+"""
 
 import math
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from distillery.core import model_locks
 from distillery.core.batching import by_length, devices, padded
@@ -14,6 +18,23 @@ from distillery.core.progress import Progress
 from distillery.generation.score_store import Scores, key_of
 
 SLICE = 2048
+
+
+class Row(NamedTuple):
+    """A dialogue's token ids, and how many of them are the prompt."""
+
+    ids: list[int]
+    prompt: int
+
+
+class Score(NamedTuple):
+    """What a dialogue scored; not a number where it has no tokens, or none of its response."""
+
+    perplexity: float
+    fit: float
+
+
+UNKNOWN = Score(math.nan, math.nan)
 
 
 def losses_of(model: Any, ids: Any, mask: Any) -> Any:
@@ -30,14 +51,18 @@ def losses_of(model: Any, ids: Any, mask: Any) -> Any:
     return torch.cat(losses).view(len(ids), -1)
 
 
-def perplexities_of(model: Any, rows: list[list[int]], pad: int) -> list[float]:
-    """Perplexity of each row of at least two token ids: exp of the mean loss over all but the first token."""
+def scores_of(model: Any, rows: list[Row], pad: int) -> list[Score]:
+    """Of each row of at least two token ids: exp of the mean loss over all but the first, and minus that over the response."""
     import torch
 
-    ids, mask = padded(rows, pad, model.device)
+    ids, mask = padded([row.ids for row in rows], pad, model.device)
+    prompts = torch.tensor([row.prompt for row in rows], device=model.device)
+    said = mask[:, 1:] * (torch.arange(1, ids.shape[1], device=model.device) >= prompts[:, None])
     with torch.inference_mode():
         losses = losses_of(model, ids, mask) * mask[:, 1:]
-    return [math.exp(x) for x in (losses.sum(1) / mask[:, 1:].sum(1).clamp(min=1)).tolist()]
+        whole = losses.sum(1) / mask[:, 1:].sum(1).clamp(min=1)
+        responses = (losses * said).sum(1) / said.sum(1)
+    return [Score(math.exp(loss), -answer) for loss, answer in zip(whole.tolist(), responses.tolist(), strict=True)]
 
 
 def load_scorer(lock: model_locks.Lock, dtype: str, where: str) -> Any:
@@ -74,16 +99,16 @@ class Scorer:
             for device in self.devices:
                 self.free.put(load_scorer(self.lock, self.dtype, device))
 
-    def score(self, rows: list[list[int]]) -> list[float]:
-        """Perplexities of rows, by the next idle copy."""
+    def score(self, rows: list[Row]) -> list[Score]:
+        """Scores of rows, by the next idle copy."""
         model = self.free.get()
         try:
-            return perplexities_of(model, rows, self.pad)
+            return scores_of(model, rows, self.pad)
         finally:
             self.free.put(model)
 
-    def score_all(self, groups: list[list[list[int]]]) -> Generator[list[float], None, None]:
-        """Perplexities of each group, in order."""
+    def score_all(self, groups: list[list[Row]]) -> Generator[list[Score], None, None]:
+        """Scores of each group, in order."""
         if not groups:
             return
         self.load()
@@ -93,35 +118,48 @@ class Scorer:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def key(self, ids: list[int]) -> str:
-        return key_of(self.lock.weights, self.dtype, ids)
+    def keys(self, row: Row) -> tuple[str, str]:
+        """Under which the ledger holds perplexity and fit."""
+        return key_of(self.lock.weights, self.dtype, row.ids), key_of("fit", self.lock.weights, self.dtype, *row)
 
     def key_by_commit(self, ids: list[int]) -> str:
         """The key that the ledger's first version used."""
         return key_of(self.lock.revision, self.dtype, ids)
 
 
-def adopt_scores(scores: Scores, keys: list[str], ids: list[list[int]], scorer: Scorer) -> None:
-    """Takes over what is missing under its key and there under the one of the first version."""
-    for key, row in zip(keys, ids, strict=True):
-        if row and scores.find(key) is None and (known := scores.find(scorer.key_by_commit(row))) is not None:
+def find(scores: Scores, keys: tuple[str, str]) -> Score | None:
+    """The score under these keys; None unless both of its figures are known."""
+    perplexity, fit = map(scores.find, keys)
+    return None if perplexity is None or fit is None else Score(perplexity, fit)
+
+
+def keep(scores: Scores, keys: tuple[str, str], score: Score) -> None:
+    """Adds what is not known yet: a perplexity that was there stays, so that it is the same on every device."""
+    for key, figure in zip(keys, score, strict=True):
+        if scores.find(key) is None:
+            scores.add(key, figure)
+
+
+def adopt_scores(scores: Scores, keys: list[tuple[str, str]], rows: list[Row], scorer: Scorer) -> None:
+    """Takes over perplexities that are missing under their key and there under the one of the first version."""
+    for (key, _), row in zip(keys, rows, strict=True):
+        if row.ids and scores.find(key) is None and (known := scores.find(scorer.key_by_commit(row.ids))) is not None:
             scores.add(key, known)
 
 
-def perplexities(ids: list[list[int]], scorer: Scorer, scores: Scores, batch_tokens: int, stage: str) -> list[float]:
-    """Perplexities in the order of ``ids``, with progress; not a number for a row without tokens."""
-    keys = list(map(scorer.key, ids))
+def scored(rows: list[Row], scorer: Scorer, scores: Scores, batch_tokens: int, stage: str) -> list[Score]:
+    """Scores in the order of ``rows``, with progress."""
+    keys = list(map(scorer.keys, rows))
     if scorer.lock.content:
-        adopt_scores(scores, keys, ids, scorer)
-    missing = list({key: i for i, key in enumerate(keys) if ids[i] and scores.find(key) is None}.values())
-    groups = [[missing[i] for i in group] for group in by_length([len(ids[i]) for i in missing], batch_tokens)]
+        adopt_scores(scores, keys, rows, scorer)
+    missing = list({key: i for i, key in enumerate(keys) if rows[i].ids and find(scores, key) is None}.values())
+    groups = [[missing[i] for i in group] for group in by_length([len(rows[i].ids) for i in missing], batch_tokens)]
     progress, done = Progress(stage, "traces of this part", len(missing)), 0
-    with closing(scorer.score_all([[ids[i] for i in group] for group in groups])) as found:
+    with closing(scorer.score_all([[rows[i] for i in group] for group in groups])) as found:
         for group, values in zip(groups, found, strict=True):
             for i, value in zip(group, values, strict=True):
-                scores.add(keys[i], round(value, 4))
+                keep(scores, keys[i], Score(*(round(figure, 4) for figure in value)))
                 scorer.scored += 1
             done += len(group)
             progress.update(done)
-    held = [scores.find(key) if row else None for key, row in zip(keys, ids, strict=True)]
-    return [math.nan if score is None else score for score in held]
+    return [(find(scores, key) if row.ids else None) or UNKNOWN for key, row in zip(keys, rows, strict=True)]

@@ -37,8 +37,8 @@ def trouble(losses: list[float]) -> str | None:
 class Watcher(TrainerCallback):
     """Prints progress, stops a run that diverges, asks for checkpoints and marks each as complete once it is on disk."""
 
-    def __init__(self, teacher: str, settings: Train) -> None:
-        self.teacher, self.settings, self.steps = teacher, settings, 0
+    def __init__(self, student: str, settings: Train) -> None:
+        self.student, self.settings, self.steps = student, settings, 0
         self.began = self.ended = self.said = self.saved = time.monotonic()
 
     @property
@@ -67,7 +67,7 @@ class Watcher(TrainerCallback):
             self.said = now
             left = (now - self.began) / self.steps * (state.max_steps - state.global_step)
             at = f"step {state.global_step}/{state.max_steps}, loss {float(logs['loss']):.4f}, {left:.0f} s left"
-            log(f"train@{self.teacher}", at)
+            log(f"train@{self.student}", at)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.saved = time.monotonic()
@@ -85,8 +85,8 @@ class LiveLoss(DVCLiveCallback):
     middle of a file, and holds steps after the checkpoint.
     """
 
-    def __init__(self, teacher: str) -> None:
-        super().__init__(live=Live(f"dvclive/{teacher}", dvcyaml=None, save_dvc_exp=False, report=None))
+    def __init__(self, student: str) -> None:
+        super().__init__(live=Live(f"dvclive/{student}", dvcyaml=None, save_dvc_exp=False, report=None))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         super().on_train_begin(args, state, control, **rest)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt, MinLen
 
-from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Section
+from distillery.core.config import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
 
 VARLEN = "varlen"
 
@@ -40,6 +40,9 @@ class Train(Section):
     """The share of steps during which the learning rate rises."""
     epochs: Positive
     """Passes over the data."""
+    seeds: Annotated[tuple[NonNegative, ...], MinLen(1)]
+    """One student per arm for each: its order of the data, dropout and adapters. With several, comparisons count the luck of
+    training; another one trains one more student per arm."""
     global_batch: Positive
     """Windows per optimizer step, whatever the number of ranks."""
     micro_batch: Positive

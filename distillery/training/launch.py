@@ -36,11 +36,12 @@ def launcher(settings: Train) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", ranks, "-m"]
 
 
-def run_ranks(teacher: str, settings: Train, output: Path) -> None:
+def run_ranks(arm: str, seed: int, settings: Train, output: Path) -> None:
     """Starts the ranks and waits for them. Raises DataError where they fail."""
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if on_cpu():
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}  # a sum over several threads depends on their number
-    done = subprocess.run([*launcher(settings), WORKER, teacher], env=environment, preexec_fn=die_with_parent)
+    done = subprocess.run([*launcher(settings), WORKER, arm, str(seed)], env=environment, preexec_fn=die_with_parent)
     if done.returncode:
-        raise DataError(f"training of {teacher} ended with exit code {done.returncode}; its checkpoints are kept in {output}")
+        what = f"training of {arm} with seed {seed} ended with exit code {done.returncode}"
+        raise DataError(f"{what}; its checkpoints are kept in {output}")

@@ -33,6 +33,7 @@ CHECKPOINTS = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".checkpoints"
 COMPLETE, FINISHED, ABOUT = "complete", "finished.json", "training.json"
 IDENTITY_CODE = ("distillery.training.trainer", "distillery.training.packed_dataset", "distillery.training.attention")
 WITHOUT_EFFECT = (
+    "seeds",
     "processes",
     "hostfile",
     "sequence_parallel",
@@ -43,7 +44,7 @@ WITHOUT_EFFECT = (
     "system_prompt",
 )
 """Settings that do not change the weights beyond rounding; of ``deepspeed`` the file's content counts, not its path.
-``packed`` and the system prompt count as part of the data."""
+``packed`` and the system prompt count as part of the data; of ``seeds`` each is one training's."""
 
 
 def identity_of(packed: Path, settings: Train, base: Lock, seed: int) -> str:
@@ -126,7 +127,7 @@ def referred_to() -> set[str]:
 
     Raises DataError where DVC cannot say: nothing must be deleted then.
     """
-    found = {read_json(path).get("identity") for path in Path("metrics/train").glob("*.json")}
+    found = {each for path in Path("metrics/train").glob("*.json") for each in identities_of(read_json(path))}
     command = [sys.executable, "-m", "dvc", "metrics", "show", "--all-branches", "--all-tags", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -135,8 +136,14 @@ def referred_to() -> set[str]:
     for revision in revisions.values():
         for path, metrics in revision.get("data", {}).items():
             if path.startswith("metrics/train/"):
-                found.add(metrics.get("data", {}).get("identity"))
-    return {identity for identity in found if identity}
+                found |= set(identities_of(metrics.get("data", {})))
+    return found
+
+
+def identities_of(metrics: dict[str, Any]) -> list[str]:
+    """The trainings that one metrics file refers to; before there were several seeds, it was one."""
+    found = [metrics, *metrics.get("students", {}).values()]
+    return [each["identity"] for each in found if "identity" in each]
 
 
 def size_of(folder: Path) -> int:
@@ -160,7 +167,8 @@ def main(*arguments: str) -> None:
         about = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
         state = "in use" if folder.name in wanted else "nothing refers to it"
         size = size_of(folder)
-        print(f"{folder.name}  {about.get('teacher', '?'):16} {size / 1e6:10.1f} MB  {state_of(folder)}, {state}")
+        name = about.get("arm", about.get("teacher", "?"))  # the latter before arms had names of their own
+        print(f"{folder.name}  {name:16} {size / 1e6:10.1f} MB  {state_of(folder)}, {state}")
         if arguments and folder.name not in wanted:
             with exclusive_lock(folder):
                 shutil.rmtree(folder)

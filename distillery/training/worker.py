@@ -1,4 +1,4 @@
-"""``python -m distillery.training.worker TEACHER`` is what every rank of a training runs, started by the train stage."""
+"""``python -m distillery.training.worker ARM SEED`` is what every rank of a training runs, started by the train stage."""
 
 import os
 import sys
@@ -41,13 +41,13 @@ def speed(model: Any, windows: Windows, settings: Train, trained: float, seconds
     return figures | {"peak_memory_mib": peak_memory()}
 
 
-def callbacks(teacher: str, settings: Train, windows: Windows, rank: int) -> list[Any]:
+def callbacks(student: str, settings: Train, windows: Windows, rank: int) -> list[Any]:
     """The check for leaking documents, and on the first rank DVCLive and a tracker."""
     from transformers.integrations import get_reporting_integration_callbacks
 
     found: list[Any] = [LeakageCheck(windows, settings.dtype)] if settings.packed else []
     if rank == 0:
-        found += [LiveLoss(teacher), *get_reporting_integration_callbacks(settings.report_to)]
+        found += [LiveLoss(student), *get_reporting_integration_callbacks(settings.report_to)]
     return found
 
 
@@ -61,13 +61,13 @@ def resume_settings(settings: Train, checkpoint: Path | None, rank: int, ranks: 
     return deepspeed_settings(settings, checkpoint, ranks)
 
 
-def fit(teacher: str, settings: Train) -> None:
+def fit(arm: str, seed: int, settings: Train) -> None:
     """Trains; the first rank saves the student, its loss curve and the run's figures in the training's folder."""
     import deepspeed
     import torch
     from transformers import set_seed
 
-    seed, base, packed = config.load(int, "seed"), model_locks.read("base"), Path(f"data/packed/{teacher}")
+    base, packed, student = model_locks.read("base"), Path(f"data/packed/{arm}"), f"{arm}-{seed}"
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     output = CHECKPOINTS / identity_of(packed, settings, base, seed)
     resume = latest_complete(output)
@@ -75,13 +75,13 @@ def fit(teacher: str, settings: Train) -> None:
     deepspeed.init_distributed(timeout=PATIENCE)
     windows = Windows(packed, settings.global_batch)
     if rank == 0:
-        log(f"train@{teacher}", f"resuming from {resume.name}" if resume else "starting")
+        log(f"train@{student}", f"resuming from {resume.name}" if resume else "starting")
     configuration = resume_settings(settings, resume, rank, ranks)
     set_seed(seed)
     chosen = trainer_arguments(settings, configuration, output, ranks, seed)
-    chosen.run_name = f"{teacher}-{output.name}"
-    watcher = Watcher(teacher, settings)
-    trainer = trainer_of(settings, base, windows, chosen, [watcher, *callbacks(teacher, settings, windows, rank)])
+    chosen.run_name = f"{student}-{output.name}"
+    watcher = Watcher(student, settings)
+    trainer = trainer_of(settings, base, windows, chosen, [watcher, *callbacks(student, settings, windows, rank)])
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     save(trainer, settings, base, output / "student")
     if rank == 0:
@@ -102,9 +102,9 @@ def exit_immediately() -> None:
     os._exit(0)
 
 
-def main(teacher: str) -> None:
+def main(arm: str, seed: str) -> None:
     die_with_parent()
-    fit(teacher, config.load(Train, "train"))
+    fit(arm, int(seed), config.load(Train, "train"))
     exit_immediately()
 
 

@@ -50,6 +50,8 @@ class Distill(Section):
     """Further attempts per query whose verdict may be inconclusive."""
     max_in_flight: Positive
     """Requests that are in flight at any time; eight times as many responses may wait for their verdict."""
+    traces: Positive = 1
+    """Verified traces per query."""
     budget: Budget | None = None
     """Where to stop; null for no limit."""
 
@@ -68,11 +70,15 @@ class Trace:
 
 @dataclass(slots=True)
 class Task:
-    """One query on its way to a verified trace; ``unknown`` counts its inconclusive verdicts, ``number`` its predecessors."""
+    """One query on its way to its verified traces.
+
+    ``passed`` and ``unknown`` count verdicts, the latter inconclusive ones; ``number`` its predecessors.
+    """
 
     query: Query
     number: int = 0
     attempt: int = 1
+    passed: int = 0
     unknown: int = 0
     item: Item | None = None
     traces: list[Trace] = field(default_factory=list)
@@ -186,7 +192,7 @@ class Distiller:
             self.refused += 1
             why = f"the server refuses the query: {completion.text}"
         if task.attempt > 1 and completion.finish_reason != REFUSED:
-            self._settle(task, FAIL)
+            self._settle(task, PASS if task.passed else FAIL)
         else:
             self._verified(task, request, completion, columns_of("", self.response_format), unknown("none", why, hopeless=True))
 
@@ -198,10 +204,11 @@ class Distiller:
         if verdict.verdict == UNKNOWN:
             task.unknown += 1
             self.reasons[f"{verdict.verifier}: {verdict.reason}"] += 1
-        fails = task.attempt - task.unknown
+        task.passed += verdict.verdict == PASS
+        fails = task.attempt - task.passed - task.unknown
         more = fails < self.settings.max_attempts and task.unknown <= self.settings.max_unknown
-        if verdict.verdict == PASS or verdict.hopeless or not more:
-            self._settle(task, verdict.verdict)
+        if task.passed == self.settings.traces or verdict.hopeless or not more:
+            self._settle(task, PASS if task.passed else verdict.verdict)
             return
         task.attempt += 1
         self.todo.appendleft(task)

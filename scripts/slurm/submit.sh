@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Submits the whole pipeline to Slurm, a job per stage and teacher, each after those that it needs: scripts/slurm/submit.sh
+# Submits the whole pipeline to Slurm, a job per stage and teacher or arm, each after those that it needs: scripts/slurm/submit.sh
 #
 # Options for sbatch come from the environment: SBATCH_ALL for all jobs, SBATCH_CPU and SBATCH_GPU for those without and with a GPU,
 # SBATCH_TRAIN for training. For instance
@@ -21,9 +21,12 @@ submit() {
     echo "submit: $stage is job ${job[$stage]}${after:+, after ${after#:}}"
 }
 
-listed=$(python -c 'from distillery.core.teachers import teacher_names; print(*teacher_names(), sep="\n")')
-mapfile -t teachers <<<"$listed"
-each() { for teacher in "${teachers[@]}"; do echo "$1@$teacher"; done; }
+listed=$(python -c 'from distillery.core.teachers import teacher_names; print(*teacher_names())')
+read -ra teachers <<<"$listed"
+listed=$(python -c 'from distillery.core.arms import arm_names; print(*arm_names())')
+read -ra arms <<<"$listed"
+# each STAGE NAMES...
+each() { for name in "${@:2}"; do echo "$1@$name"; done; }
 
 submit CPU code
 submit CPU assets code
@@ -43,15 +46,15 @@ for teacher in "${teachers[@]}"; do
     submit CPU "curate@$teacher" "tokenise@$teacher" "perplexity@$teacher"
 done
 # shellcheck disable=SC2046  # names of stages have no spaces
-submit CPU parallel $(each curate)
+submit CPU parallel $(each curate "${teachers[@]}")
 submit CPU analyse parallel
-for teacher in "${teachers[@]}"; do
-    submit CPU "pack@$teacher" parallel
-    submit TRAIN "train@$teacher" "pack@$teacher"
-    submit GPU "evaluate@$teacher" "train@$teacher"
-    submit CPU "score@$teacher" "evaluate@$teacher"
+for arm in "${arms[@]}"; do
+    submit CPU "pack@$arm" parallel
+    submit TRAIN "train@$arm" "pack@$arm"
+    submit GPU "evaluate@$arm" "train@$arm"
+    submit CPU "score@$arm" "evaluate@$arm"
 done
 # shellcheck disable=SC2046
-submit CPU compare $(each score) score_base
+submit CPU compare $(each score "${arms[@]}") score_base
 submit CPU headline compare analyse
 submit CPU report headline

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from distillery.core import config
+from distillery.core import arms, config
 from distillery.core.config import Section
 from distillery.core.errors import ConfigError
 from distillery.core.profiles import compose
@@ -147,6 +147,7 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
         "compare": compare.Compare,
         "headline": headline.Headline,
         "report": report.Report,
+        "arm": dict[str, arms.Arm],
     }
     teachers = config.load(list[str], "teachers")
     for teacher in teachers:
@@ -165,7 +166,10 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
         "prompts",
         "runner",
         "teachers",
+        "arms",
+        "unverified",
     }
+    assert list(arms.arms()) == teachers, "an arm per teacher"
 
 
 def test_the_paper_profile_has_the_studys_values(monkeypatch):

@@ -6,7 +6,19 @@ from distillery.core.errors import DataError
 from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, TRACE
 from distillery.corpus.token_shards import DIALOGUES, Shard
-from stages.curate import REASONS, Price, account, cost, distillation, malformed, measured, pass_rates, reasons, share
+from stages.curate import (
+    REASONS,
+    Price,
+    account,
+    cost,
+    distillation,
+    duplicates,
+    malformed,
+    measured,
+    pass_rates,
+    reasons,
+    share,
+)
 from tests.support.builders import make_query
 
 GOOD = {"attempt": 1, "finish_reason": "stop", "perplexity": 2.0, "verdict": "pass"}
@@ -62,26 +74,35 @@ def test_the_first_of_several_reasons_is_reported(first):
 
 
 def shard(*lengths):
-    rows = [{"query_id": key, "prompt_tokens": prompt, "response_tokens": said} for key, prompt, said in lengths]
+    names = ("query_id", "attempt", "prompt_tokens", "response_tokens")
+    rows = [dict(zip(names, each, strict=True)) for each in lengths]
     return Shard(pa.Table.from_pylist(rows, DIALOGUES), np.empty(0, np.uint16))
 
 
 def test_verified_traces_are_joined_with_their_measurements():
-    rows = [("a", 1, "fail"), ("a", 2, "pass"), ("b", 1, "pass"), ("b", 2, "pass"), ("c", 1, "unknown")]
+    rows = [("a", 2, "pass"), ("b", 1, "pass"), ("b", 2, "pass")]
     traces = table(*({"query_id": q, "attempt": a, "verdict": v} for q, a, v in rows), schema=TRACE)
     scores = table(
         *({"query_id": q, "attempt": a, "perplexity": p} for q, a, p in [("a", 2, 1.5), ("b", 1, 2.5), ("b", 2, 9.0)]),
         schema=PERPLEXITY,
     )
-    found = measured(traces, shard(("a", 3, 4), ("b", 5, 6)), scores).to_pylist()
+    tokens = ("a", 2, 3, 4), ("b", 1, 5, 6), ("b", 2, 5, 7)
+    found = measured(traces, shard(*tokens), scores).to_pylist()
     kept = [
         (row["query_id"], row["attempt"], row["perplexity"], row["response_tokens"], row["dialogue_tokens"]) for row in found
     ]
-    assert kept == [("a", 2, 1.5, 4, 7), ("b", 1, 2.5, 6, 11)]
+    assert kept == [("a", 2, 1.5, 4, 7), ("b", 1, 2.5, 6, 11), ("b", 2, 9.0, 7, 12)]
     with pytest.raises(DataError, match="not of these traces"):
-        measured(traces, shard(("a", 3, 4), ("d", 1, 1)), scores)
+        measured(traces, shard(*tokens[:2], ("d", 1, 1, 1)), scores)
     with pytest.raises(DataError, match="not of these traces"):
-        measured(traces, shard(("a", 3, 4), ("b", 5, 6)), scores.slice(0, 1))
+        measured(traces, shard(*tokens), scores.slice(0, 1))
+
+
+def test_a_text_that_a_query_already_has_is_a_duplicate():
+    rows = [("a", 1, "x"), ("a", 2, "y"), ("a", 3, "x"), ("b", 1, "x")]
+    traces = table(*({"query_id": q, "attempt": a, "text": text} for q, a, text in rows), schema=TRACE)
+    assert duplicates(traces).tolist() == [False, False, True, False]
+    assert duplicates(TRACE.empty_table()).tolist() == []
 
 
 def test_distillation_metrics_add_up_over_parts():
@@ -129,7 +150,15 @@ def test_pass_rates_add_up_over_parts():
 def test_a_part_without_traces_counts_nothing():
     empty = pa.Table.from_pylist([], TRACE)
     counts = account(pa.Table.from_pylist([make_query()], QUERY), empty)["counts"]
-    assert counts == {"queries": 1, "attempts": 0, "verified": 0, "unknown": 0, "truncated": 0, "tokens": 0}
+    assert counts == {
+        "queries": 1,
+        "attempts": 0,
+        "verified": 0,
+        "verified_traces": 0,
+        "unknown": 0,
+        "truncated": 0,
+        "tokens": 0,
+    }
 
 
 def test_prices_keep_eight_decimals():

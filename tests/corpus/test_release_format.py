@@ -5,7 +5,8 @@ import pytest
 from distillery.core.files import read_json_lines
 from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CATEGORIES, CURATED, QUERY
-from stages.parallel import WRITERS, card, released, rows_of, shared, write_categories
+from distillery.corpus.arm_selection import shared
+from stages.parallel import WRITERS, card, released, rows_of, write_categories
 from tests.support.builders import make_query
 
 TRACE = columns_of("<think> a </think> <answer> 5 </answer>", STUDY) | {"verify_score": 1.0}
@@ -13,7 +14,9 @@ TRACE = columns_of("<think> a </think> <answer> 5 </answer>", STUDY) | {"verify_
 
 def curated(*rows):
     """A CURATED table of (query id, dialogue tokens)."""
-    return pa.Table.from_pylist([{"query_id": key, "dialogue_tokens": tokens} for key, tokens in rows], CURATED)
+    return pa.Table.from_pylist(
+        [{"query_id": key, "dialogue_tokens": tokens, "verdict": "pass"} for key, tokens in rows], CURATED
+    )
 
 
 def test_only_queries_answered_by_all_teachers_are_shared():
@@ -55,7 +58,7 @@ def test_a_data_set_with_its_card_loads(tmp_path, files):
     for category in ("math", "science"):
         (tmp_path / category).mkdir()
         WRITERS[files](iter([row] * counts[category]), tmp_path / category / f"part-00000.{files}")
-    (tmp_path / "README.md").write_text(card("t", counts, {"queries": "3"}, files))
+    (tmp_path / "README.md").write_text(card("t", "All passed.", counts, {"queries": "3"}, files))
     whole = load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(whole) == 3 and whole[0]["conversations"][1]["info"]["ppl"] == 2.5
     assert whole[0]["conversations"][0] == {"from": "human", "value": row["conversations"][0]["value"], "info": None}

@@ -71,12 +71,12 @@ def test_students_learn_one_format_with_the_bases_turns(study):
     asked = r"<\|start_header_id\|>user<\|end_header_id\|>\n\nwhat is \d+ plus \d+ \?<\|eot_id\|>"
     assert re.fullmatch(rf"\S*{asked}<\|start_header_id\|>assistant<\|end_header_id\|>\n\n", prompt)
     assert re.fullmatch(r"<think> .* make \d+ </think> <answer> They make .* </answer><\|eot_id\|>", response)
-    assert len({read_json(study / f"metrics/train/{name}.json")["identity"] for name in TEACHERS}) == 1
+    assert len({read_json(study / f"metrics/train/{name}.json")["students"]["0"]["identity"] for name in TEACHERS}) == 1
 
 
 @pytest.mark.parametrize("name", TEACHERS)
 def test_the_student_is_a_llama_that_stops_where_its_turn_ends(study, name):
-    folder = study / f"models/students/{name}"
+    folder = study / f"models/students/{name}/0"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     end = tokenizer.convert_tokens_to_ids("<|eot_id|>")
     assert model.config.model_type == "llama" and model.generation_config.eos_token_id == end == tokenizer.eos_token_id

@@ -81,18 +81,20 @@ def test_killed_train_resumes_from_its_checkpoint(project):
     killed_when(project, "train@adaptive", lambda: any((project / ".checkpoints").glob("*/checkpoint-*/complete")))
     unlock(project)
     assert "resuming from checkpoint-" in dvc(project, "repro", "train@adaptive")
-    assert run_of(project, "train/adaptive")["resumed"] is True
+    assert run_of(project, "train/adaptive")["students"]["0"]["resumed"] is True
     assert not list((project / ".checkpoints").glob("*/checkpoint-*")), "checkpoints are deleted after training"
-    steps = (project / "data/training/adaptive/loss.csv").read_text().splitlines()[1:]
-    assert [int(line.split(",")[0]) for line in steps] == list(range(1, metrics(project, "train/adaptive")["steps"] + 1))
+    steps = (project / "data/training/adaptive/0/loss.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[0]) for line in steps] == list(
+        range(1, metrics(project, "train/adaptive")["students"]["0"]["steps"] + 1)
+    )
 
 
 def test_rerunning_a_finished_training_takes_no_step(project):
-    before = (project / "models/students/adaptive/model.safetensors").read_bytes()
+    before = (project / "models/students/adaptive/0/model.safetensors").read_bytes()
     output = dvc(project, "repro", "--force", "--single-item", "train@adaptive")
     assert "this training was finished before" in output and "step 1/" not in output
-    assert run_of(project, "train/adaptive")["reused"] is True
-    assert (project / "models/students/adaptive/model.safetensors").read_bytes() == before
+    assert run_of(project, "train/adaptive")["students"]["0"]["reused"] is True
+    assert (project / "models/students/adaptive/0/model.safetensors").read_bytes() == before
 
 
 def test_the_full_study_runs(project):
@@ -132,7 +134,7 @@ def test_data_sets_are_parallel_and_a_student_is_a_plain_checkpoint(project):
         assert len(rows) == metrics(project, "parallel")["instances"] > 10
         assert all(row["conversations"][-1]["info"]["verify_score"] >= 0.8 for row in rows)
         prompts.append([[turn["value"] for turn in row["conversations"][:-1]] for row in rows])
-        student = project / "models/students" / teacher
+        student = project / "models/students" / teacher / "0"
         assert AutoModelForCausalLM.from_pretrained(student).config.vocab_size == len(AutoTokenizer.from_pretrained(student))
     assert prompts[0] == prompts[1]
 
@@ -140,7 +142,9 @@ def test_data_sets_are_parallel_and_a_student_is_a_plain_checkpoint(project):
 def test_lm_eval_and_score_agree(project):
     for name in (*TEACHERS, "base"):
         ours = metrics(project, f"students/{name}")
-        for benchmark, value in metrics(project, f"evaluate/{name}")["lm_eval"].items():
+        for benchmark, value in metrics(project, f"evaluate/{name}")["lm_eval"][
+            name if name == "base" else f"{name}-0"
+        ].items():
             assert ours[benchmark]["pass@1"] == pytest.approx(100 * value, abs=0.006)
 
 
@@ -170,7 +174,7 @@ def test_a_removed_teacher_leaves_nothing_and_is_restored_from_cache(project):
     git(project, "commit", "-qm", "two teachers")
     params = project / "params.yaml"
     old = params.read_text()
-    edit(params, lambda p: p.update(teachers=["plain"], headline={"teacher": "plain"}))
+    edit(params, lambda p: p.update(teachers=["plain"], arms=["plain"], headline={"arm": "plain"}))
     output = dvc(project, "repro")
     assert "Running stage 'distill" not in output and "Running stage 'perplexity" not in output
     folders = ("data/curated", "data/samples", "data/training", "metrics/teachers", "metrics/students", "metrics/train")
@@ -235,5 +239,7 @@ def test_a_reproduction_elsewhere_gives_the_same_bytes(project, tmp_path):
     pulled = [f"{stage}@adaptive" for stage in ("distill", "tokenise", "perplexity", "curate")]
     dvc(second, "pull", "--quiet", "mini/dvc.yaml", *pulled)
     dvc(second, "repro", "--no-run-cache", "score@plain")
-    assert run_of(second, "distill/plain")["generated"] > 0 and run_of(second, "train/plain")["reused"] is False
+    assert (
+        run_of(second, "distill/plain")["generated"] > 0 and run_of(second, "train/plain")["students"]["0"]["reused"] is False
+    )
     assert git(second, "status", "--porcelain") == ""

@@ -30,7 +30,8 @@ ENGINE = VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True)
 SETTINGS = Evaluate(ENGINE, Sampling(0.6, 0.95, 16), {"easy": Task(TASK, 3, "math")}, " think .", None)
 TESTS = json.dumps({"fn_name": "f", "inputs": [[i] for i in range(11)], "outputs": [i + 1 for i in range(11)]})
 STDIN = json.dumps({"inputs": [str(i) for i in range(11)], "outputs": [str(i + 1) for i in range(11)], "fn_name": None})
-QUESTIONS = [{"id": f"easy-{i}", "question": f"what is {i} + 1 ?", "answer": str(i + 1), "difficulty": "1"} for i in range(5)]
+ABOUT = {"difficulty": "1", "cluster": ""}
+QUESTIONS = [ABOUT | {"id": f"easy-{i}", "question": f"what is {i} + 1 ?", "answer": str(i + 1)} for i in range(5)]
 
 
 def run(route, script, root):
@@ -40,7 +41,7 @@ def run(route, script, root):
     engine = LedgerEngine(Ledger("m", root), 4096, lambda: scripted)
     lm = EngineLM(engine, route, {"easy": SETTINGS.benchmarks["easy"].verifier}, "revision", SETTINGS.sampling, 4, "m")
     results = evaluated(lm, [task_config("easy", SETTINGS, QUESTIONS, lm)], "be brief")
-    return results["results"]["easy"]["pass@1,all"], rows_of(results, lm), scripted
+    return results["results"]["easy"]["pass@1,all"], rows_of(results, lm, 0), scripted
 
 
 def number(request) -> int:
@@ -110,8 +111,8 @@ def test_a_second_evaluation_makes_no_requests(inside, route):
 
 
 def test_a_missing_student_is_named(inside):
-    with pytest.raises(evaluate.DataError, match=r"models/students/nobody: no student there; run `dvc repro train@nobody`"):
-        evaluate.model_of("nobody")
+    with pytest.raises(evaluate.DataError, match=r"models/students/nobody/0: no student there; run `dvc repro train@nobody`"):
+        evaluate.student_lock("nobody", 0)
 
 
 def test_servers_must_serve_every_student_under_its_own_name():
@@ -123,8 +124,8 @@ def test_servers_must_serve_every_student_under_its_own_name():
 
 
 PROGRAMS = [
-    {"id": "code-0", "question": "add one .", "answer": None, "difficulty": "1", "starter": "def f ( x ) :", "tests": TESTS},
-    {"id": "code-1", "question": "read and add one .", "answer": None, "difficulty": "1", "starter": "", "tests": STDIN},
+    ABOUT | {"id": "code-0", "question": "add one .", "answer": None, "starter": "def f ( x ) :", "tests": TESTS},
+    ABOUT | {"id": "code-1", "question": "read and add one .", "answer": None, "starter": "", "tests": STDIN},
 ]
 
 
@@ -153,7 +154,8 @@ def test_programs_are_scored_by_all_their_tests_in_the_sandbox(inside, monkeypat
 def test_a_teacher_itself_can_be_evaluated(inside):
     lock = {"role": "teachers/a", "id": "path", "revision": "r", "local": True, "files": {}}
     write_json(lock, "models/locks/teachers/a.json")
-    assert evaluate.model_of("teacher-a").revision == "r"
+    (model,) = evaluate.models_of("teacher-a")
+    assert (model.name, model.lock.revision, model.seed) == ("teacher-a", "r", None)
 
 
 def test_conditions_record_sampling_and_verification(inside, route):
@@ -165,7 +167,7 @@ def test_conditions_record_sampling_and_verification(inside, route):
         lm = EngineLM(None, route, {}, "r", SETTINGS.sampling, 4, "m")  # type: ignore[arg-type]
         lm.requests = {("easy", 0, 1): request}
         lm.completions = {("easy", 0, 1): Completion(request.key, "x", "stop", 1, 1, "scripted")}
-        found.append(evaluate.conditions(settings, lm, route))
+        found.append(evaluate.conditions(settings, [lm], route))
     one, two = found
     assert one["prompts"] != two["prompts"] and one["tasks"] == two["tasks"] and one["engines"] == ["scripted"]
     assert one["sampling"] == {"temperature": 0.6, "top_p": 0.95, "max_tokens": 16} and one["judge"] is None

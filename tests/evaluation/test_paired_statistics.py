@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from distillery.evaluation.model_values import Measured
 from distillery.evaluation.paired_statistics import (
+    Estimate,
     adaptivity,
     effective_count,
-    estimate,
     estimate_over,
     holm,
     resampled_means,
@@ -25,13 +26,18 @@ SETTINGS = Compare(resamples=2000, confidence=0.95)
 RUNS = 1000
 
 
+def covers(found: Estimate, truth: float) -> bool:
+    low, high = found["low"], found["high"]
+    return low is not None and high is not None and low <= truth <= high
+
+
 @pytest.mark.parametrize(("questions", "per"), [(30, 8), (60, 4), (200, 4)])
 def test_intervals_have_nominal_coverage(questions, per):
     rng, hits = np.random.default_rng(1), 0
     for run in range(RUNS):
         rates = rng.beta(2, 2, questions)
-        found = estimate(100 * rng.binomial(per, rates) / per, 500, 0.95, run)
-        hits += found["low"] <= 50 <= found["high"]
+        found = estimate_over([100 * rng.binomial(per, rates) / per], 500, 0.95, run)
+        hits += covers(found, 50)
     assert 0.93 <= hits / RUNS <= 0.97
 
 
@@ -40,8 +46,8 @@ def test_intervals_of_paired_differences_have_nominal_coverage():
     for run in range(RUNS):
         easy = rng.uniform(0.1, 0.8, 30)
         a, b = 100 * rng.binomial(8, easy + 0.1) / 8, 100 * rng.binomial(8, easy) / 8
-        found = estimate(a - b, 500, 0.95, run)
-        hits += found["low"] <= 10 <= found["high"]
+        found = estimate_over([a - b], 500, 0.95, run)
+        hits += covers(found, 10)
     assert 0.93 <= hits / RUNS <= 0.97
 
 
@@ -121,7 +127,7 @@ def test_intervals_and_tests_over_benchmarks_keep_their_level(sizes):
         rates = [rng.beta(2, 2, questions) for questions in sizes]
         a, b = ([100 * rng.binomial(4, each) / 4 for each in rates] for _ in range(2))
         found = estimate_over(a, 500, 0.95, run)
-        hits += found["low"] <= 50 <= found["high"]
+        hits += covers(found, 50)
         alarms += sign_flip_p([x - y for x, y in zip(a, b, strict=True)], 500, run) <= 0.05
     assert 0.93 <= hits / RUNS <= 0.97 and alarms / RUNS <= 0.065
 
@@ -172,7 +178,7 @@ def test_holm_is_the_closure_of_bonferronis_tests(ps):
 
 def test_the_interval_matches_scipy_for_many_questions():
     values = np.random.default_rng(5).gamma(2, 10, 1000)
-    ours = estimate(values, 20_000, 0.95, 0)
+    ours = estimate_over([values], 20_000, 0.95, 0)
     theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=0).confidence_interval
     width = theirs.high - theirs.low
     assert abs(ours["low"] - theirs.low) < 0.04 * width and abs(ours["high"] - theirs.high) < 0.04 * width
@@ -228,11 +234,12 @@ def test_adaptivity_is_the_length_growth_per_ten_points():
     rng, hits, true = np.random.default_rng(5), 0, 100 * (4**0.1 - 1)
     for run in range(200):
         difficulty, tokens = adapting(4.0, rng)
-        found = adaptivity({"m": difficulty}, {"m": tokens}, 300, 0.95, run)["m"]["within"]
+        found = adaptivity({"m": difficulty}, {"m": tokens}, 300, 0.95, run)[0]["m"]["within"]
         hits += found["low"] <= true <= found["high"]
     assert 0.9 <= hits / 200 <= 0.985
     flat = [np.full(80, 50.0)] * 2
-    found = adaptivity({"m": difficulty, "flat": difficulty}, {"m": tokens, "flat": flat}, 300, 0.95, 0)
+    found, pairs = adaptivity({"m": difficulty, "flat": difficulty}, {"m": tokens, "flat": flat}, 300, 0.95, 0)
+    assert pairs["m - flat"]["within"] == found["m"]["within"], "the other one is 0 in every draw"
     assert found["m"]["within"]["low"] > 0
     assert found["flat"]["within"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert found["m"]["across"]["mean"] == pytest.approx(true, rel=0.5)
@@ -240,7 +247,7 @@ def test_adaptivity_is_the_length_growth_per_ten_points():
 
 def test_constant_difficulty_gives_no_adaptivity():
     found = adaptivity({"m": [np.zeros(5)]}, {"m": [np.arange(1.0, 6.0)]}, 100, 0.95, 0)
-    assert found == {"m": {"within": None, "across": None}}
+    assert found == ({"m": {"within": None, "across": None}}, {})
 
 
 def excludes_zero(estimate):
@@ -257,10 +264,12 @@ def test_a_model_that_sometimes_loops_is_not_called_adaptive():
             cut = rng.random((300, 4)) < 0.05
             passed = (rng.random((300, 4)) < rates[:, None]) & ~cut
             tokens = np.where(cut, 40_000.0, np.exp(rng.normal(7, 0.3, (300, 4))))
-            values[model] = {"b": {"pass@1": 100 * passed.mean(1), "mean_tokens": tokens.mean(1)}}
-        alarms += excludes_zero(adaptivities(values, settings, run)["a"]["within"])
-        by_own = {"a": [1 - values["a"]["b"]["pass@1"] / 100]}
-        own += excludes_zero(adaptivity(by_own, {"a": [values["a"]["b"]["mean_tokens"]]}, 300, 0.95, run)["a"]["within"])
+            means = {"pass@1": 100 * passed.mean(1), "mean_tokens": tokens.mean(1)}
+            values[model] = {"b": {name: Measured(each[None], np.zeros(300)) for name, each in means.items()}}
+        alarms += excludes_zero(adaptivities(values, settings, run)[0]["a"]["within"])
+        by_own = {"a": [1 - values["a"]["b"]["pass@1"].means / 100]}
+        tokens_of = {"a": [values["a"]["b"]["mean_tokens"].means]}
+        own += excludes_zero(adaptivity(by_own, tokens_of, 300, 0.95, run)[0]["a"]["within"])
     assert alarms <= 12 and own > 80
 
 
@@ -268,7 +277,7 @@ def test_a_model_that_sometimes_loops_is_not_called_adaptive():
 def test_adaptivity_is_unknown_if_most_resamples_have_one_difficulty(hard, known):
     """With two questions, half of all resamples hold both, with this seed slightly fewer: not enough."""
     difficulty = [np.array([0.0, 1.0])] if hard == 1 else [np.array([0.0, 0.0, 1.0, 1.0])]
-    found = adaptivity({"m": difficulty}, {"m": [10 + 5 * block for block in difficulty]}, 1000, 0.95, 1)
+    found, _ = adaptivity({"m": difficulty}, {"m": [10 + 5 * block for block in difficulty]}, 1000, 0.95, 1)
     assert (found["m"]["within"] is not None) == known
 
 

@@ -88,16 +88,17 @@ def test_a_scripted_model_gets_the_expected_score(asked, monkeypatch, kind):
     assert MATHS.items() <= count.items() and 100 < count["livecodebench"] < 279
     wrong = [(row["question_id"], row["reason"]) for row in rows if (row["verdict"] == "pass") != (score == 1)]
     assert wrong == []
-    assert json.loads(Path(f"metrics/evaluate/{NAME}.json").read_text())["lm_eval"] == dict.fromkeys(count, score)
+    assert json.loads(Path(f"metrics/evaluate/{NAME}.json").read_text())["lm_eval"] == {NAME: dict.fromkeys(count, score)}
     assert {row["finish_reason"] for row in rows} == {"length" if kind == "truncated thinking" else "stop"}
 
 
 def test_vllm_evaluates_a_tiny_student_on_all_questions(inside, asked):
     from bench.train import save_model
 
-    save_model(inside / "models/students/t", "small", 4096)
+    save_model(inside / "models/students/t/0", "small", 4096)
     settings = json.loads((inside / "params.yaml").read_text())
     settings["evaluate"]["engine"]["max_model_len"] = 4096
+    settings["train"]["seeds"] = [0]
     settings["evaluate"]["sampling"]["max_tokens"] = 16
     (inside / "params.yaml").write_text(json.dumps(settings))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -5,10 +5,10 @@ import pytest
 from distillery.core import model_locks
 from distillery.core.errors import DataError
 from distillery.generation import perplexity as scoring
-from distillery.generation.perplexity import Scorer, load_scorer, perplexities, perplexities_of
+from distillery.generation.perplexity import Row, Scorer, load_scorer, scored, scores_of
 from distillery.generation.score_store import Scores
 
-ROWS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 14], [1, 2, 3, 4, 5]]
+ROWS = [Row(ids, 1) for ids in ([1, 2, 3, 4, 5], [6, 7], [8, 9, 10, 11, 12, 13, 14], [1, 2, 3, 4, 5])]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,32 @@ def test_perplexity_is_exp_of_the_models_loss_for_any_slice_size(lock, monkeypat
 
     monkeypatch.setattr(scoring, "SLICE", slice_size)
     model = load_scorer(lock, "float32", "cpu")
-    own = [math.exp(model(input_ids=torch.tensor([row]), labels=torch.tensor([row])).loss.item()) for row in ROWS]
-    assert perplexities_of(model, ROWS, 0) == pytest.approx(own, rel=1e-4)
+    own = [math.exp(model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.ids])).loss.item()) for row in ROWS]
+    assert [score.perplexity for score in scores_of(model, ROWS, 0)] == pytest.approx(own, rel=1e-4)
+
+
+@pytest.mark.parametrize("prompt", [1, 3, 4])
+def test_fit_is_the_models_mean_log_probability_of_the_response(lock, prompt):
+    import torch
+
+    model = load_scorer(lock, "float32", "cpu")
+    ids, rows = torch.tensor([ROWS[2].ids]), [ROWS[0], Row(ROWS[2].ids, prompt)]
+    labels = ids.clone()
+    labels[:, :prompt] = -100
+    assert scores_of(model, rows, 0)[1].fit == pytest.approx(-model(input_ids=ids, labels=labels).loss.item(), rel=1e-4)
+
+
+def test_a_row_without_response_has_a_perplexity_and_no_fit(lock, tmp_path):
+    found = scored([Row([1, 2, 3], 3), Row([], 0)], Scorer(lock, "float32", 0), Scores("s", tmp_path), 5, "x")
+    assert found[0].perplexity > 1 and math.isnan(found[0].fit) and all(map(math.isnan, found[1]))
+
+
+def test_a_known_perplexity_stays_when_the_fit_is_added(lock, tmp_path):
+    """As a ledger has them that was written before there were fits."""
+    scorer, scores = Scorer(lock, "float32", 0), Scores("s", tmp_path)
+    scores.add(scorer.keys(ROWS[0])[0], 7.0)
+    (found,) = scored([ROWS[0]], scorer, scores, 5, "x")
+    assert found.perplexity == 7.0 and found.fit < 0 and scorer.scored == 1
 
 
 def test_a_scorer_that_modifies_its_logits_is_refused(lock, monkeypatch):
@@ -58,30 +82,30 @@ class Counting(Scorer):
 def test_an_interrupted_run_scores_only_missing_rows_and_a_finished_one_loads_no_model(lock, tmp_path):
     first = Counting(lock, fatal=ROWS[2])
     with pytest.raises(KeyboardInterrupt):
-        perplexities(ROWS, first, Scores("s", tmp_path), 5, "x")
+        scored(ROWS, first, Scores("s", tmp_path), 5, "x")
     assert sorted(first.asked) == [ROWS[0], ROWS[1]], "duplicates once"
     second = Counting(lock)
-    found = perplexities(ROWS, second, Scores("s", tmp_path), 5, "x")
+    found = scored(ROWS, second, Scores("s", tmp_path), 5, "x")
     assert second.asked == [ROWS[2]] and found[0] == found[3]
     third = Counting(lock)
-    assert perplexities(ROWS, third, Scores("s", tmp_path), 5, "x") == found
+    assert scored(ROWS, third, Scores("s", tmp_path), 5, "x") == found
     assert third.asked == [] and third.devices == []
-    assert perplexities([], third, Scores("s", tmp_path), 5, "x") == []
+    assert scored([], third, Scores("s", tmp_path), 5, "x") == []
 
 
 def test_a_truncated_score_is_scored_again(lock, tmp_path):
     scores = Scores("s", tmp_path)
-    perplexities(ROWS, Counting(lock), scores, 100, "x")
+    scored(ROWS, Counting(lock), scores, 100, "x")
     (path,) = (tmp_path / "s").glob("open-*.zst")
     path.write_bytes(path.read_bytes()[:-9])
     again = Counting(lock)
-    perplexities(ROWS, again, Scores("s", tmp_path), 100, "x")
+    scored(ROWS, again, Scores("s", tmp_path), 100, "x")
     assert len(again.asked) == 1
 
 
 def test_copies_on_several_devices_share_the_work(lock, tmp_path, monkeypatch):
-    alone = perplexities(ROWS, Counting(lock), Scores("one", tmp_path), 5, "x")
+    alone = scored(ROWS, Counting(lock), Scores("one", tmp_path), 5, "x")
     monkeypatch.setattr(scoring, "devices", lambda: ["cpu", "cpu"])
     both = Counting(lock)
-    assert perplexities(ROWS, both, Scores("two", tmp_path), 5, "x") == pytest.approx(alone, rel=1e-4)
+    assert scored(ROWS, both, Scores("two", tmp_path), 5, "x") == [pytest.approx(each, rel=1e-4) for each in alone]
     assert both.free.qsize() == 2 and len(both.asked) == 3

@@ -26,7 +26,7 @@ def cluster(inside):
     (inside / ".venv/bin/python").symlink_to(sys.executable)
     (inside / "scripts").symlink_to(ROOT / "scripts")
     shutil.copy(ROOT / "dvc.yaml", inside / "dvc.yaml")
-    (inside / "params.yaml").write_text(f"teachers: [{', '.join(TEACHERS)}]\n")
+    (inside / "params.yaml").write_text(f"teachers: [{', '.join(TEACHERS)}]\narms: [{', '.join(TEACHERS)}]\n")
     return inside
 
 
@@ -131,7 +131,7 @@ def test_a_chain_that_fails_ends_the_run_and_the_others_finish_theirs(cluster):
 def test_params_that_name_no_teacher_start_nothing(cluster, script):
     for name in ("dvc", "sbatch"):
         made(cluster, name, "echo 1")
-    (cluster / "params.yaml").write_text("teachers: []\n")
+    (cluster / "params.yaml").write_text("teachers: []\narms: [one]\n")
     done = run(cluster, script)
     assert done.returncode != 0 and "name at least one" in done.stderr and not (cluster / "calls").exists()
 

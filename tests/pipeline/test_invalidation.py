@@ -135,7 +135,9 @@ SETTINGS = {
     "the learning rate": (lambda p: p["train"].update(learning_rate=1e-5), each({"train"})),
     "a perplexity threshold": (lambda p: p["teacher"]["plain"].update(max_perplexity=3.0), {"curate@plain"}),
     "the price": (lambda p: p["price"].update(device_hour=2.0), each({"curate"})),
-    "the headline": (lambda p: p["headline"].update(teacher="plain"), {"headline"}),
+    "the headline": (lambda p: p["headline"].update(arm="plain"), {"headline"}),
+    "an arm": (lambda p: p["arm"].update(unused={"teachers": ["plain"]}), {"parallel", "analyse", "headline"}),
+    "another seed": (lambda p: p["train"]["seeds"].append(9), each({"train", "evaluate"}) | {"headline", "report"}),
     "the report's text": (lambda p: p["report"].update(note="hello"), {"report"}),
 }
 
@@ -204,16 +206,17 @@ def test_a_code_change_reruns_the_stages_that_use_it(pipeline, what):
 
 def rename(settings: dict, old: str, new: str) -> None:
     settings["teachers"] = [new if name == old else name for name in settings["teachers"]]
+    settings["arms"] = settings["teachers"]
     settings["teacher"][new] = settings["teacher"].pop(old)
-    if settings["headline"]["teacher"] == old:
-        settings["headline"]["teacher"] = new
+    if settings["headline"]["arm"] == old:
+        settings["headline"]["arm"] = new
 
 
 def chosen(settings: dict, names: list[str]) -> None:
     """Only these teachers; new ones are copies of `plain`."""
-    settings["teachers"] = names
+    settings["teachers"] = settings["arms"] = names
     settings["teacher"] = {name: settings["teacher"].get(name, settings["teacher"]["plain"]) for name in names}
-    settings["headline"]["teacher"] = names[0]
+    settings["headline"]["arm"] = names[0]
 
 
 OF_TEACHER = {"assets_teacher", "distill", "tokenise", "perplexity", "curate", *OF_EACH_STUDENT}
@@ -233,6 +236,15 @@ def test_changing_teachers_in_params_does_not_rerun_the_others(pipeline, what):
     assert at_once - {"headline"} <= each(OF_TEACHER, new) | {"assets"} | (JOINT - {"headline"})
     assert {"assets", "parallel", "analyse", "compare", "report"} <= at_once
     assert each(OF_TEACHER, new) <= at_once
+
+
+def test_a_new_arm_reruns_no_other_arm(pipeline):
+    def change(settings):
+        settings["arms"].append("short")
+        settings["arm"]["short"] = {"teachers": ["adaptive"], "take": "shortest"}
+
+    joint = {"parallel", "analyse", "compare", "headline", "report"}
+    assert after(change, pipeline) == each(OF_EACH_STUDENT, ["short"]) | joint
 
 
 def test_an_empty_teacher_list_is_a_clear_error(pipeline):

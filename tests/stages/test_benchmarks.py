@@ -147,7 +147,7 @@ def test_options_and_instructions_are_evaluated_and_what_is_off_is_not_read(kind
     assert {row["answer"] for row in rows if row["benchmark"] == "instructions"} == {None}, "no majority of such texts"
     assert verdicts["choice"] == ["pass", "fail", "pass", "unknown"]
     assert verdicts["instructions"] == ["pass", "fail", "pass", "fail"]
-    assert read_json(f"metrics/evaluate/{NAME}.json")["lm_eval"] == {"choice": 0.5, "instructions": 0.5}
+    assert read_json(f"metrics/evaluate/{NAME}.json")["lm_eval"] == {NAME: {"choice": 0.5, "instructions": 0.5}}
 
 
 def test_a_verifier_whose_packages_are_missing_says_so(monkeypatch):

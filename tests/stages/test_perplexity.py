@@ -41,7 +41,7 @@ def ledger(inside, monkeypatch):
     return inside / "ledger"
 
 
-def write(answers, parts=2):
+def write(answers, parts=2, unverified=False):
     """Queries with one trace each, passed or failed."""
     queries = sorted((make_query(f"what is {name} ?") for name in answers), key=lambda query: query["id"])
     names = {make_query(f"what is {name} ?")["id"]: name for name in answers}
@@ -53,7 +53,7 @@ def write(answers, parts=2):
     ]
     write_table(queries, "data/queries", QUERY, parts)
     write_table(traces, "data/traces/t", TRACE, parts)
-    Path("params.yaml").write_text(json.dumps({"perplexity": SETTINGS, "student_format": STUDY}))
+    Path("params.yaml").write_text(json.dumps({"perplexity": SETTINGS, "student_format": STUDY, "unverified": unverified}))
 
 
 def run(monkeypatch):
@@ -92,6 +92,12 @@ def test_scores_that_are_known_by_their_tokens_alone_are_taken_over(scorer, ledg
     monkeypatch.setattr(perplexity, "hash_code", lambda names: "changed")
     assert run(monkeypatch) == (first, 0, 2)
     assert run(monkeypatch) == (first, 0, 0)
+
+
+def test_first_attempts_are_scored_whatever_their_verdict_where_they_are_wanted(scorer, ledger, monkeypatch):
+    write({"one": PASS, "two": FAIL}, unverified=True)
+    found, scored, _ = run(monkeypatch)
+    assert len(found) == scored == 2
 
 
 def test_a_text_that_the_template_rejects_has_none(scorer, ledger, monkeypatch, inside):

@@ -27,8 +27,8 @@ SIZES = {"aime": 20, "lcb": 30}
 COUNTS = dict.fromkeys(("math", "code", "science", "if", "multiturn", "other"), 1)
 
 
-def sample_rows(rate: float, rng: np.random.Generator) -> list[dict]:
-    about = {"text": "", "finish_reason": "stop", "reason": "", "difficulty": "1"}
+def sample_rows(rate: float, rng: np.random.Generator, seed: int | None) -> list[dict]:
+    about = {"text": "", "finish_reason": "stop", "reason": "", "difficulty": "1", "cluster": "", "seed": seed}
     return [
         about
         | {
@@ -65,15 +65,20 @@ def prepare() -> None:
     settings = {
         "seed": 0,
         "teachers": TEACHERS,
+        "arms": TEACHERS,
+        "arm": {},
+        "unverified": False,
+        "train": {"seeds": [3, 5]},
         "compare": {"resamples": 500, "confidence": 0.95},
-        "headline": {"teacher": "good"},
+        "headline": {"arm": "good"},
         "report": {"title": "A <title>", "note": "A note.", "study": None},
         "evaluate": {"benchmarks": dict.fromkeys(SIZES, TASK) | {"off": TASK | {"samples": 0}}},
     }
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     rng = np.random.default_rng(0)
     for name, rate in MODELS.items():
-        write_table(sample_rows(rate, rng), f"data/samples/{name}", SAMPLES)
+        seeds = (3, 5) if name in TEACHERS else (None,)
+        write_table([row for seed in seeds for row in sample_rows(rate, rng, seed)], f"data/samples/{name}", SAMPLES)
         conditions: dict = {"engines": ["x"], "sampling": {}, "prompts": "p", "tasks": {}, "verifiers": {}, "judge": None}
         write_json({"conditions": conditions}, f"metrics/evaluate/{name}.json")
     spread = {"p05": 1.0, "q1": 2.0, "median": 3.0, "q3": 4.0, "p95": 5.0, "mean": 3.2}
@@ -86,11 +91,11 @@ def prepare() -> None:
         write_json({"tokens": 500}, f"metrics/distill/{teacher}.json")
         for kind in ("tokenise", "perplexity", "pack", "train"):
             write_json({}, f"metrics/{kind}/{teacher}.json")
-        Path(f"data/training/{teacher}").mkdir(parents=True)
+        Path(f"data/training/{teacher}/3").mkdir(parents=True)
         rows = [{"step": i, "epoch": 1, "loss": 2.0 / i, "learning_rate": 0.1} for i in range(1, 4 + (teacher == "odd"))]
-        write_csv(rows, Path(f"data/training/{teacher}/loss.csv"))
+        write_csv(rows, Path(f"data/training/{teacher}/3/loss.csv"))
         figures: dict = {"response_tokens": spread, "perplexity": spread, "mean_attempts": 1.5, "length_entropy_bits": 2.5}
-        analysis[teacher] = figures | {"histogram": {"<10": 3, ">=10": 5}}
+        analysis[teacher] = figures | {"instances": COUNTS, "histogram": {"<10": 3, ">=10": 5}}
     write_json(analysis | {"overlap": {"by_all": 7, "by_any": 11, "only": {"good": 3, "odd": 1}}}, "metrics/analysis.json")
     write_json({"malformed": {"json": 2}}, "metrics/collect.json")
     write_json({"rejected": {"url": 4}}, "metrics/clean.json")
@@ -112,7 +117,7 @@ def prepare() -> None:
         "boxes": [{"measure": measure} | spread for measure in ("response_tokens", "perplexity")],
     }
     for name, rows in per_teacher.items():
-        write_csv([{"teacher": t} | row for t in TEACHERS for row in rows], Path(f"data/analysis/{name}.csv"))
+        write_csv([{"arm": t} | row for t in TEACHERS for row in rows], Path(f"data/analysis/{name}.csv"))
 
 
 @pytest.fixture
@@ -145,9 +150,15 @@ def test_the_comparison_covers_every_pair_overall_first(here):
     overall = found["differences"]["good - odd"]["overall"]["pass@1"]
     assert overall["verdict"] == "higher" and 20 < overall["mean"] < 40 and overall["low"] < overall["mean"] < overall["high"]
     assert overall["p_holm"] <= 0.05 and found["warnings"] == []
-    assert set(found["models"]["base"]["overall"]["pass@1"]) == {"mean", "low", "high", "on_these_questions"}, (
-        "scores have no p-value"
-    )
+    assert set(found["models"]["base"]["overall"]["pass@1"]) == {
+        "mean",
+        "low",
+        "high",
+        "on_these_questions",
+        "sd_between_seeds",
+    }, "scores have no p-value"
+    assert found["training"]["seeds"] == {"good": 2, "odd": 2} and found["training"]["sd"] is not None
+    assert set(overall["variance"]) == {"seeds", "questions", "samples"}
 
 
 def test_the_headline_has_one_students_metrics(here):
@@ -159,10 +170,10 @@ def test_the_headline_has_one_students_metrics(here):
         assert list(csv.DictReader(file)) == [{"span": "<10", "traces": "3"}, {"span": ">=10", "traces": "5"}]
 
 
-def test_an_unknown_headline_teacher_is_an_error(here, monkeypatch):
-    settings = yaml.safe_load(Path("params.yaml").read_text()) | {"headline": {"teacher": "nobody"}}
+def test_an_unknown_headline_arm_is_an_error(here, monkeypatch):
+    settings = yaml.safe_load(Path("params.yaml").read_text()) | {"headline": {"arm": "nobody"}}
     monkeypatch.setattr("distillery.core.config.read_params", lambda _: settings)
-    with pytest.raises(ConfigError, match=r"headline.teacher: 'nobody' is none of the teachers good, odd"):
+    with pytest.raises(ConfigError, match=r"headline.arm: 'nobody' is none of the arms good, odd"):
         headline.main()
 
 
@@ -201,7 +212,7 @@ def test_the_summary_prints_the_same_conclusions(here, capsys):
     summary.main()
     said = capsys.readouterr().out
     assert "overall: good highest with" in said and "significantly higher than the base: good, odd." in said
-    assert "All students were trained on the same 7 queries, once each" in said
+    assert "2 students per arm, by training seed: a standard deviation of" in said
 
 
 def test_outputs_of_removed_teachers_are_deleted_before_comparing(results, tmp_path, monkeypatch):

@@ -80,7 +80,11 @@ def results(tmp_path_factory):
 def prepare() -> None:
     settings = {
         "runner": "native",
+        "seed": 0,
+        "unverified": False,
         "teachers": ["a", "b"],
+        "arms": ["a", "b"],
+        "arm": {},
         "teacher": {name: {"max_perplexity": 8.0} for name in "ab"},
         "curate": {"ngram": 4, "max_repeats": 20, "max_repetition": 0.5, "memory": 1},
         "price": {"device_hour": 1.0},
@@ -100,7 +104,10 @@ def prepare() -> None:
         write_json(lock | {"role": f"teachers/{teacher}"}, f"models/locks/teachers/{teacher}.json")
         write_json({"sampling": {"temperature": 0.6}}, f"metrics/distill/{teacher}.json")
         write_table(trace_rows(teacher), f"data/traces/{teacher}", TRACE)
-        scores = [{"query_id": IDS[text], "attempt": 2, "perplexity": value} for text, value in PERPLEXITIES[teacher].items()]
+        scores = [
+            {"query_id": IDS[text], "attempt": 2, "perplexity": value, "fit": -value}
+            for text, value in PERPLEXITIES[teacher].items()
+        ]
         write_table(sorted(scores, key=lambda row: row["query_id"]), f"data/perplexity/{teacher}", PERPLEXITY)
 
 
@@ -157,13 +164,13 @@ def test_repetition_up_to_the_limit_is_kept_and_means_have_four_decimals(here, t
 
 
 def test_queries_answered_by_all_are_shared_and_train_if_they_fit(here):
-    assert read_table("data/parallel/ids", SHARED)["query_id"].to_pylist() == sorted([IDS[GOOD], IDS[WORDY]])
+    assert read_table("data/shared", SHARED)["query_id"].to_pylist() == sorted([IDS[GOOD], IDS[WORDY]])
     found = metrics("parallel")
     assert (found["instances"], found["curated"]) == (2, {"a": 2, "b": 4})
     lengths = {row["query_id"]: row["dialogue_tokens"] for row in read_table("data/curated/a", CURATED).to_pylist()}
     assert found["trained_on"] == sum(length <= WINDOW for length in lengths.values())
     card = Path("data/parallel/a/README.md").read_text()
-    assert "base, revision 0" in card and '{"temperature": 0.6}' in card and "**companion data sets**: b" in card
+    assert "**teacher a**: base, revision 0" in card and '{"temperature": 0.6}' in card and "**companion data sets**: b" in card
     analysis = metrics("analysis")["overlap"]
     assert analysis == {"by_all": 2, "by_any": 4, "only": {"a": 0, "b": 2}}
 
@@ -196,27 +203,27 @@ def read_table_file(path: Path) -> list[dict]:
 
 
 def test_a_dialogue_may_fill_its_window_and_a_longer_one_is_an_error(here, tmp_path):
-    packed = pack.pack("b", tmp_path, WINDOW, True, 0)
+    packed = pack.pack("b", tmp_path, WINDOW, True)
     longest = int(np.load(tmp_path / "positions.npy").max()) + 1
     (tmp_path / "exact").mkdir()
-    assert longest < WINDOW and pack.pack("b", tmp_path / "exact", longest, True, 0)["dialogues"] == packed["dialogues"]
+    assert longest < WINDOW and pack.pack("b", tmp_path / "exact", longest, True)["dialogues"] == packed["dialogues"]
     with pytest.raises(DataError, match=r"data/parallel: made for windows longer than \d+ tokens; run `dvc repro parallel`"):
-        pack.pack("b", tmp_path, longest - 1, True, 0)
+        pack.pack("b", tmp_path, longest - 1, True)
 
 
 def test_dialogues_of_several_parts_are_packed_in_order(here, tmp_path, monkeypatch):
     """The same windows, whether the tokens come in one part or in two."""
-    whole = pack.pack("b", tmp_path, WINDOW, True, 0)
+    whole = pack.pack("b", tmp_path, WINDOW, True)
     (tmp_path / "two").mkdir()
     monkeypatch.setattr(pack, "trained", in_two(pack.trained))
-    assert pack.pack("b", tmp_path / "two", WINDOW, True, 0) == whole and whole["dialogues"] > 1
+    assert pack.pack("b", tmp_path / "two", WINDOW, True) == whole and whole["dialogues"] > 1
     for name in ("ids.npy", "targets.npy", "positions.npy", "sha256"):
         assert (tmp_path / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def in_two(trained):
-    def split(folder):
-        for shard, chosen in trained(folder):
+    def split(arm):
+        for shard, chosen in trained(arm):
             yield shard, chosen[:1]
             yield shard, chosen[1:]
 
@@ -229,7 +236,7 @@ def test_special_tokens_in_a_text_are_marked_per_dialogue(here, tmp_path):
     write_table([trace_rows("a")[1] | {"query_id": query["id"]} for query in queries], tmp_path / "traces", TRACE)
     (tmp_path / "tokens").mkdir()
     paths = [*(tmp_path / "queries").glob("*.parquet")], [*(tmp_path / "traces").glob("*.parquet")]
-    tokenise.tokenise_part(read_lock("base"), "", STUDY, *paths, tmp_path / "tokens", 0)
+    tokenise.tokenise_part(read_lock("base"), "", STUDY, False, *paths, tmp_path / "tokens", 0)
     shard = open_shard(tmp_path / "tokens", 0)
     spelt = {query["id"]: "special_token" if "<|end|>" in query["messages"][0]["content"] else None for query in queries}
     assert dict(zip(shard.names.to_pylist(), shard.table["flaw"].to_pylist(), strict=True)) == spelt
@@ -239,7 +246,7 @@ def test_special_tokens_in_a_text_are_marked_per_dialogue(here, tmp_path):
 def test_more_traces_than_are_tokenized_at_once(here, tmp_path, monkeypatch):
     monkeypatch.setattr(tokenise, "ROWS_AT_ONCE", 2)
     paths = [*Path("data/queries").glob("*.parquet")], [*Path("data/traces/a").glob("*.parquet")]
-    found = tokenise.tokenise_part(read_lock("base"), "", STUDY, *paths, tmp_path, 0)
+    found = tokenise.tokenise_part(read_lock("base"), "", STUDY, False, *paths, tmp_path, 0)
     assert found == {name: metrics("tokenise/a")[name] for name in ("traces", "tokens")}
     assert open_shard(tmp_path, 0).ids.tolist() == open_shard("data/tokens/a", 0).ids.tolist()
 
@@ -277,12 +284,12 @@ def test_students_are_trained_with_the_system_prompt_that_is_set(results, monkey
 
 def test_a_system_prompt_is_part_of_the_prompt_and_not_of_the_target(here, tmp_path):
     paths = [*Path("data/queries").glob("*.parquet")], [*Path("data/traces/a").glob("*.parquet")]
-    tokenise.tokenise_part(read_lock("base"), "be brief", STUDY, *paths, tmp_path, 0)
+    tokenise.tokenise_part(read_lock("base"), "be brief", STUDY, False, *paths, tmp_path, 0)
     without, having = open_shard("data/tokens/a", 0), open_shard(tmp_path, 0)
     assert (having.prompts > without.prompts).all() and having.responses.tolist() == without.responses.tolist()
 
 
 def test_one_query_is_counted_as_one():
-    counts = {"queries": 1, "attempts": 3, "verified": 1, "truncated": 0, "unknown": 0, "tokens": 30}
+    counts = {"queries": 1, "attempts": 3, "verified": 1, "verified_traces": 1, "truncated": 0, "unknown": 0, "tokens": 30}
     found = curate.distillation([{"counts": counts, "unknown_reasons": {}, "tallies": {name: {} for name in curate.GROUPS}}])
     assert (found["attempts_per_query"], found["tokens_per_verified_trace"], found["pass_rate"]) == (3.0, 30.0, 0.3333)

@@ -56,13 +56,15 @@ def verdicts_of(route: Router, items: list[Item]) -> list[Verdict]:
     return [found[item.key] for item in items]
 
 
-def samples(rates, per=4, tokens=10, benchmark="b"):
-    """Samples of one benchmark: question i passes round(rates[i] * per) of ``per`` times."""
+def samples(rates, per=4, tokens=10, benchmark="b", seed=0):
+    """Samples of one benchmark and training seed: question i passes round(rates[i] * per) of ``per`` times."""
     return [
         {
             "benchmark": benchmark,
             "question_id": f"q{i:03}",
             "difficulty": "1",
+            "cluster": "",
+            "seed": seed,
             "verdict": "pass" if s < round(rate * per) else "fail",
             "completion_tokens": tokens,
             "finish_reason": "stop",

@@ -81,7 +81,8 @@ def params(url: str) -> dict[str, Any]:
     found |= {
         "world": "params.yaml",
         "teachers": list(TEACHERS),
-        "headline": {"teacher": "qwen"},
+        "arms": list(TEACHERS),
+        "headline": {"arm": "qwen"},
         "prompts": str(root / "conf/prompts"),
     }
     found["assets"] = {"base": model("base"), "scorer": model("base"), "embedder": model("embedder")}
@@ -95,7 +96,7 @@ def params(url: str) -> dict[str, Any]:
     found["perplexity"]["max_tokens"] = 1024
     found["curate"]["max_repeats"] = 254  # these tokenizers make a token of every byte
     found["pack"]["window"] = 1024
-    found["train"] |= {"epochs": 1, "processes": 1, "deepspeed": str(root / "conf/deepspeed/zero2.json")}
+    found["train"] |= {"epochs": 1, "processes": 1, "seeds": [0], "deepspeed": str(root / "conf/deepspeed/zero2.json")}
     task = {"task": str(root / "conf/lm_eval/math.yaml"), "samples": 4, "verifier": "math"}
     found["evaluate"] |= {"engine": server | {"model": "student-{name}"}, "benchmarks": {"times": task}}
     found["compare"]["resamples"] = 200

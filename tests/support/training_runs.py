@@ -38,6 +38,7 @@ SETTINGS = {
     "hostfile": None,
     "packed": True,
     "system_prompt": None,
+    "seeds": [0],
 }
 
 
@@ -78,19 +79,19 @@ def checkpointed(folder: Path, step: int) -> bool:
 
 
 def curve(folder: Path) -> list[float]:
-    with (folder / "data/training/t/loss.csv").open() as file:
+    with (folder / "data/training/t/0/loss.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 def live_steps(folder: Path) -> list[str]:
-    lines = (folder / "dvclive/t/plots/metrics/loss.tsv").read_text().splitlines()
+    lines = (folder / "dvclive/t-0/plots/metrics/loss.tsv").read_text().splitlines()
     return [line.split("\t")[0] for line in lines]
 
 
 def weights(folder: Path) -> dict:
     from safetensors.torch import load_file
 
-    return load_file(folder / "models/students/t/model.safetensors")
+    return load_file(folder / "models/students/t/0/model.safetensors")
 
 
 def assert_same(one: Path, other: Path, tolerance: float) -> None:

@@ -25,6 +25,7 @@ from tests.support.packed_windows import windows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Train(
+    seeds=(0,),
     processes=2,
     deepspeed="conf/deepspeed/zero2.json",
     dtype="float32",

@@ -79,8 +79,8 @@ def test_adapters_are_trained_alone_and_saved_within_the_weights(base, undisturb
     before, after = load_file(base / "model.safetensors"), weights(tmp_path)
     changed = {name.split(".")[-2] for name in after if not (before[name] == after[name]).all()}
     assert changed == {"q_proj", "down_proj"} and curve(tmp_path)[-1] < curve(tmp_path)[0]
-    student = tmp_path / "models/students/t"
-    assert {path.name for path in student.iterdir()} == {path.name for path in (undisturbed / "models/students/t").iterdir()}
+    student = tmp_path / "models/students/t/0"
+    assert {path.name for path in student.iterdir()} == {path.name for path in (undisturbed / "models/students/t/0").iterdir()}
     model = AutoModelForCausalLM.from_pretrained(student)
     assert model.config.use_cache and model.generation_config.eos_token_id == model.config.eos_token_id is not None
 

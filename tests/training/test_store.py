@@ -115,7 +115,7 @@ def test_only_unreferenced_trainings_are_freed(inside, monkeypatch, capsys):
     (stopped / "checkpoint-4").mkdir(parents=True)
     (stopped / "checkpoint-4" / store.COMPLETE).touch()
     write_json({"teacher": "plain"}, stopped / store.ABOUT)
-    write_json({"identity": "used"}, "metrics/train/a.json")
+    write_json({"students": {"0": {"identity": "used"}}}, "metrics/train/a.json")
     store.main()
     lines = capsys.readouterr().out.splitlines()
     assert "finished, in use" in lines[2] and "finished, nothing refers to it" in lines[1]

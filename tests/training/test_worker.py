@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -15,6 +17,7 @@ from distillery.training.callbacks import FIRST_STEPS, SUSTAINED_STEPS, trouble
 from distillery.training.throughput import active_parameters, attention_width, flops
 from tests.support.training_runs import (
     ROOT,
+    SETTINGS,
     assert_same,
     checkpointed,
     curve,
@@ -27,13 +30,32 @@ from tests.support.training_runs import (
 
 @pytest.mark.slow
 def test_training_learns_and_reports_throughput(undisturbed):
-    losses, metrics = curve(undisturbed), json.loads((undisturbed / "metrics/train/t.json").read_text())
+    losses, metrics = curve(undisturbed), json.loads((undisturbed / "metrics/train/t.json").read_text())["students"]["0"]
     assert losses[-1] < losses[0] and len(losses) == metrics["steps"]
     text = (undisturbed / ".runs/train/t.js").read_text()
-    run = json.loads(text.partition("=\n")[2].rstrip(";\n"))
+    run = json.loads(text.partition("=\n")[2].rstrip(";\n"))["students"]["0"]
     assert run["tokens_per_second"] > 0 and run["peak_memory_mib"] > 100 and run["mfu"] is None
     assert metrics["identity"] and not metrics.keys() & run.keys(), "metrics and run information are disjoint"
-    assert (undisturbed / "dvclive/t/plots/metrics/loss.tsv").read_text().count("\n") >= len(losses)
+    assert (undisturbed / "dvclive/t-0/plots/metrics/loss.tsv").read_text().count("\n") >= len(losses)
+
+
+@pytest.mark.slow
+def test_every_seed_trains_a_student_of_its_own_and_only_missing_ones_are_trained(base, undisturbed, tmp_path):
+    """One of them ahead, as another machine would."""
+    folder = prepare(tmp_path, base, seeds=[0, 7])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_ROOT": str(folder)}
+    ahead = [sys.executable, "-m", "stages.train", "t"]
+    subprocess.run([*ahead, "7"], cwd=folder, env=environment, check=True, capture_output=True)
+    refused = subprocess.run([*ahead, "1"], cwd=folder, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 1 and "train.seeds: '1' is none of 0, 7" in refused.stderr
+    assert "train@t-7: this training was finished before" in finished(folder)
+    metrics = json.loads((folder / "metrics/train/t.json").read_text())["students"]
+    assert list(metrics) == ["0", "7"] and metrics["0"]["identity"] != metrics["7"]["identity"]
+    assert_same(folder, undisturbed, 0.0)
+    (folder / "params.yaml").write_text(json.dumps({"train": SETTINGS | {"seeds": [7]}}))
+    finished(folder)
+    for kept in ("models/students/t", "data/training/t"):
+        assert [path.name for path in (folder / kept).iterdir()] == ["7"]
 
 
 @pytest.mark.slow
@@ -75,7 +97,7 @@ def test_the_zero_stage_changes_nothing(base, undisturbed, tmp_path, name):
     (tmp_path / "zero.json").write_text(json.dumps(settings))
     finished(prepare(tmp_path, base, deepspeed=str(tmp_path / "zero.json"), processes=2))
     assert_same(tmp_path, undisturbed, 2e-4)
-    tied = AutoModelForCausalLM.from_pretrained(tmp_path / "models/students/t")
+    tied = AutoModelForCausalLM.from_pretrained(tmp_path / "models/students/t/0")
     assert tied.lm_head.weight.data_ptr() == tied.model.embed_tokens.weight.data_ptr()
 
 
@@ -120,7 +142,7 @@ def test_a_nan_loss_stops_with_a_one_line_error(base, tmp_path):
     save_file(tensors, spoilt / "model.safetensors", {"format": "pt"})
     said = finished(prepare(tmp_path / "w", spoilt), ok=False)
     assert "the loss is nan at step 1; lower train.learning_rate" in said
-    assert not (tmp_path / "w/models/students/t").exists()
+    assert not (tmp_path / "w/models/students/t/0").exists()
 
 
 def test_a_sustained_loss_increase_is_detected():
