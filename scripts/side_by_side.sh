@@ -25,5 +25,6 @@ dvc repro assets assets_teacher benchmarks constrain
 chains "$teachers" distill tokenise perplexity curate
 dvc repro --single-item parallel
 dvc repro --single-item analyse
+dvc repro --single-item forecast
 chains "$arms" pack train evaluate score
 dvc repro

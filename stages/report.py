@@ -21,7 +21,10 @@ from distillery.evaluation.figures import Figure, Painter, figures, rows_of
 from distillery.verification.agreement import HEAD, table_rows
 
 PAGE = Path("distillery/evaluation/report.html")
-JOINT = ("benchmarks", "collect", "clean", "similarity", "decontaminate", "constrain", "parallel", "analysis", "compare")
+BEFORE = ("benchmarks", "collect", "clean", "similarity", "decontaminate", "constrain")
+SHARED_BY_ARMS = ("parallel", "analysis", "forecast")
+AFTER = ("compare", "outcomes")
+JOINT = (*BEFORE, *SHARED_BY_ARMS, *AFTER)
 PER_TEACHER = ("distill", "tokenise", "perplexity", "teachers")
 PER_ARM = ("pack", "train")
 PER_MODEL = ("evaluate", "students")
@@ -47,9 +50,9 @@ def by_name(kind: str, names: list[str]) -> dict[str, Any]:
 
 def run_files(teachers: list[str], arms: list[str]) -> list[str]:
     """The files of run information that the page may load, in the order of the stages, relative to it."""
-    names = [*JOINT[:6], *(f"{kind}/{teacher}" for kind in PER_TEACHER for teacher in teachers), *JOINT[6:8]]
+    names = [*BEFORE, *(f"{kind}/{teacher}" for kind in PER_TEACHER for teacher in teachers), *SHARED_BY_ARMS]
     names += [f"{kind}/{arm}" for kind in PER_ARM for arm in arms]
-    names += [f"{kind}/{model}" for kind in PER_MODEL for model in (*arms, BASE)] + [*JOINT[8:], "report"]
+    names += [f"{kind}/{model}" for kind in PER_MODEL for model in (*arms, BASE)] + [*AFTER, "report"]
     return [f"../../{run_path(f'metrics/{name}.json')}" for name in names]
 
 
@@ -90,6 +93,10 @@ def render(settings: Report, teachers: list[str], arms: list[str], benchmarks: l
         benchmarks=benchmarks,
         scores=tables.score_rows(compared["models"]),
         headlines=list(tables.headlines(compared, arms)),
+        arms=arms,
+        conclusion=stages["outcomes"]["conclusion"],
+        forecast_queries=stages["forecast"]["queries"],
+        forecast=tables.forecast_rows(stages["forecast"]["metrics"], stages["outcomes"]["agreement"], arms),
         training=tables.training_note(compared["training"]),
         warnings=compared["warnings"],
         margin=compared["margin"],

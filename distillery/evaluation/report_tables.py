@@ -73,6 +73,18 @@ def settles(scored: Metrics) -> str:
     return " or ".join(ways) if ways else "none of them alone" if "settles" in scored else ""
 
 
+def forecast_rows(forecast: Metrics, agreement: Metrics, arms: list[str]) -> list[list[str]]:
+    """One row per metric: what each arm has, which order it foretells, and how many pairs it ordered right so far."""
+    rows = []
+    for name, found in forecast.items():
+        known, better = agreement.get(name), found["better"]
+        right = "-" if known is None else f"{known['right']} of {known['pairs']}"
+        share = f"{100 * known['low']:.0f} to {100 * known['high']:.0f} %" if known and known["low"] is not None else "-"
+        figures = (format_interval(found["arms"][arm], 3) for arm in arms)
+        rows.append([name, better or "-", *figures, " > ".join(found["ranking"] or ["-"]), right, share, found["source"]])
+    return rows
+
+
 def training_note(training: Metrics) -> str:
     """Whether the luck of training is in the verdicts."""
     seeds = sorted(set(training["seeds"].values()))

@@ -21,6 +21,7 @@ def main() -> None:
     compared = read_json("metrics/compare.json")
     print("\n".join(headlines(compared, arms)))
     print(training_note(compared["training"]))
+    print(read_json("metrics/outcomes.json")["conclusion"])
     print("Figures, intervals and what was removed: data/report/index.html")
 
 

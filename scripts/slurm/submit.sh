@@ -48,6 +48,7 @@ done
 # shellcheck disable=SC2046  # names of stages have no spaces
 submit CPU parallel $(each curate "${teachers[@]}")
 submit CPU analyse parallel
+submit GPU forecast parallel
 for arm in "${arms[@]}"; do
     submit CPU "pack@$arm" parallel
     submit TRAIN "train@$arm" "pack@$arm"
@@ -56,5 +57,6 @@ for arm in "${arms[@]}"; do
 done
 # shellcheck disable=SC2046
 submit CPU compare $(each score "${arms[@]}") score_base
+submit CPU outcomes compare forecast
 submit CPU headline compare analyse
-submit CPU report headline
+submit CPU report headline outcomes

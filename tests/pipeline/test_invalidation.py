@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-JOINT = {"parallel", "analyse", "compare", "headline", "report"}
+JOINT = {"parallel", "analyse", "forecast", "compare", "outcomes", "headline", "report"}
 OF_EACH_STUDENT = {"pack", "train", "evaluate", "score"}
 TEACHERS = ("adaptive", "verbose", "plain")
 
@@ -136,7 +136,7 @@ SETTINGS = {
     "a perplexity threshold": (lambda p: p["teacher"]["plain"].update(max_perplexity=3.0), {"curate@plain"}),
     "the price": (lambda p: p["price"].update(device_hour=2.0), each({"curate"})),
     "the headline": (lambda p: p["headline"].update(arm="plain"), {"headline"}),
-    "an arm": (lambda p: p["arm"].update(unused={"teachers": ["plain"]}), {"parallel", "analyse", "headline"}),
+    "an arm": (lambda p: p["arm"].update(unused={"teachers": ["plain"]}), {"parallel", "analyse", "forecast", "headline"}),
     "another seed": (lambda p: p["train"]["seeds"].append(9), each({"train", "evaluate"}) | {"headline", "report"}),
     "the report's text": (lambda p: p["report"].update(note="hello"), {"report"}),
 }
@@ -156,7 +156,7 @@ def test_one_teachers_temperature_affects_its_chain_and_the_joint_stages(pipelin
 
 def test_the_learning_rate_affects_train_and_later_stages(pipeline):
     change, _ = SETTINGS["the learning rate"]
-    after_train = each({"train", "evaluate", "score"}) | {"compare", "headline", "report"}
+    after_train = each({"train", "evaluate", "score"}) | {"compare", "outcomes", "headline", "report"}
     assert after(change, pipeline, downstream=True) == after_train
 
 
@@ -243,8 +243,7 @@ def test_a_new_arm_reruns_no_other_arm(pipeline):
         settings["arms"].append("short")
         settings["arm"]["short"] = {"teachers": ["adaptive"], "take": "shortest"}
 
-    joint = {"parallel", "analyse", "compare", "headline", "report"}
-    assert after(change, pipeline) == each(OF_EACH_STUDENT, ["short"]) | joint
+    assert after(change, pipeline) == each(OF_EACH_STUDENT, ["short"]) | JOINT
 
 
 def test_an_empty_teacher_list_is_a_clear_error(pipeline):

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from distillery.core.errors import ConfigError, DataError
-from distillery.core.files import write_csv, write_json
+from distillery.core.files import write_csv, write_json, write_text
 from distillery.core.tables import write_table
 from distillery.evaluation import summary
 from distillery.evaluation.report_tables import headlines, is_higher
 from distillery.verification.agreement import Judged, agreement
-from stages import compare, headline, report, score
+from stages import compare, headline, outcomes, report, score
 from stages.evaluate import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +56,7 @@ def results(tmp_path_factory):
         for name in MODELS:
             score.main(name)
         compare.main()
+        outcomes.main()
         headline.main()
         report.main()
     return folder
@@ -70,6 +71,7 @@ def prepare() -> None:
         "unverified": False,
         "train": {"seeds": [3, 5]},
         "compare": {"resamples": 500, "confidence": 0.95},
+        "forecast": {"queries": 9},
         "headline": {"arm": "good"},
         "report": {"title": "A <title>", "note": "A note.", "study": None},
         "evaluate": {"benchmarks": dict.fromkeys(SIZES, TASK) | {"off": TASK | {"samples": 0}}},
@@ -102,9 +104,14 @@ def prepare() -> None:
     write_json({"rejected": {"aime": {"exact": 5}}}, "metrics/decontaminate.json")
     write_json({"rejected": {"no_constraints": 6}}, "metrics/constrain.json")
     write_json({"over_long": 1, "trained_on": 7}, "metrics/parallel.json")
+    figures = {arm: {"mean": mean, "low": None, "high": None} for arm, mean in (("good", 2.0), ("odd", 1.0))}
+    rated = {"better": "higher", "source": "somewhere", "arms": figures, "differences": {}, "ranking": TEACHERS}
+    write_json({"queries": 9, "metrics": {"fit": rated, "prompts": rated | {"ranking": None}}}, "metrics/forecast.json")
+    for arm in TEACHERS:
+        write_text(f"{arm}\n", Path(f"data/packed/{arm}/sha256"))
     for name in ("benchmarks", "similarity"):
         write_json({}, f"metrics/{name}.json")
-    for role in ("judge", "reward"):
+    for role in ("judge", "reward", "base"):
         write_json({"role": role, "id": role, "revision": "r1", "local": True, "files": {}}, f"models/locks/roles/{role}.json")
     judged = [Judged(True, True, 5)] * 3 + [Judged(False, None, 5)]
     measured = {"science": {"verifier": "science", "version": "v"} | agreement(judged, 0)}
@@ -159,6 +166,18 @@ def test_the_comparison_covers_every_pair_overall_first(here):
     }, "scores have no p-value"
     assert found["training"]["seeds"] == {"good": 2, "odd": 2} and found["training"]["sd"] is not None
     assert set(overall["variance"]) == {"seeds", "questions", "samples"}
+
+
+def test_the_outcome_is_kept_with_what_was_forecast(here):
+    found = metrics(here, "outcomes")
+    assert found["arms"] == 2 and list(found["agreement"]) == ["fit"]
+    fit = found["agreement"]["fit"]
+    assert (fit["pairs"], fit["right"], fit["significant"], fit["significant_right"]) == (1, 1, 1, 1)
+    assert found["conclusion"].startswith("Nothing can be concluded of the forecast yet: over 2 arms")
+    before = (here / "data/outcomes.json").read_bytes()
+    outcomes.main()
+    assert (here / "data/outcomes.json").read_bytes() == before, "the same arms replace themselves"
+    assert "1 of 1" in (here / "data/report/index.html").read_text()
 
 
 def test_the_headline_has_one_students_metrics(here):
