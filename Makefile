@@ -28,9 +28,8 @@ $(DEV): $(READY) requirements/dev.txt
 	touch $@
 
 .PHONY: repro
-repro: $(READY)  ## run the committed profile from end to end, then show the results
-	@[ -s .dvc/tmp/rwlock ] || rm -f .dvc/tmp/rwlock  # a killed run can leave it empty, and dvc then refuses to start
-	dvc repro
+repro: $(READY)  ## run the committed profile from end to end, two chains of stages at a time, then show the results
+	scripts/side_by_side.sh
 	@python -m distillery.evaluation.summary
 
 .PHONY: progress
