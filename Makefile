@@ -54,6 +54,10 @@ ledger-pull: $(READY)  ## add the ledger that is in the DVC remote to this machi
 compare: $(READY)  ## compare two teachers: make compare A=adaptive B=verbose
 	@scripts/compare.sh $(A) $(B)
 
+.PHONY: pilot
+pilot: $(READY)  ## students of small shares of the data first: learning curves, and whether the rest can change who is ahead
+	@scripts/pilot.sh
+
 .PHONY: measure
 measure: $(READY)  ## compare judge and reward model with labels: make measure LABELS=labelled.jsonl
 	@python -m distillery.verification.measure $(LABELS)

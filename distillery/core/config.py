@@ -29,6 +29,7 @@ SHARED_SECTIONS = {
     "arms",
     "arm",
     "unverified",
+    "pilot",
     "verify",
     "prompts",
     "price",

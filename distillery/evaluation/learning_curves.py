@@ -1,8 +1,8 @@
 """How the differences between arms change with the amount of data, and whether more data can still change who is ahead.
 
 A difference is taken to be linear in the logarithm of the share of queries, from the smallest share to all of them, which
-is an assumption that no pilot can check beyond its largest share. Its scatter about that line, pooled over pairs, is the luck of
-training; the choice of questions adds its own variance, which all shares have in common.
+is an assumption that no pilot can check beyond its largest share. Its scatter about that line, pooled over pairs, is the
+luck of training; the choice of questions adds its own variance, which all shares have in common.
 """
 
 from dataclasses import dataclass

@@ -99,6 +99,7 @@ def test_the_committed_params_match_the_mini_profile(monkeypatch):
 @pytest.mark.parametrize("profile", ["mini", "single-gpu", "paper"])
 def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
     """Each stage's own dataclass reads its section, so a profile cannot drift from the code."""
+    from distillery.evaluation import pilot
     from distillery.evaluation.config import Evaluate
     from distillery.generation.config import EngineSettings, Sampling
     from distillery.training.config import Train
@@ -150,6 +151,7 @@ def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
         "headline": headline.Headline,
         "report": report.Report,
         "arm": dict[str, arms.Arm],
+        "pilot": pilot.Pilot,
     }
     teachers = config.load(list[str], "teachers")
     for teacher in teachers:

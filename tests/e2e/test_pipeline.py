@@ -186,6 +186,47 @@ def test_a_removed_teacher_leaves_nothing_and_is_restored_from_cache(project):
     assert git(project, "status", "--porcelain") == "", "every output and metric is unchanged"
 
 
+ARMS = {
+    "both": {"teachers": ["adaptive", "plain"]},
+    "twice": {"teachers": ["plain"], "per_query": 2},
+    "short": {"teachers": ["adaptive"], "take": "shortest", "tokens": "equal"},
+    "long": {"teachers": ["adaptive"], "take": "longest", "tokens": "equal"},
+    "fitting": {"teachers": ["adaptive", "plain"], "take": "best_fit"},
+    "wrong": {"teachers": ["plain"], "verified": False},
+}
+
+
+@pytest.mark.exhaustive
+def test_arms_take_one_line_each_and_only_what_is_missing_is_generated(project):
+    params = project / "params.yaml"
+    old = params.read_text()
+    packed = {name: (project / f"data/packed/{name}/sha256").read_text() for name in TEACHERS}
+    before = {name: len(ledger_keys(project, name)) for name in TEACHERS}
+
+    def change(settings):
+        settings["unverified"], settings["distill"]["traces"] = True, 2
+        settings["arms"] += ARMS
+        settings["arm"] = ARMS
+
+    edit(params, change)
+    dvc(project, "repro")
+    for name in TEACHERS:
+        found, keys = run_of(project, f"distill/{name}"), ledger_keys(project, name)
+        assert found["generated"] > 0 and len(keys) == len(set(keys)) == before[name] + found["generated"]
+        assert (project / f"data/packed/{name}/sha256").read_text() == packed[name], "the same traces as before"
+        assert run_of(project, f"train/{name}")["students"]["0"]["reused"] is True
+    taken = metrics(project, "parallel")["arms"]
+    assert len({taken[name]["queries"] for name in ("adaptive", "plain", "both", "twice", "fitting", "wrong")}) == 1
+    assert taken["twice"]["traces"] > 1.5 * taken["plain"]["traces"] and taken["both"]["traces"] == taken["plain"]["traces"]
+    assert taken["short"]["queries"] >= taken["long"]["queries"]
+    assert abs(taken["short"]["response_tokens"] - taken["long"]["response_tokens"]) < 0.1 * taken["long"]["response_tokens"]
+    compared = metrics(project, "compare")
+    assert list(compared["models"]) == [*TEACHERS, *ARMS, "base"]
+    assert metrics(project, "outcomes")["arms"] == len(TEACHERS) + len(ARMS)
+    params.write_text(old)
+    dvc(project, "repro")
+
+
 def test_comparing_teachers_leaves_the_workspace_clean(project):
     git(project, "add", "-A")
     git(project, "commit", "--allow-empty", "-qm", "results")

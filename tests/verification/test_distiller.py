@@ -88,6 +88,43 @@ def test_inconclusive_attempts_have_their_own_limit(tmp_path):
     assert [row["verdict"] for row in rows] == [UNKNOWN, UNKNOWN]
 
 
+TWO = replace(SETTINGS, traces=2)
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdicts"),
+    [
+        ("55", [PASS, PASS]),
+        ("5445", [PASS, FAIL, FAIL, PASS]),
+        ("4544", [FAIL, PASS, FAIL, FAIL]),
+        ("444", [FAIL, FAIL, FAIL]),
+        ("5s5", [PASS, UNKNOWN, PASS]),
+        ("5ss", [PASS, UNKNOWN, UNKNOWN]),
+    ],
+)
+def test_a_query_is_asked_until_it_has_as_many_traces_as_wanted(tmp_path, answers, verdicts):
+    script = lambda request: respond({"s": "shrug"}.get(answers[request.attempt - 1], answers[request.attempt - 1]))  # noqa: E731
+    rows, _ = distill([make_query()], script, tmp_path, TWO)
+    assert [row["verdict"] for row in rows] == verdicts
+
+
+def test_more_traces_generate_only_what_is_missing(tmp_path):
+    queries = [make_query(f"what is {i} ?") for i in range(10)]
+    distill(queries, right_on(2), tmp_path)
+    rows, engine = distill(queries, right_on(2), tmp_path, TWO)
+    assert len(engine.asked) == 10 and {request.attempt for request in engine.asked} == {3}
+    assert Counter(row["verdict"] for row in rows) == {FAIL: 10, PASS: 20}
+
+
+def test_a_query_that_has_a_trace_counts_as_verified_when_no_more_come(tmp_path):
+    scripted = ScriptedEngine(lambda request: respond("5") if request.attempt == 1 else respond("4"), batch=3)
+    engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: scripted)
+    distiller = Distiller(TWO, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
+    for _ in distiller.run([[make_query()]]):
+        pass
+    assert distiller.settled == {("math", PASS): 1} and distiller.verdicts[FAIL] == 3
+
+
 def test_hopeless_queries_are_asked_once(tmp_path):
     rows, engine = distill([make_query(answer=None)], lambda request: respond("shrug"), tmp_path)
     assert len(rows) == len(engine.asked) == 1
