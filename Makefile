@@ -89,9 +89,11 @@ check: lint  ## lint and the fast tests: about a minute
 test: $(DEV)  ## the tests, including slow ones and a small end-to-end run
 	pytest -n 2 --no-loadscope-reorder -m "not exhaustive"
 
+EXHAUSTIVE ?= 0/1
+
 .PHONY: test-all
-test-all: $(DEV)  ## all tests: many kills, ranks, two machines as well
-	pytest -n 2 --no-loadscope-reorder
+test-all: $(DEV)  ## all tests: many kills, ranks, two machines as well; EXHAUSTIVE=0/3: the first third of those
+	pytest -n 2 --no-loadscope-reorder --exhaustive $(EXHAUSTIVE)
 
 SCALE ?= 0.1
 

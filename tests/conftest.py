@@ -1,5 +1,7 @@
 """Shared fixtures."""
 
+from zlib import crc32
+
 import pytest
 from hypothesis import settings
 
@@ -41,10 +43,18 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--exhaustive", default="0/1", help="of the exhaustive tests only a share, I/N for I from 0 to N - 1")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """The full study first, since it takes longest; what is exhaustive is slow."""
+def pytest_collection_modifyitems(config, items):
+    """The full study first, since it takes longest; what is exhaustive is slow, and left out where it is of another share."""
+    share, shares = map(int, config.getoption("exhaustive").split("/"))
     for item in items:
         if item.get_closest_marker("exhaustive"):
             item.add_marker("slow")
+    items[:] = [
+        item for item in items if not item.get_closest_marker("exhaustive") or crc32(item.nodeid.encode()) % shares == share
+    ]
     items.sort(key=lambda item: item.path.name not in WHOLE_STUDY)
