@@ -14,7 +14,7 @@ chains() {
     xargs -P "$at_once" -L 1 bash -c '
         set -euo pipefail
         for stage in "$@"; do
-            dvc repro --wait-for-lock --single-item "$stage" || exit 1  # xargs would stop at the 255 of dvc
+            dvc --wait-for-lock repro --single-item "$stage" || exit 1  # xargs would stop at the 255 of dvc
         done' chain
 }
 
