@@ -30,7 +30,7 @@ def cluster(inside):
     return inside
 
 
-PARSED = "python -c 'import sys; from dvc.cli import parse_args; parse_args(sys.argv[1:])' \"$@\" || exit 255"
+PARSED = f"{sys.executable} -c 'import sys; from dvc.cli import parse_args; parse_args(sys.argv[1:])' \"$@\" || exit 255"
 """DVC's own parser, which knows what DVC would have refused."""
 
 
