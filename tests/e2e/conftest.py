@@ -63,7 +63,8 @@ def project(tmp_path_factory):
     def small_run(settings):
         settings["teachers"] = settings["arms"] = ["adaptive", "plain"]
         settings["distill"]["max_attempts"] = 6
-        settings["train"] |= {"epochs": 2, "checkpoint_minutes": 0, "global_batch": 2, "seeds": [0]}
+        settings["train"] |= {"processes": 2, "epochs": 2, "global_batch": 2, "micro_batch": 1, "seeds": [0]}
+        settings["train"]["checkpoint_minutes"] = 0
         settings["compare"]["resamples"] = 200
         for benchmark in settings["evaluate"]["benchmarks"].values():
             benchmark["samples"] = 2
