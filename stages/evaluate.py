@@ -215,7 +215,7 @@ def main(name: str) -> None:
         metrics["conditions"] = conditions(settings, evaluation.lms, router)
         about = [f"{model.lock.id}@{model.lock.revision}" for model in models]
         metrics["provenance"] = {"models": about, "engines": metrics["conditions"]["engines"]}
-        run.update(evaluation.run, sandbox=router.notices)
+        run.update(evaluation.run, students=len(models), devices=settings.engine.devices, sandbox=router.notices)
     inconclusive = Counter(row["reason"] for row in rows if row["verdict"] == UNKNOWN)
     for reason, count in inconclusive.most_common(3):
         log(stage, f"{count} of {len(rows)} samples are inconclusive and count as incorrect: {reason}")

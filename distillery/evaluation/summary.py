@@ -5,6 +5,7 @@ from distillery.core.files import read_json
 from distillery.core.stage import run_stage
 from distillery.core.teachers import BASE, teacher_names
 from distillery.core.text_table import format_table
+from distillery.evaluation import settling
 from distillery.evaluation.benchmarks import enabled_benchmarks
 from distillery.evaluation.report_tables import TEACHER_HEAD, headlines, student_rows, teacher_rows, training_note
 
@@ -21,6 +22,8 @@ def main() -> None:
     compared = read_json("metrics/compare.json")
     print("\n".join(headlines(compared, arms)))
     print(training_note(compared["training"]))
+    for line in settling.lines(compared, arms):
+        print(line)
     print(read_json("metrics/outcomes.json")["conclusion"])
     print("Figures, intervals and what was removed: data/report/index.html")
 
