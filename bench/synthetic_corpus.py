@@ -173,16 +173,22 @@ def traces(teacher: str, mean_tokens: int, seed: int) -> None:
             responses = np.maximum(rng.lognormal(np.log(mean_tokens) - 0.4, 0.9, count).astype(np.int64) - prompts, 20)
             np.save(tokens / ids_name(part), tokens_of(rng, prompts + responses))
             lengths = {"prompt_tokens": prompts, "response_tokens": responses}
-            columns = {"query_id": answered} | {name: each.astype(np.int32) for name, each in lengths.items()}
+            first = np.ones(count, np.int32)
+            columns = {"query_id": answered, "attempt": first} | {name: each.astype(np.int32) for name, each in lengths.items()}
             columns["flaw"] = pa.nulls(count, pa.string())
             write_part(pa.table(columns, DIALOGUES), tokens / part_name(part))
-            columns = {"query_id": answered, "attempt": np.ones(count, np.int32), "perplexity": 1 + rng.exponential(1.5, count)}
+            perplexity = 1 + rng.exponential(1.5, count)
+            columns = {"query_id": answered, "attempt": first, "perplexity": perplexity, "fit": -np.log(perplexity)}
             write_part(pa.table(columns, PERPLEXITY), scored / part_name(part))
 
 
 def settings(folder: Path, runner: str = "native") -> None:
     """Writes the params.yaml that the stages under test read."""
     lines = f"""runner: {runner}
+seed: 0
+unverified: false
+arms: [a, b, c]
+arm: {{}}
 system_prompt: ''
 student_format: study
 train: {{packed: true, system_prompt: null}}

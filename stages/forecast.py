@@ -187,12 +187,10 @@ class Prober:
         self.reader, self.settings = reader, settings
 
     def falls(self, dialogues: list[Dialogue], stage: str) -> list[dict[str, float]]:
-        """Of each held-out trace, how much its loss falls by training on the others."""
+        """Of each held-out trace, at most a quarter of all, how much its loss falls by training on the others."""
         rows = [(each.ids, each.prompt) for each in dialogues]
-        train, held_out = rows[: -self.settings.held_out], rows[-self.settings.held_out :]
-        if len(train) < self.settings.batch:
-            why = f"{len(rows)} queries leave {len(train)} to train on; raise forecast.queries, or set forecast.probe to null"
-            raise DataError(f"params.yaml: forecast.probe.held_out: {why}")
+        count = max(1, min(self.settings.held_out, len(rows) // 4))
+        train, held_out = rows[:-count], rows[-count:]
         about = ("probe", asdict(self.settings), self.reader.about, hash_code(("distillery.training.probe",)), train)
         keys = [key_of(*about, row) for row in held_out]
         if any(self.reader.scores.find(key) is None for key in keys):
@@ -258,6 +256,7 @@ def main() -> None:
         closing(Scores("forecast", ROOT)) as scores,
     ):
         dialogues = samples(described, settings.queries, seed)
+        metrics["queries"] = len(next(iter(dialogues.values())))
         reader, begun = Reader(settings, lock, pad, scores), monotonic()
         figures = {name: reader.figures(each, f"{stage}: {name}") for name, each in dialogues.items()}
         run.update(tokens_read=reader.read, reading_seconds=round(monotonic() - begun, 1))
@@ -265,12 +264,11 @@ def main() -> None:
         chosen = {name: each for name, each in METRICS.items() if local or LOCAL not in each.figures}
         found = {name: estimator.estimate(figures, metric) for name, metric in chosen.items()}
         found["pass rate"] = pass_rates(described)
-        if settings.probe:
+        if settings.probe and metrics["queries"] > 1:
             begun, prober = monotonic(), Prober(reader, settings.probe)
             falls = {name: prober.falls(each, f"{stage}: {name}") for name, each in dialogues.items()}
             found |= {name: estimator.estimate(falls, metric) for name, metric in PROBED.items()}
             run["probe_seconds"] = round(monotonic() - begun, 1)
-        metrics["queries"] = len(next(iter(dialogues.values())))
         metrics["metrics"] = {name: each | {"ranking": ranking(each)} for name, each in found.items()}
         metrics["provenance"] = {"models": model_locks.brief(lock)}
     for name, each in metrics["metrics"].items():

@@ -6,8 +6,9 @@ The error names the file and the key: ``params.yaml: train.learning_rte: unknown
 import difflib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
 
@@ -19,22 +20,7 @@ from distillery.core.errors import ConfigError
 
 PARAMS = Path("params.yaml")
 STAGES = Path(__file__).resolve().parents[2] / "stages"
-SHARED_SECTIONS = {
-    "seed",
-    "world",
-    "system_prompt",
-    "student_format",
-    "teachers",
-    "teacher",
-    "arms",
-    "arm",
-    "unverified",
-    "pilot",
-    "verify",
-    "prompts",
-    "price",
-    "runner",
-}
+CONF = Path(__file__).resolve().parents[2] / "conf"
 T = TypeVar("T")
 Positive = Annotated[int, Gt(0)]
 NonNegative = Annotated[int, Ge(0)]
@@ -107,11 +93,19 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if path.name == PARAMS.name and path.resolve().parent == Path.cwd():
-        known = SHARED_SECTIONS | {stage.stem for stage in STAGES.glob("*.py")}
+        known = known_sections()
         for section in content:
             if section not in known:
                 raise ConfigError(f"{path}: {section}: unknown section{_suggest(section, known)}")
     return content
+
+
+@cache
+def known_sections() -> frozenset[str]:
+    """What params.yaml may hold: sections of the files that it is composed from, arms, and sections of stages."""
+    files = (CONF / "common.yaml", *(CONF / "profiles").glob("*.yaml"))
+    named = {section for path in files for section in yaml.load(path.read_text(), Loader)}
+    return frozenset(named | {"arms", "arm"} | {stage.stem for stage in STAGES.glob("*.py")})
 
 
 def _find(content: Any, section: str, path: Path) -> Any:
@@ -146,6 +140,6 @@ def _names(kind: Any, location: tuple) -> set[str]:
     return {field.name for field in fields(kind)} if is_dataclass(kind) else set()
 
 
-def _suggest(word: str, known: set[str]) -> str:
+def _suggest(word: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(word, known, 1)
     return f" (did you mean {near[0]}?)" if near else ""

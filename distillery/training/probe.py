@@ -25,7 +25,7 @@ class Probe(Section):
     learning_rate: PositiveFloat
     """The learning rate."""
     held_out: Positive
-    """Traces that are not trained on: of the queries that are read, the last so many."""
+    """Traces that are not trained on: of the queries that are read the last so many, at most a quarter."""
 
 
 def response_losses(model: Any, rows: list[Row], pad: int) -> Any:

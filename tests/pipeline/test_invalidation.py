@@ -79,11 +79,12 @@ def would_run(folder: Path, *targets: str, downstream: bool = False) -> set[str]
 
 
 def fill(folder: Path) -> list[Path]:
-    """Placeholders for missing outputs, such as new teachers': a dry run needs the hash of every input."""
+    """Placeholders for missing outputs, such as new teachers', and inputs in them: a dry run needs the hash of every input."""
     from dvc.repo import Repo
 
     with Repo(str(folder)) as repo:
-        missing = [Path(out.fs_path) for stage in repo.index.stages for out in stage.outs if not Path(out.fs_path).exists()]
+        named = [Path(each.fs_path) for stage in repo.index.stages for each in (*stage.outs, *stage.deps)]
+    missing = [path for path in dict.fromkeys(named) if not path.exists()]
     for path in missing:
         place_holder(path, folder)
     return missing
@@ -133,7 +134,7 @@ def test_without_changes_nothing_runs(pipeline):
 SETTINGS = {
     "one teacher's temperature": (lambda p: p["teacher"]["verbose"]["sampling"].update(temperature=0.7), {"distill@verbose"}),
     "the learning rate": (lambda p: p["train"].update(learning_rate=1e-5), each({"train"})),
-    "a perplexity threshold": (lambda p: p["teacher"]["plain"].update(max_perplexity=3.0), {"curate@plain"}),
+    "a perplexity threshold": (lambda p: p["teacher"]["plain"].update(max_perplexity=2.5), {"curate@plain"}),
     "the price": (lambda p: p["price"].update(device_hour=2.0), each({"curate"})),
     "the headline": (lambda p: p["headline"].update(arm="plain"), {"headline"}),
     "an arm": (lambda p: p["arm"].update(unused={"teachers": ["plain"]}), {"parallel", "analyse", "forecast", "headline"}),

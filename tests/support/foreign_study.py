@@ -74,7 +74,10 @@ def params(url: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text())
     server = {"kind": "server", "urls": [url], "max_model_len": 1024, "max_num_seqs": 8, "timeout": 20.0, "patience": 20.0}
     server |= {"api_key": None, "devices": 1}
-    teacher = found["teacher"]["plain"] | {"sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 200}}
+    teacher = found["teacher"]["plain"] | {
+        "max_perplexity": 1e9,
+        "sampling": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 200},
+    }
     found["teacher"] = {
         name: teacher | {"model": model(name), "engine": server | {"model": f"teacher-{name}"}} for name in TEACHERS
     }
