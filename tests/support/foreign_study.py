@@ -113,7 +113,7 @@ def model(name: str) -> dict[str, Any]:
 def response(body: dict[str, Any]) -> str:
     """What a model says: teachers in their formats and right, but for gemma's first attempts; students are less often right."""
     one, other = map(int, re.findall(r"\d+", body["messages"][-1]["content"])[:2])
-    kind, name = body["model"].split("-")
+    kind, name = body["model"].split("-")[:2]  # a student has a seed, too
     seed = body.get("seed", 0)
     if kind == "student":
         wrong = seed % {"qwen": 5, "oss": 3, "gemma": 2, "base": 1}[name] == 0
@@ -150,9 +150,10 @@ def steps() -> list[tuple[str, tuple[str, ...]]]:
     made = [(stage, name) for name in each for stage in PER_TEACHER]
     students = [(stage, name) for name in each for stage in STUDENTS] + [(stage, ("base",)) for stage in STUDENTS[1:]]
     packed = [("pack", name) for name in each]
-    joint = [(stage, ()) for stage in ("compare", "headline", "report")]
+    joint = [(stage, ()) for stage in ("compare", "outcomes", "headline", "report")]
     first = [(stage, ()) for stage in BEFORE]
-    return [*first, *made, ("parallel", ()), ("analyse", ()), *packed, *students, *joint]
+    chosen = [(stage, ()) for stage in ("parallel", "analyse", "forecast")]
+    return [*first, *made, *chosen, *packed, *students, *joint]
 
 
 if __name__ == "__main__":
