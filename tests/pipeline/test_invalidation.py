@@ -231,7 +231,7 @@ TEACHER_SETS = {
 
 @pytest.mark.parametrize("what", TEACHER_SETS)
 def test_changing_teachers_in_params_does_not_rerun_the_others(pipeline, what):
-    """Only the new teachers' chains, the joint stages, `assets`, which checks their names, and `pack`, which may use any's tokens."""
+    """Only the new teachers' chains, the joint stages, `assets`, which checks names, and `pack`, which may use any's tokens."""
     change, new = TEACHER_SETS[what]
     at_once = after(change, pipeline)
     assert at_once - {"headline"} <= each(OF_TEACHER, new) | each({"pack"}) | {"assets"} | (JOINT - {"headline"})
