@@ -61,7 +61,7 @@ def project(tmp_path_factory):
         }
 
     def small_run(settings):
-        settings["teachers"] = settings["arms"] = ["adaptive", "plain"]
+        settings["teachers"], settings["arms"] = ["adaptive", "plain"], ["adaptive", "plain"]
         settings["distill"]["max_attempts"] = 6
         settings["train"] |= {"processes": 2, "epochs": 2, "global_batch": 2, "micro_batch": 1, "seeds": [0]}
         settings["train"]["checkpoint_minutes"] = 0

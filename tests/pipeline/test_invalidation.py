@@ -215,7 +215,7 @@ def rename(settings: dict, old: str, new: str) -> None:
 
 def chosen(settings: dict, names: list[str]) -> None:
     """Only these teachers; new ones are copies of `plain`."""
-    settings["teachers"] = settings["arms"] = names
+    settings["teachers"], settings["arms"] = names, list(names)
     settings["teacher"] = {name: settings["teacher"].get(name, settings["teacher"]["plain"]) for name in names}
     settings["headline"]["arm"] = names[0]
 
