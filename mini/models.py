@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from distillery.core.cpu_kernels import multiply_by_openblas
 from distillery.core.processes import die_with_parent
 from mini.config import Models, load
 from mini.judge_data import assist, prompts, rated, talked
@@ -149,6 +150,7 @@ def train(job: Job, params: Models) -> str:
     from transformers import set_seed
 
     torch.set_num_threads(1)
+    multiply_by_openblas()
     set_seed(params.seed)
     tokenizer = tokenizer_of(params.system_prompt, prompts())
     model = start_of(job, params, tokenizer)

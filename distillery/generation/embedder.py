@@ -8,6 +8,7 @@ import numpy as np
 
 from distillery.core import model_locks
 from distillery.core.batching import devices
+from distillery.core.cpu_kernels import multiply_by_openblas
 from distillery.generation.score_store import key_of
 from distillery.generation.vector_store import Vectors
 
@@ -28,6 +29,7 @@ class Embedder:
     def model(self) -> Any:
         from sentence_transformers import SentenceTransformer
 
+        multiply_by_openblas()
         model = SentenceTransformer(self.lock.id, revision=self.lock.hub_revision, model_kwargs={"dtype": self.dtype})
         model.max_seq_length = self.max_tokens
         if len(where := devices()) > 1:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from distillery.core import model_locks
 from distillery.core.batching import by_length, devices, padded
+from distillery.core.cpu_kernels import multiply_by_openblas
 from distillery.core.errors import DataError
 from distillery.core.progress import Progress
 from distillery.generation.score_store import Scores, key_of
@@ -70,6 +71,7 @@ def load_scorer(lock: model_locks.Lock, dtype: str, where: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    multiply_by_openblas()
     model: Any = AutoModelForCausalLM.from_pretrained(lock.id, revision=lock.hub_revision, dtype=dtype)
     model = model.to(where).eval()
     ids = torch.arange(1, 9, device=model.device)[None]

