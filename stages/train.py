@@ -7,6 +7,7 @@ training starts ``processes`` ranks per machine, under torchrun on this one or b
 
 import importlib.util
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from distillery.training.config import Train
 from distillery.training.launch import on_cpu, run_ranks, total_ranks
 from distillery.training.memory import needed
 from distillery.training.packed_dataset import accumulation
-from distillery.training.store import ABOUT, CHECKPOINTS, exclusive_lock, finish, hand_back, identity_of, is_finished
+from distillery.training.store import ABOUT, CHECKPOINTS, exclusive_lock, hand_back, identity_of, is_finished
 
 
 def check(settings: Train) -> None:
@@ -41,34 +42,44 @@ def window_of(arm: str) -> int:
     return int(np.load(f"data/packed/{arm}/ids.npy", mmap_mode="r").shape[1])
 
 
-def train(arm: str, seed: int, settings: Train, base: Lock) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Trains one student, or finds it trained, and puts it in its place; its metrics and its run's information."""
-    stage, student = f"train@{arm}-{seed}", f"models/students/{arm}/{seed}"
-    identity = identity_of(Path(f"data/packed/{arm}"), settings, base, seed)
-    output = CHECKPOINTS / identity
-    with exclusive_lock(output):
-        reused = is_finished(output)
-        if not reused:
-            if not on_cpu() or settings.lora or settings.sequence_parallel > 1:
-                log(stage, needed(settings, base, window_of(arm), total_ranks(settings)))
-            write_json({"arm": arm, "base": base.id, "seed": seed}, output / ABOUT)
-            run_ranks(arm, seed, settings, output)
-            finish(output)
-        hand_back(output, Path(student))
-        with atomic_dir(f"data/training/{arm}/{seed}") as folder:
-            shutil.copy(output / "loss.csv", folder)
-        what = "this training was finished before, nothing to do" if reused else "trained"
-        log(stage, f"{what}; student in {student}")
-        return {"identity": identity, **read_json(output / "metrics.json")}, read_json(output / "run.json") | {"reused": reused}
+def train(arm: str, seeds: list[int], settings: Train, base: Lock) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
+    """Trains students, or finds them trained, and puts them in their places; by seed, metrics and the run's information.
+
+    On the CPU one process trains them all, which saves its start. On GPUs each has its own, which surely frees the memory.
+    """
+    outputs = {seed: CHECKPOINTS / identity_of(Path(f"data/packed/{arm}"), settings, base, seed) for seed in seeds}
+    with ExitStack() as locks:
+        for output in outputs.values():
+            locks.enter_context(exclusive_lock(output))
+        missing = [seed for seed, output in outputs.items() if not is_finished(output)]
+        for seed in missing:
+            write_json({"arm": arm, "base": base.id, "seed": seed}, outputs[seed] / ABOUT)
+        if missing and (not on_cpu() or settings.lora or settings.sequence_parallel > 1):
+            log(f"train@{arm}", needed(settings, base, window_of(arm), total_ranks(settings)))
+        for together in [missing] if missing and on_cpu() else [[seed] for seed in missing]:
+            run_ranks(arm, together, settings)
+        return {seed: placed(arm, seed, output, seed not in missing) for seed, output in outputs.items()}
+
+
+def placed(arm: str, seed: int, output: Path, reused: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Puts a finished student in its place; its metrics and its run's information."""
+    student = f"models/students/{arm}/{seed}"
+    hand_back(output, Path(student))
+    with atomic_dir(f"data/training/{arm}/{seed}") as folder:
+        shutil.copy(output / "loss.csv", folder)
+    what = "this training was finished before, nothing to do" if reused else "trained"
+    log(f"train@{arm}-{seed}", f"{what}; student in {student}")
+    run = read_json(output / "run.json") | {"reused": reused}
+    return {"identity": output.name, **read_json(output / "metrics.json")}, run
 
 
 def main(arm: str, seed: str | None = None) -> None:
     settings, base = config.load(Train, "train"), model_locks.read("base")
     check(settings)
     if seed is not None:
-        train(arm, seed_of(seed, settings), settings, base)
+        train(arm, [seed_of(seed, settings)], settings, base)
         return
-    students = {each: train(arm, each, settings, base) for each in settings.seeds}
+    students = train(arm, list(settings.seeds), settings, base)
     for folder in (f"models/students/{arm}", f"data/training/{arm}"):
         keep_only(folder, map(str, settings.seeds))
     metrics = f"metrics/train/{arm}.json"

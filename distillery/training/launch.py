@@ -36,12 +36,13 @@ def launcher(settings: Train) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", ranks, "-m"]
 
 
-def run_ranks(arm: str, seed: int, settings: Train, output: Path) -> None:
-    """Starts the ranks and waits for them. Raises DataError where they fail."""
+def run_ranks(arm: str, seeds: list[int], settings: Train) -> None:
+    """Starts ranks that train with one seed after the other, and waits for them. Raises DataError where they fail."""
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if on_cpu():
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}  # a sum over several threads depends on their number
-    done = subprocess.run([*launcher(settings), WORKER, arm, str(seed)], env=environment, preexec_fn=die_with_parent)
+    command = [*launcher(settings), WORKER, arm, ",".join(map(str, seeds))]
+    done = subprocess.run(command, env=environment, preexec_fn=die_with_parent)
     if done.returncode:
-        what = f"training of {arm} with seed {seed} ended with exit code {done.returncode}"
-        raise DataError(f"{what}; its checkpoints are kept in {output}")
+        what = f"training of {arm} with seed {', '.join(map(str, seeds))} ended with exit code {done.returncode}"
+        raise DataError(f"{what}; finished students and checkpoints are kept, run again to go on")

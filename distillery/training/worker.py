@@ -1,4 +1,7 @@
-"""``python -m distillery.training.worker ARM SEED`` is what every rank of a training runs, started by the train stage."""
+"""``python -m distillery.training.worker ARM SEED,SEED`` is what every rank of a training runs, started by the train stage.
+
+Several seeds are trained one after the other.
+"""
 
 import os
 import sys
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distillery.core import config, model_locks
+from distillery.core.cpu_kernels import multiply_by_openblas
 from distillery.core.files import write_json
 from distillery.core.processes import die_with_parent
 from distillery.core.progress import log
@@ -18,7 +22,7 @@ from distillery.training.config import Train
 from distillery.training.leakage import LeakageCheck
 from distillery.training.packed_dataset import Windows
 from distillery.training.resume import convert, deepspeed_settings, is_of_other_ranks
-from distillery.training.store import CHECKPOINTS, identity_of, latest_complete, step_of
+from distillery.training.store import CHECKPOINTS, finish, identity_of, latest_complete, step_of
 from distillery.training.throughput import active_parameters, attention_width, flops, peak_memory, throughput
 from distillery.training.trainer import save, trainer_arguments, trainer_of
 
@@ -63,20 +67,19 @@ def resume_settings(settings: Train, checkpoint: Path | None, rank: int, ranks: 
 
 def fit(arm: str, seed: int, settings: Train) -> None:
     """Trains; the first rank saves the student, its loss curve and the run's figures in the training's folder."""
-    import deepspeed
     import torch
+    from accelerate.state import AcceleratorState
     from transformers import set_seed
 
     base, packed, student = model_locks.read("base"), Path(f"data/packed/{arm}"), f"{arm}-{seed}"
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     output = CHECKPOINTS / identity_of(packed, settings, base, seed)
     resume = latest_complete(output)
-    # ZeRO 3 counts the ranks while it loads the model. The others wait while one converts a checkpoint or merges adapters.
-    deepspeed.init_distributed(timeout=PATIENCE)
     windows = Windows(packed, settings.global_batch)
     if rank == 0:
         log(f"train@{student}", f"resuming from {resume.name}" if resume else "starting")
     configuration = resume_settings(settings, resume, rank, ranks)
+    multiply_by_openblas()
     set_seed(seed)
     chosen = trainer_arguments(settings, configuration, output, ranks, seed)
     chosen.run_name = f"{student}-{output.name}"
@@ -91,8 +94,9 @@ def fit(arm: str, seed: int, settings: Train) -> None:
         about = {"ranks": ranks, "resumed": bool(resume), "device": device(), "versions": versions(*PACKAGES)}
         trained = 1 - step_of(resume) / steps if resume else 1.0
         write_json(about | speed(trainer.model, windows, settings, trained, watcher.seconds, ranks), output / "run.json")
+        finish(output)
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)  # the next training's settings may not meet this one's
 
 
 def exit_immediately() -> None:
@@ -102,9 +106,16 @@ def exit_immediately() -> None:
     os._exit(0)
 
 
-def main(arm: str, seed: str) -> None:
+def main(arm: str, seeds: str) -> None:
+    import deepspeed
+    import torch
+
     die_with_parent()
-    fit(arm, int(seed), config.load(Train, "train"))
+    # ZeRO 3 counts the ranks while it loads the model. The others wait while one converts a checkpoint or merges adapters.
+    deepspeed.init_distributed(timeout=PATIENCE)
+    for seed in seeds.split(","):
+        fit(arm, int(seed), config.load(Train, "train"))
+    torch.distributed.destroy_process_group()
     exit_immediately()
 
 
