@@ -1,4 +1,4 @@
-"""The scripts for Slurm and for side-by-side chains, with commands of the test's own in place of sbatch, dvc and vllm."""
+"""The scripts for Slurm, with commands of the test's own in place of sbatch, dvc and vllm."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import yaml
 from distillery.core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = [*sorted((ROOT / "scripts/slurm").iterdir()), ROOT / "scripts/side_by_side.sh"]
+SCRIPTS = sorted((ROOT / "scripts/slurm").iterdir())
 TEACHERS = ["one", "two", "three"]
 
 
@@ -112,32 +112,11 @@ def test_a_stage_job_runs_one_stage(cluster):
     assert calls(cluster) == ["--wait-for-lock repro --single-item train@one"]
 
 
-def test_chains_run_side_by_side_and_in_order(cluster):
-    made(cluster, "dvc", "")
-    assert run(cluster, "scripts/side_by_side.sh", "2").returncode == 0
-    ran = [re.sub("(--wait-for-lock )?repro --single-item ", "", call) for call in calls(cluster)]
-    for teacher in TEACHERS:
-        own = [name.split("@")[0] for name in ran if name.endswith(f"@{teacher}")]
-        assert own == ["distill", "tokenise", "perplexity", "curate", "pack", "train", "evaluate", "score"]
-    assert ran.index("parallel") > max(ran.index(f"curate@{teacher}") for teacher in TEACHERS)
-    assert ran[0].startswith("repro assets") and ran[-1] == "repro"
-
-
-def test_a_chain_that_fails_ends_the_run_and_the_others_finish_theirs(cluster):
-    """dvc fails with 255, at which xargs would start no further chain."""
-    made(cluster, "dvc", '[[ "$*" != *perplexity@two* ]] || exit 255')
-    assert run(cluster, "scripts/side_by_side.sh", "1").returncode != 0
-    ran = calls(cluster)
-    assert not any("curate@two" in call or "parallel" in call for call in ran)
-    assert any("curate@one" in call for call in ran) and any("curate@three" in call for call in ran)
-
-
-@pytest.mark.parametrize("script", ["scripts/slurm/submit.sh", "scripts/side_by_side.sh"])
-def test_params_that_name_no_teacher_start_nothing(cluster, script):
+def test_params_that_name_no_teacher_start_nothing(cluster):
     for name in ("dvc", "sbatch"):
         made(cluster, name, "echo 1")
     (cluster / "params.yaml").write_text("teachers: []\narms: [one]\n")
-    done = run(cluster, script)
+    done = run(cluster, "scripts/slurm/submit.sh")
     assert done.returncode != 0 and "name at least one" in done.stderr and not (cluster / "calls").exists()
 
 
