@@ -18,7 +18,7 @@ from scipy import stats
 
 from distillery.core.text_table import format_table
 from distillery.evaluation.paired_statistics import estimate_over, resampled_means, sign_flip_p
-from distillery.evaluation.training_luck import NONE, training_variance
+from distillery.evaluation.seed_variance import NONE, pooled_seed_variance
 
 LEVEL, RESAMPLES = 0.05, 1000
 Arms = tuple[list[np.ndarray], list[np.ndarray]]
@@ -47,12 +47,12 @@ class World:
         """Two arms, and the true difference of their scores in points."""
         arms: Arms = ([], [])
         effects = self.effect * (len(self.questions) // len(self.effect))
-        luck = rng.normal(0, self.training, (2, self.seeds))
+        between_seeds = rng.normal(0, self.training, (2, self.seeds))
         for count, effect in zip(self.questions, effects, strict=True):
             logits = rng.normal(self.mean, self.spread, count)
             for number, arm in enumerate(arms):
                 own = logits + (effect if number == 0 else 0.0) + rng.normal(0, self.interaction, count)
-                each = own + luck[number][:, None] + rng.normal(0, self.training, (self.seeds, count))
+                each = own + between_seeds[number][:, None] + rng.normal(0, self.training, (self.seeds, count))
                 arm.append(100 * rng.binomial(self.samples, 1 / (1 + np.exp(-each))) / self.samples)
         return arms, self.truth(effects)
 
@@ -78,11 +78,11 @@ def changes(arms: Arms) -> list[np.ndarray]:
 
 
 def ours(arms: Arms, run: int) -> Result:
-    found = training_variance(list(arms))
-    luck = found.luck(len(arms[0][0]), len(arms[1][0])) if found else NONE
-    held = estimate_over(changes(arms), RESAMPLES, 1 - LEVEL, run, luck, 100.0)
+    found = pooled_seed_variance(list(arms))
+    between_seeds = found.of_means(len(arms[0][0]), len(arms[1][0])) if found else NONE
+    held = estimate_over(changes(arms), RESAMPLES, 1 - LEVEL, run, between_seeds, 100.0)
     interval = None if held["low"] is None or held["high"] is None else (held["low"], held["high"])
-    return Result(sign_flip_p(changes(arms), RESAMPLES, run, luck), interval)
+    return Result(sign_flip_p(changes(arms), RESAMPLES, run, between_seeds), interval)
 
 
 def by_t(mean: float, variance: float, freedom: float) -> Result:
@@ -140,7 +140,7 @@ METHODS: dict[str, Callable[[Arms, int], Result]] = {
 AIME = World(questions=(30,), samples=64, spread=3.5, interaction=1.0, training=0.2)
 WORLDS = {
     **{f"four benchmarks, {seeds} seeds": World(seeds=seeds) for seeds in (1, 2, 3, 5)},
-    "four benchmarks, 3 seeds, no luck in training": World(training=0.0),
+    "four benchmarks, 3 equal seeds": World(training=0.0),
     **{f"like AIME, 64 samples, {seeds} seeds": replace(AIME, seeds=seeds) for seeds in (1, 3)},
     "at the ceiling, 3 seeds": World(mean=4.0, questions=(60,), samples=4),
     "two questions, 3 seeds": World(questions=(2,)),

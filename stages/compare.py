@@ -9,7 +9,7 @@ difference that Holm's next step would find with a power of 80 % is ``detectable
 
 Three causes make a difference vary. Other *questions* like these: intervals are for those, and ``on_these_questions`` is the
 narrower one of the benchmark as it is. Other *samples*, which that one covers. And other *training seeds*: their variance is
-pooled over all arms (`training_luck`), and counts in p and interval as soon as an arm has two seeds; with one seed each it is
+pooled over all arms (`seed_variance`), and counts in p and interval as soon as an arm has two seeds; with one seed each it is
 in no figure, as ``training`` says. ``variance`` has the share of each, and ``settles`` how many times more of one of them
 alone would make a difference as small as the margin detectable.
 """
@@ -29,6 +29,7 @@ from distillery.core.progress import log
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import read_table
 from distillery.core.teachers import BASE, keep_only
+from distillery.evaluation.adaptivity import adaptivity
 from distillery.evaluation.benchmarks import enabled_benchmarks
 from distillery.evaluation.model_values import (
     MEASURES,
@@ -42,7 +43,6 @@ from distillery.evaluation.model_values import (
 )
 from distillery.evaluation.paired_statistics import (
     Estimate,
-    adaptivity,
     estimate_over,
     holm,
     sampling_interval,
@@ -52,7 +52,7 @@ from distillery.evaluation.paired_statistics import (
     variance_shares,
     what_settles,
 )
-from distillery.evaluation.training_luck import NONE, Luck, TrainingVariance, training_variance
+from distillery.evaluation.seed_variance import NONE, PooledSeedVariance, SeedVariance, pooled_seed_variance
 
 BINS = 5
 SIGNIFICANT, EQUIVALENT, NOT_SIGNIFICANT = ("higher", "lower"), "equivalent", "not significant"
@@ -79,7 +79,7 @@ class Paired:
 
     left: list[Measured]
     right: list[Measured]
-    luck: Luck
+    between_seeds: SeedVariance
 
     @property
     def changes(self) -> list[np.ndarray]:
@@ -92,35 +92,37 @@ class Paired:
         return [a.sampling + b.sampling for a, b in zip(self.left, self.right, strict=True)]
 
 
-class TrainingLuck:
+class SeedVariances:
     """What training adds to the models' differences; the base was not trained, so it has no share in it."""
 
     def __init__(self, values: Values):
         self.values = values
-        self.known: dict[tuple[str, str], TrainingVariance | None] = {}
+        self.known: dict[tuple[str, str], PooledSeedVariance | None] = {}
 
-    def variance(self, benchmark: str, measure: str) -> TrainingVariance | None:
+    def variance(self, benchmark: str, measure: str) -> PooledSeedVariance | None:
         """Between the seeds of one arm, pooled over arms; None where each arm has one seed."""
         if (benchmark, measure) not in self.known:
             arms = [strata_of(benchmark, by, measure) for model, by in self.values.items() if model != BASE]
-            self.known[benchmark, measure] = training_variance([[each.values for each in strata] for strata in arms])
+            self.known[benchmark, measure] = pooled_seed_variance([[each.values for each in strata] for strata in arms])
         return self.known[benchmark, measure]
 
-    def of(self, benchmark: str, measure: str, *models: str) -> Luck:
+    def of(self, benchmark: str, measure: str, *models: str) -> SeedVariance:
         found = self.variance(benchmark, measure)
         seeds = (len(strata_of(benchmark, self.values[model], measure)[0].values) for model in models if model != BASE)
-        return found.luck(*seeds) if found else NONE
+        return found.of_means(*seeds) if found else NONE
 
 
-def pair_of(values: Values, training: TrainingLuck, models: tuple[str, str], benchmark: str, measure: str) -> Paired:
+def pair_of(values: Values, training: SeedVariances, models: tuple[str, str], benchmark: str, measure: str) -> Paired:
     left, right = (strata_of(benchmark, values[model], measure) for model in models)
     return Paired(left, right, training.of(benchmark, measure, *models))
 
 
 def compared(pair: Paired, span: float | None, settings: Compare, seed: int) -> dict[str, Any]:
     """A paired difference: its mean, interval, p, and the interval on these very questions."""
-    found: dict[str, Any] = dict(estimate_over(pair.changes, settings.resamples, settings.confidence, seed, pair.luck, span))
-    found["p"] = float(f"{sign_flip_p(pair.changes, settings.resamples, seed, pair.luck):.3g}")
+    found: dict[str, Any] = dict(
+        estimate_over(pair.changes, settings.resamples, settings.confidence, seed, pair.between_seeds, span)
+    )
+    found["p"] = float(f"{sign_flip_p(pair.changes, settings.resamples, seed, pair.between_seeds):.3g}")
     found["on_these_questions"] = sampling_interval(found["mean"], pair.sampling, settings.confidence)
     return found
 
@@ -129,7 +131,7 @@ def differences(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     """For every two models, benchmark and measure: the paired difference, its adjusted p, and the verdict."""
     found: dict[str, Any] = {}
     families: dict[tuple[str, bool], list[tuple[dict[str, Any], Paired]]] = {}
-    training = TrainingLuck(values)
+    training = SeedVariances(values)
     for models in combinations(values, 2):
         for benchmark, measure in product((OVERALL, *values[models[0]]), MEASURES):
             pair = pair_of(values, training, models, benchmark, measure)
@@ -151,13 +153,13 @@ def judge(family: list[tuple[dict[str, Any], Paired]], settings: Compare, margin
     undecided = sum(p > level for p in adjusted)
     for (difference, pair), p in zip(family, adjusted, strict=True):
         difference["p_holm"] = p
-        found = smallest_detectable(pair.changes, level / max(1, undecided), settings.resamples, pair.luck)
+        found = smallest_detectable(pair.changes, level / max(1, undecided), settings.resamples, pair.between_seeds)
         difference["detectable"] = found
         low, high = difference["low"], difference["high"]
         within = found is not None and low is not None and -margin < low and high < margin
         others = EQUIVALENT if within else NOT_SIGNIFICANT
         difference["verdict"] = SIGNIFICANT[difference["mean"] < 0] if p <= level else others
-        shares = variance_shares(pair.changes, pair.sampling, pair.luck)
+        shares = variance_shares(pair.changes, pair.sampling, pair.between_seeds)
         difference["variance"] = shares and {name: round(share, 3) for name, share in shares.items()}
         if margin and shares and found and difference["verdict"] == NOT_SIGNIFICANT:
             difference["settles"] = what_settles(shares, found, margin)
@@ -166,13 +168,14 @@ def judge(family: list[tuple[dict[str, Any], Paired]], settings: Compare, margin
 def intervals(values: Values, settings: Compare, seed: int) -> dict[str, Any]:
     """Every model's own pass@1 and mean tokens with intervals, and the standard deviation between its seeds."""
     found: dict[str, Any] = {}
-    training = TrainingLuck(values)
+    training = SeedVariances(values)
     for model, by_benchmark in values.items():
         for benchmark, measure in product((OVERALL, *by_benchmark), MEASURES):
-            strata, luck = strata_of(benchmark, by_benchmark, measure), training.of(benchmark, measure, model)
+            strata, between_seeds = strata_of(benchmark, by_benchmark, measure), training.of(benchmark, measure, model)
             means = [each.means for each in strata]
             about: dict[str, Any] = possible(
-                estimate_over(means, settings.resamples, settings.confidence, seed, luck, SPANS[measure]), SPANS[measure]
+                estimate_over(means, settings.resamples, settings.confidence, seed, between_seeds, SPANS[measure]),
+                SPANS[measure],
             )
             sampling = [each.sampling for each in strata]
             about["on_these_questions"] = sampling_interval(about["mean"], sampling, settings.confidence)
@@ -190,7 +193,7 @@ def possible(estimate: Estimate, span: float | None) -> Estimate:
 def training_of(values: Values) -> dict[str, Any]:
     """How many seeds each arm has, and the standard deviation of the overall score between them, pooled; None if unknown."""
     seeds = {model: len(next(iter(by.values()))["pass@1"].values) for model, by in values.items() if model != BASE}
-    found = TrainingLuck(values).variance(OVERALL, "pass@1")
+    found = SeedVariances(values).variance(OVERALL, "pass@1")
     return {"seeds": seeds, "sd": found and round(float(np.sqrt(found.variance)), 4)}
 
 
@@ -212,8 +215,8 @@ def adaptivities(values: Values, settings: Compare, seed: int) -> tuple[dict[str
     return adaptivity(difficulties(values), tokens, settings.resamples, settings.confidence, seed)
 
 
-def by_difficulty(values: Values) -> list[dict[str, Any]]:
-    """Mean tokens per model and difficulty bin; ``fails`` is the bin's midpoint in percent."""
+def by_difficulty(values: Values, settings: Compare, seed: int) -> list[dict[str, Any]]:
+    """Mean tokens per model and difficulty bin with their interval; ``fails`` is the bin's midpoint in percent."""
     rows = []
     for model, blocks in difficulties(values).items():
         bins = np.minimum((np.concatenate(blocks) * BINS).astype(int), BINS - 1)
@@ -221,7 +224,8 @@ def by_difficulty(values: Values) -> list[dict[str, Any]]:
         for each in np.unique(bins):
             here = tokens[bins == each]
             middle = 100 * (int(each) + 0.5) / BINS
-            rows.append({"model": model, "fails": middle, "questions": len(here), "mean_tokens": round(float(here.mean()), 2)})
+            tokens_here = estimate_over([here], settings.resamples, settings.confidence, seed)
+            rows.append({"model": model, "fails": middle, "questions": len(here)} | tokens_here)
     return rows
 
 
@@ -262,7 +266,7 @@ def main() -> None:
         metrics["models"] = intervals(values, settings, seed)
         metrics["differences"] = differences(values, settings, seed)
         metrics["adaptivity"], metrics["adaptivity_differences"] = adaptivities(by_question, settings, seed)
-        metrics["by_difficulty"] = by_difficulty(by_question)
+        metrics["by_difficulty"] = by_difficulty(by_question, settings, seed)
         conditions = {name: read_json(f"metrics/evaluate/{name}.json")["conditions"] for name in models}
         metrics["warnings"] = [*unlike(conditions), *too_few(values, settings)]
     for warning in metrics["warnings"]:

@@ -8,7 +8,7 @@ One pass gives all metrics but two: local naturalness reads every sentence again
 ``local_sentences`` + 1 times the tokens, and the probe trains the base for a few steps on each arm.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -21,13 +21,13 @@ import pyarrow.compute as pc
 
 from distillery.core import config, model_locks
 from distillery.core.arms import Arm, arms
-from distillery.core.batching import by_length, devices
+from distillery.core.batching import devices
 from distillery.core.codehash import hash_code
 from distillery.core.config import NonNegative, Positive, Section
 from distillery.core.errors import DataError
 from distillery.core.files import read_json
 from distillery.core.model_locks import Lock
-from distillery.core.progress import Progress, log
+from distillery.core.progress import log
 from distillery.core.schemas import CURATED, TAKEN
 from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import matching_parts, read_part
@@ -36,16 +36,14 @@ from distillery.corpus.arm_selection import hashes
 from distillery.corpus.arrow_text import combine_chunks
 from distillery.corpus.token_shards import attempt_keys, open_shard, pad_token
 from distillery.evaluation.forecast_metrics import (
-    FIGURES,
     HIGHER,
+    LOCAL,
     METRICS,
     Dialogue,
     Metric,
-    local_windows,
     mean,
-    readings,
-    text_figures,
 )
+from distillery.evaluation.forecast_reader import Reader
 from distillery.evaluation.paired_statistics import interval
 from distillery.generation.ledger import ROOT
 from distillery.generation.perplexity import load_scorer
@@ -53,8 +51,6 @@ from distillery.generation.score_store import Scores, key_of
 from distillery.training.probe import Probe, probe
 from distillery.training.tokenization import load_tokenizer
 
-CODE = ("distillery.evaluation.forecast_metrics",)
-LOCAL = "local_surprisal"
 STOPS = (".", "!", "?", ";", "\n")
 TEXT = pa.schema([CURATED.field(name) for name in ("query_id", "attempt", "text")])
 
@@ -129,55 +125,10 @@ def add_part(sample: Sample, takes: pa.Table, ids: pa.Array, order: np.ndarray, 
             sample.order.append(place)
 
 
-class Reader:
-    """Figures of traces that need the base, each kept in the ledger."""
-
-    def __init__(self, settings: Forecast, lock: Lock, pad: int, scores: Scores):
-        self.settings, self.lock, self.pad, self.scores = settings, lock, pad, scores
-        self.model: Any = None
-        self.read = 0
-        self.about = (lock.weights, settings.dtype, hash_code(CODE))
-        tokenizer = load_tokenizer(lock.id, lock.hub_revision)
-        self.ends: Callable[[int], bool] = lambda token: tokenizer.decode([token]).rstrip(" ").endswith(STOPS)
-
-    def figures(self, dialogues: list[Dialogue], stage: str) -> list[dict[str, float]]:
-        """All figures of each dialogue."""
-        found = [text_figures(dialogue) for dialogue in dialogues]
-        for names, fill in ((list(FIGURES), self._direct), ([LOCAL] if self.settings.local_sentences else [], self._local)):
-            missing = [i for i, each in enumerate(dialogues) if any(self.scores.find(self.key(n, each)) is None for n in names)]
-            fill([dialogues[i] for i in missing], stage)
-            for values, dialogue in zip(found, dialogues, strict=True):
-                values |= {name: self.scores.find(self.key(name, dialogue)) or 0.0 for name in names}
-        return found
-
-    def key(self, name: str, dialogue: Dialogue) -> str:
-        local = self.settings.local_sentences if name == LOCAL else 0
-        return key_of("forecast", name, local, *self.about, dialogue.ids, dialogue.prompt)
-
-    def _direct(self, dialogues: list[Dialogue], stage: str) -> None:
-        for dialogue, reading in self._readings(dialogues, stage):
-            for name, figure in FIGURES.items():
-                self.scores.add(self.key(name, dialogue), round(figure(reading), 6))
-
-    def _local(self, dialogues: list[Dialogue], stage: str) -> None:
-        windows = [local_windows(each, self.ends, self.settings.local_sentences) for each in dialogues]
-        losses = {
-            id(window): float(reading.losses.mean())
-            for window, reading in self._readings([window for each in windows for window in each], f"{stage}, sentences")
-        }
-        for dialogue, own in zip(dialogues, windows, strict=True):
-            self.scores.add(self.key(LOCAL, dialogue), round(float(np.mean([losses[id(window)] for window in own])), 6))
-
-    def _readings(self, dialogues: list[Dialogue], stage: str) -> Iterator[tuple[Dialogue, Any]]:
-        if dialogues and self.model is None:
-            self.model = load_scorer(self.lock, self.settings.dtype, devices()[0])
-        progress, done = Progress(stage, "texts", len(dialogues)), 0
-        for group in by_length([len(each.ids) for each in dialogues], self.settings.batch_tokens):
-            batch = [dialogues[i] for i in group]
-            yield from zip(batch, readings(self.model, batch, self.pad), strict=True)
-            done += len(batch)
-            self.read += sum(len(each.ids) for each in batch)
-            progress.update(done)
+def sentence_ends(lock: Lock) -> Callable[[int], bool]:
+    """Whether a token ends a sentence, by the base's tokenizer."""
+    tokenizer = load_tokenizer(lock.id, lock.hub_revision)
+    return lambda token: tokenizer.decode([token]).rstrip(" ").endswith(STOPS)
 
 
 class Prober:
@@ -257,7 +208,8 @@ def main() -> None:
     ):
         dialogues = samples(described, settings.queries, seed)
         metrics["queries"] = len(next(iter(dialogues.values())))
-        reader, begun = Reader(settings, lock, pad, scores), monotonic()
+        about = (settings.dtype, settings.batch_tokens, settings.local_sentences)
+        reader, begun = Reader(lock, pad, scores, *about, sentence_ends(lock)), monotonic()
         figures = {name: reader.figures(each, f"{stage}: {name}") for name, each in dialogues.items()}
         run.update(tokens_read=reader.read, reading_seconds=round(monotonic() - begun, 1))
         local = settings.local_sentences > 0

@@ -85,10 +85,11 @@ def mean(values: np.ndarray) -> np.ndarray:
     return found
 
 
+LOCAL = "local_surprisal"
 METRICS: dict[str, Metric] = {
     "rank-surprisal ratio": Metric(("rank", "surprisal"), lambda r, s: r.mean(-1) / s.mean(-1), LOWER, "arXiv 2601.14249"),
     "fit": Metric(("surprisal",), lambda s: -s.mean(-1), HIGHER, "GRAPE, arXiv 2502.04194"),
-    "local naturalness": Metric(("local_surprisal",), lambda s: -s.mean(-1), HIGHER, "arXiv 2510.03988"),
+    "local naturalness": Metric((LOCAL,), lambda s: -s.mean(-1), HIGHER, "arXiv 2510.03988"),
     "high-entropy sum": Metric(("entropy_sum",), mean, HIGHER, "arXiv 2605.22389"),
     "high-entropy mean": Metric(("entropy_mean",), mean, HIGHER, "the same without the effect of length"),
     "response perplexity": Metric(("surprisal",), lambda s: np.exp(s).mean(-1), LOWER, "arXiv 2505.14464; response alone"),

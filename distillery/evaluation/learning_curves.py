@@ -2,7 +2,7 @@
 
 A difference is taken to be linear in the logarithm of the share of queries, from the smallest share to all of them, which
 is an assumption that no pilot can check beyond its largest share. Its scatter about that line, pooled over pairs, is the
-luck of training; the choice of questions adds its own variance, which all shares have in common.
+variance between training seeds; the choice of questions adds its own variance, which all shares have in common.
 """
 
 from dataclasses import dataclass
@@ -75,8 +75,8 @@ def outlooks(curves: dict[str, Curve], confidence: float) -> dict[str, Outlook]:
     scatter = sum(residual**2 for line in lines.values() for residual in line.residuals) / freedom
     found = {}
     for pair, line in lines.items():
-        luck, questions = scatter * (1 + line.leverage), curves[pair].question_variance
-        of_both = (luck + questions) ** 2 / (luck**2 / freedom) if luck else 1e9
-        half = float(stats.t.ppf((1 + confidence) / 2, of_both)) * sqrt(luck + questions)
+        line_variance, questions = scatter * (1 + line.leverage), curves[pair].question_variance
+        of_both = (line_variance + questions) ** 2 / (line_variance**2 / freedom) if line_variance else 1e9
+        half = float(stats.t.ppf((1 + confidence) / 2, of_both)) * sqrt(line_variance + questions)
         found[pair] = Outlook(line.at_all, line.at_all - half, line.at_all + half, line.crossing)
     return found

@@ -1,4 +1,4 @@
-"""Statistics over questions: intervals, paired tests, multiple comparisons, and how length depends on difficulty.
+"""Statistics over questions: intervals, paired tests, and multiple comparisons.
 
 Samples of one question are correlated, so we resample questions and keep each one's samples together (cluster bootstrap:
 Efron and Tibshirani, An Introduction to the Bootstrap, 1993). Percentile intervals are too narrow for few questions; they
@@ -8,23 +8,18 @@ p values are from a sign-flip permutation test (Fisher; Good, Permutation Tests,
 question's difference is as likely to be d as -d. The bootstrap's own p rejects too often where differences are skewed, as on
 AIME, where most questions are always or never solved: 7.5 % of the time at the level of 5 %, where this test keeps 4.9 %.
 
-Where students were trained with several seeds, a `Luck` says what training adds: normal draws are added to those of the
+Where students were trained with several seeds, a `SeedVariance` says what training adds: normal draws are added to those of the
 bootstrap and of the sign flips, and quantiles are those of a t distribution, since so few seeds leave its variance uncertain.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import combinations
 from math import ceil, sqrt
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from distillery.evaluation.training_luck import NONE, Luck
+from distillery.evaluation.seed_variance import NONE, SeedVariance
 
 POWER = 0.8
-STEP = 0.1
 LARGEST_BLOCK = 2_000_000
 Estimate = dict[str, float | None]
 """``mean``, ``low`` and ``high``; the last two None where there is no interval."""
@@ -62,35 +57,35 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
     return np.concatenate(found)
 
 
-def tail_of(confidence: float, count: float, luck: Luck = NONE, variance: float = 1.0) -> float:
+def tail_of(confidence: float, count: float, between_seeds: SeedVariance = NONE, variance: float = 1.0) -> float:
     """The percentile, as a share, at which an interval of this confidence over ``count`` values ends.
 
-    ``variance`` is that of the mean of these values, to which ``luck`` adds.
+    ``variance`` is that of the mean of these values, to which ``between_seeds`` adds.
     """
     if count < 2:
         return (1 - confidence) / 2
-    wider = sqrt((variance * count / (count - 1) + luck.variance) / (variance + luck.variance))
-    return float(stats.norm.cdf(wider * stats.t.ppf((1 - confidence) / 2, luck.freedom(variance, count - 1))))
+    wider = sqrt((variance * count / (count - 1) + between_seeds.variance) / (variance + between_seeds.variance))
+    return float(stats.norm.cdf(wider * stats.t.ppf((1 - confidence) / 2, between_seeds.freedom(variance, count - 1))))
 
 
-def interval(draws: np.ndarray, value: float, count: float, confidence: float, luck: Luck = NONE) -> Estimate:
+def interval(draws: np.ndarray, value: float, count: float, confidence: float, between_seeds: SeedVariance = NONE) -> Estimate:
     """A value with the interval of its bootstrap ``draws`` over ``count`` questions; none where draws are not numbers.
 
-    ``luck`` is part of the draws.
+    ``between_seeds`` is part of the draws.
     """
     if not np.isfinite(draws).all():
         return {"mean": round(value, 4), "low": None, "high": None}
-    variance = max(float(draws.var()) - luck.variance, 0.0) or float(not luck.variance)
-    tail = tail_of(confidence, count, luck, variance)
+    variance = max(float(draws.var()) - between_seeds.variance, 0.0) or float(not between_seeds.variance)
+    tail = tail_of(confidence, count, between_seeds, variance)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return {name: round(float(each), 4) for name, each in {"mean": value, "low": low, "high": high}.items()}
 
 
-def sign_flip_p(strata: list[np.ndarray], resamples: int, seed: int, luck: Luck = NONE) -> float:
+def sign_flip_p(strata: list[np.ndarray], resamples: int, seed: int, between_seeds: SeedVariance = NONE) -> float:
     """The two-sided p of a paired difference, one number per question in each stratum (benchmark): (questions,) each.
 
     The statistic is the mean over strata of their means; under the null hypothesis every question's sign is a coin flip, and
-    training adds its ``luck``. All sign patterns are enumerated where there are no more than ``resamples``, else so many are
+    ``between_seeds`` is added. All sign patterns are enumerated where there are no more than ``resamples``, else so many are
     drawn, and the observed one counts among them (Phipson and Smyth, 2010).
     """
     weighted = np.concatenate([values / (len(values) * len(strata)) for values in strata])
@@ -100,14 +95,14 @@ def sign_flip_p(strata: list[np.ndarray], resamples: int, seed: int, luck: Luck 
         return 1.0
     if len(weighted) < 63 and 2 ** len(weighted) <= resamples:
         patterns = np.arange(2 ** len(weighted))[:, None] >> np.arange(len(weighted)) & 1
-        p = float(np.mean(luck.share_beyond((2 * patterns - 1) @ weighted, least)))
-        return luck.corrected(p, float(weighted @ weighted))
+        p = float(np.mean(between_seeds.share_beyond((2 * patterns - 1) @ weighted, least)))
+        return between_seeds.corrected(p, float(weighted @ weighted))
     rng, extreme = np.random.default_rng(seed), 0.0
     block = max(1, LARGEST_BLOCK // len(weighted))
     for start in range(0, resamples, block):
         flips = rng.integers(0, 2, (min(block, resamples - start), len(weighted)), np.int8)
-        extreme += float(np.sum(luck.share_beyond((2.0 * flips - 1) @ weighted, least)))
-    return luck.corrected((extreme + 1) / (resamples + 1), float(weighted @ weighted))
+        extreme += float(np.sum(between_seeds.share_beyond((2.0 * flips - 1) @ weighted, least)))
+    return between_seeds.corrected((extreme + 1) / (resamples + 1), float(weighted @ weighted))
 
 
 def smallest_p(questions: int, resamples: int) -> float:
@@ -116,7 +111,12 @@ def smallest_p(questions: int, resamples: int) -> float:
 
 
 def estimate_over(
-    strata: list[np.ndarray], resamples: int, confidence: float, seed: int, luck: Luck = NONE, span: float | None = None
+    strata: list[np.ndarray],
+    resamples: int,
+    confidence: float,
+    seed: int,
+    between_seeds: SeedVariance = NONE,
+    span: float | None = None,
 ) -> Estimate:
     """The mean over strata (benchmarks) of the means of their (questions,) values, with its interval.
 
@@ -128,11 +128,11 @@ def estimate_over(
     mean, count = float(np.mean([values.mean() for values in strata])), effective_count(strata)
     if count <= 1 or smallest_p(sum(map(len, strata)), resamples) > 1 - confidence:
         return {"mean": round(mean, 4), "low": None, "high": None}
-    draws = luck.draws(resamples, seed)
+    draws = between_seeds.draws(resamples, seed)
     for i, values in enumerate(strata):
         wider = sqrt(len(values) / (len(values) - 1) * (count - 1) / count)
         draws += (values.mean() + wider * (draws_of_mean(values, resamples, seed + i, span) - values.mean())) / len(strata)
-    return interval(draws, mean, count, confidence, luck)
+    return interval(draws, mean, count, confidence, between_seeds)
 
 
 def effective_count(strata: list[np.ndarray]) -> float:
@@ -154,7 +154,9 @@ def holm(ps: list[float]) -> list[float]:
     return adjusted
 
 
-def smallest_detectable(strata: list[np.ndarray], level: float, resamples: int, luck: Luck = NONE) -> float | None:
+def smallest_detectable(
+    strata: list[np.ndarray], level: float, resamples: int, between_seeds: SeedVariance = NONE
+) -> float | None:
     """The smallest true difference that a test at ``level`` finds with a power of 80 %, with questions like these.
 
     It depends on how differences scatter and on how many there are, not on the one that was observed (power reckoned from
@@ -165,9 +167,9 @@ def smallest_detectable(strata: list[np.ndarray], level: float, resamples: int, 
     if not any(map(scatters, strata)) or min(map(len, strata)) < 2 or smallest_p(sum(map(len, strata)), resamples) > level:
         return None
     variance = variance_of_mean(strata)
-    freedom = luck.freedom(variance, effective_count(strata) - 1)
+    freedom = between_seeds.freedom(variance, effective_count(strata) - 1)
     wanted = stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(POWER, freedom)
-    return round(float(wanted * sqrt(variance + luck.variance)), 2)
+    return round(float(wanted * sqrt(variance + between_seeds.variance)), 2)
 
 
 def variance_of_mean(strata: list[np.ndarray]) -> float:
@@ -196,7 +198,9 @@ def sampling_interval(mean: float, variances: list[np.ndarray], confidence: floa
 SOURCES = ("seeds", "questions", "samples")
 
 
-def variance_shares(strata: list[np.ndarray], variances: list[np.ndarray], luck: Luck) -> dict[str, float] | None:
+def variance_shares(
+    strata: list[np.ndarray], variances: list[np.ndarray], between_seeds: SeedVariance
+) -> dict[str, float] | None:
     """How much of a difference's variance is due to training seeds, to the choice of questions, and to samples.
 
     None where nothing scatters, or questions or samples are too few to say.
@@ -204,7 +208,7 @@ def variance_shares(strata: list[np.ndarray], variances: list[np.ndarray], luck:
     if min(map(len, strata)) < 2:
         return None
     samples, total = sampling_variance(variances), variance_of_mean(strata)
-    parts = (luck.variance, max(0.0, total - samples), min(total, samples))
+    parts = (between_seeds.variance, max(0.0, total - samples), min(total, samples))
     if not np.isfinite(samples) or not sum(parts):
         return None
     return {name: part / sum(parts) for name, part in zip(SOURCES, parts, strict=True)}
@@ -224,80 +228,3 @@ def what_settles(shares: dict[str, float], detectable: float, wanted: float) -> 
     }
     left = {name: allowed - (1 - share) for name, share in reducible.items()}
     return {name: ceil(share / left[name]) if left[name] > 0 else None for name, share in reducible.items()}
-
-
-Blocks = list[np.ndarray]
-"""One array per benchmark, one column per question."""
-
-
-def slope_within(difficulty: Blocks, lengths: Blocks) -> np.ndarray:
-    """The slope of log length on difficulty, each benchmark about its own mean; arrays (draws, questions) each."""
-    products = squares = np.zeros(1)
-    for x, y in zip(difficulty, lengths, strict=True):
-        x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-        products, squares = products + (x * y).sum(1), squares + (x * x).sum(1)
-    return products / np.where(squares > 0, squares, np.nan)
-
-
-def slope_across(difficulty: Blocks, lengths: Blocks) -> np.ndarray:
-    """The same between the benchmarks' means."""
-    x, y = (np.stack([block.mean(1) for block in blocks], 1) for blocks in (difficulty, lengths))
-    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-    squares = (x * x).sum(1)
-    return (x * y).sum(1) / np.where(squares > 0, squares, np.nan)
-
-
-def growth(slope: np.ndarray) -> np.ndarray:
-    """A slope of log length, as the growth of length in percent per ten points."""
-    return 100 * (np.exp(STEP * slope) - 1)
-
-
-SLOPES: dict[str, Callable[[Blocks, Blocks], np.ndarray]] = {"within": slope_within, "across": slope_across}
-
-
-@dataclass(frozen=True)
-class Adaptivity:
-    """How one model's length depends on difficulty, with bootstrap draws of it, (resamples,); not a number where unknown."""
-
-    value: float
-    draws: np.ndarray
-
-
-def adaptivity(
-    difficulty: dict[str, Blocks], tokens: dict[str, Blocks], resamples: int, confidence: float, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """By model, then by pair: by how many percent answers grow per ten points of difficulty (the fail rate).
-
-    By model, ``difficulty`` is each question's fail rate, from 0 to 1, and ``tokens`` its mean length. The figure comes
-    from the slope of log tokens on difficulty; 0 is a length independent of it. None where all questions are equally
-    hard. Models share the draws of questions, so their draws are compared pair by pair, in percentage points.
-    """
-    rng, first = np.random.default_rng(seed), next(iter(tokens.values()))
-    picks = [rng.integers(0, len(block), (resamples, len(block))) for block in first]
-    count = sum(map(len, first))
-    known = {model: _slopes(difficulty[model], blocks, picks) for model, blocks in tokens.items()}
-
-    def estimated(value: float, draws: np.ndarray) -> Estimate | None:
-        sound = np.isfinite(value) and np.isfinite(draws).sum() > resamples // 2
-        return interval(draws[np.isfinite(draws)], float(value), count, confidence) if sound else None
-
-    alone = {model: {name: estimated(each.value, each.draws) for name, each in by.items()} for model, by in known.items()}
-    pairs = {
-        f"{a} - {b}": {
-            name: estimated(known[a][name].value - known[b][name].value, known[a][name].draws - known[b][name].draws)
-            for name in SLOPES
-        }
-        for a, b in combinations(known, 2)
-    }
-    return alone, pairs
-
-
-def _slopes(difficulty: Blocks, tokens: Blocks, picks: list[np.ndarray]) -> dict[str, Adaptivity]:
-    """A model's growth by each of SLOPES, not a number where questions are equally hard; ``picks`` are the draws."""
-    logs = [np.log(np.maximum(block, 1.0)) for block in tokens]
-    drawn, drawn_logs = ([block[pick] for block, pick in zip(each, picks, strict=True)] for each in (difficulty, logs))
-    found = {}
-    for name, slope in SLOPES.items():
-        (value,) = slope([block[None] for block in difficulty], [block[None] for block in logs])
-        found[name] = Adaptivity(float(growth(value)), growth(slope(drawn, drawn_logs)))
-    return found

@@ -41,8 +41,8 @@ class Train(Section):
     epochs: Positive
     """Passes over the data."""
     seeds: Annotated[tuple[NonNegative, ...], MinLen(1)]
-    """One student per arm for each: its order of the data, dropout and adapters. With several, comparisons count the luck of
-    training; another one trains one more student per arm."""
+    """One student per arm for each: its order of the data, dropout and adapters. With several, comparisons count
+    the variance between them; another one trains one more student per arm."""
     global_batch: Positive
     """Windows per optimizer step, whatever the number of ranks."""
     micro_batch: Positive

@@ -6,11 +6,11 @@ import pytest
 from distillery.core.errors import DataError
 from distillery.evaluation.model_values import MEASURES, Measured, clustered, clusters_of, measured, values_of
 from distillery.evaluation.paired_statistics import smallest_detectable, what_settles
-from distillery.evaluation.training_luck import NONE, Luck
+from distillery.evaluation.seed_variance import NONE, SeedVariance
 from stages.compare import (
     Compare,
     Paired,
-    TrainingLuck,
+    SeedVariances,
     by_difficulty,
     differences,
     intervals,
@@ -30,9 +30,9 @@ def known(values, sampling=0.0):
     return Measured(values[None], np.full(len(values), sampling))
 
 
-def paired(change, luck=NONE):
+def paired(change, between_seeds=NONE):
     """Two models whose values differ by ``change``."""
-    return Paired([known(change)], [known(np.zeros(len(change)))], luck)
+    return Paired([known(change)], [known(np.zeros(len(change)))], between_seeds)
 
 
 def compared(**models):
@@ -121,7 +121,8 @@ def test_lengths_are_binned_by_the_others_failure_rate():
         "a": {"b": {"pass@1": known([100, 0, 0]), "mean_tokens": known([4, 8, 10])}},
         "c": {"b": {"pass@1": known([100, 100, 0]), "mean_tokens": known([1, 2, 3])}},
     }
-    rows = [(row["model"], row["fails"], row["questions"], row["mean_tokens"]) for row in by_difficulty(values)]
+    found = by_difficulty(values, Compare(resamples=200, confidence=0.95, margin=2.0), 0)
+    rows = [(row["model"], row["fails"], row["questions"], row["mean"]) for row in found]
     assert rows == [("a", 10, 2, 6), ("a", 90, 1, 10), ("c", 10, 1, 1), ("c", 90, 2, 2.5)]
 
 
@@ -222,12 +223,12 @@ def test_what_settles_a_comparison_leaves_the_margin_detectable():
     assert what_settles(mostly, 4.0, 2.0) == {"seeds": None, "questions": 5, "samples": 16}, "0.2 and 0.05 are left"
 
 
-def test_the_base_has_no_training_luck():
+def test_the_base_has_no_seed_variance():
     rates = np.linspace(0.2, 0.7, 24)
     values = values_of({"a": seeded([rates + 0.25, rates]), "base": samples(rates, 8)}, ["b"])
-    luck = TrainingLuck(values)
-    assert luck.of("b", "pass@1", "base") == Luck(0.0, 0.0) != luck.of("b", "pass@1", "a")
-    assert luck.of("b", "pass@1", "a", "base") == luck.of("b", "pass@1", "a")
+    between_seeds = SeedVariances(values)
+    assert between_seeds.of("b", "pass@1", "base") == SeedVariance(0.0, 0.0) != between_seeds.of("b", "pass@1", "a")
+    assert between_seeds.of("b", "pass@1", "a", "base") == between_seeds.of("b", "pass@1", "a")
 
 
 def test_seeds_that_answered_other_questions_are_not_compared():

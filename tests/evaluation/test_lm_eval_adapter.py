@@ -177,7 +177,7 @@ def test_conditions_record_sampling_and_verification(inside, route):
 def test_a_benchmarks_verifier_must_exist_and_have_its_judge():
     unknown = replace(SETTINGS, benchmarks={"easy": Task(TASK, 3, "maths")})
     with pytest.raises(
-        ConfigError, match=r"evaluate.benchmarks.easy.verifier: 'maths' is none of choice, code, if, ifbench, math"
+        ConfigError, match=r"evaluate.benchmarks.easy.verifier: 'maths' is none of choice, code, if, ifbench, majority, math"
     ):
         verify_settings(verify_params(), unknown)
     with pytest.raises(ConfigError, match=r"easy.verifier: science needs a judge; give evaluate.judge its settings"):

@@ -61,7 +61,7 @@ def test_two_shares_leave_no_scatter_to_see():
 
 @pytest.mark.parametrize("pairs", [1, 3])
 def test_the_interval_for_all_data_covers_what_comes_of_it(pairs):
-    """Points about a line, with the luck of training in each and the choice of questions in all of a pair's."""
+    """Points about a line, with the training seed in each and the choice of questions in all of a pair's."""
     rng, hits = np.random.default_rng(0), []
     for _ in range(600):
         curves, truths = {}, []

@@ -1,4 +1,4 @@
-"""The luck of training: how it is estimated, and what intervals and tests are with it."""
+"""Variance between training seeds: how it is estimated, and what intervals and tests are with it."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ from scipy import stats
 
 from bench.comparison_methods import AIME, METHODS, World, ours, rates
 from distillery.evaluation.paired_statistics import estimate_over, sign_flip_p, smallest_detectable, tail_of
-from distillery.evaluation.training_luck import NONE, Luck, training_variance
+from distillery.evaluation.seed_variance import NONE, SeedVariance, pooled_seed_variance
 
 
 def test_one_seed_each_says_nothing_of_training():
-    assert training_variance([[np.zeros((1, 5))], [np.zeros((1, 5))]]) is None and training_variance([]) is None
+    assert pooled_seed_variance([[np.zeros((1, 5))], [np.zeros((1, 5))]]) is None and pooled_seed_variance([]) is None
 
 
 def test_the_variance_between_seeds_is_found_without_that_of_questions():
@@ -24,7 +24,7 @@ def test_the_variance_between_seeds_is_found_without_that_of_questions():
     for _ in range(300):
         questions = rng.normal(50, 30, 40)
         arms = [[questions + rng.normal(0, 2, (4, 1)) + rng.normal(0, 10, (4, 40))] for _ in range(3)]
-        estimate = training_variance(arms)
+        estimate = pooled_seed_variance(arms)
         assert estimate is not None
         found.append(estimate.variance)
     assert np.mean(found) == pytest.approx(4.0, rel=0.1)
@@ -33,43 +33,43 @@ def test_the_variance_between_seeds_is_found_without_that_of_questions():
 def test_arms_are_pooled_by_their_degrees_of_freedom():
     """Seed means of 0 and 2 (variance 2) with one degree, and of 0, 3 and 6 (variance 9) with two; no other scatter."""
     one, other = np.array([[0.0] * 5, [2.0] * 5]), np.array([[0.0] * 5, [3.0] * 5, [6.0] * 5])
-    found = training_variance([[one], [other], [np.zeros((1, 5))]])
+    found = pooled_seed_variance([[one], [other], [np.zeros((1, 5))]])
     assert found is not None and found.variance == pytest.approx((2 + 2 * 9) / 3)
     assert found.uncertainty == pytest.approx(found.variance**2 / 3)
-    luck = found.luck(2, 1)
-    assert (luck.variance, luck.uncertainty) == pytest.approx((1.5 * 20 / 3, 1.5**2 * found.uncertainty))
+    between_seeds = found.of_means(2, 1)
+    assert (between_seeds.variance, between_seeds.uncertainty) == pytest.approx((1.5 * 20 / 3, 1.5**2 * found.uncertainty))
 
 
 @given(st.integers(2, 4), st.integers(1, 3), st.floats(-50, 50))
 def test_the_level_of_an_arm_does_not_matter(seeds, benchmarks, shift):
     rng = np.random.default_rng(seeds)
     arm = [rng.normal(0, 10, (seeds, 6 + 3 * block)) for block in range(benchmarks)]
-    one, moved = training_variance([arm]), training_variance([[block + shift for block in arm]])
+    one, moved = pooled_seed_variance([arm]), pooled_seed_variance([[block + shift for block in arm]])
     assert one is not None and moved is not None and moved.variance == pytest.approx(one.variance, abs=1e-6)
 
 
-def test_without_luck_everything_is_as_by_questions_alone():
+def test_without_seed_variance_everything_is_as_by_questions_alone():
     change = np.random.default_rng(1).normal(0.4, 1, 40)
     assert sign_flip_p([change], 2000, 0, NONE) == sign_flip_p([change], 2000, 0)
     assert NONE.corrected(0.03, 1.0) == 0.03 and tail_of(0.95, 30, NONE, 7.0) == tail_of(0.95, 30)
 
 
-def test_luck_widens_p_interval_and_what_is_detectable():
-    change, luck = np.random.default_rng(1).normal(0.6, 1, 40), Luck(0.04, 0.04**2 / 4)
-    assert sign_flip_p([change], 4000, 0, luck) > 2 * sign_flip_p([change], 4000, 0)
-    wide, narrow = (estimate_over([change], 4000, 0.95, 0, each) for each in (luck, NONE))
+def test_seeds_widens_p_interval_and_what_is_detectable():
+    change, between_seeds = np.random.default_rng(1).normal(0.6, 1, 40), SeedVariance(0.04, 0.04**2 / 4)
+    assert sign_flip_p([change], 4000, 0, between_seeds) > 2 * sign_flip_p([change], 4000, 0)
+    wide, narrow = (estimate_over([change], 4000, 0.95, 0, each) for each in (between_seeds, NONE))
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]  # type: ignore[operator]
-    least = [smallest_detectable([change], 0.05, 4000, each) or 0.0 for each in (luck, NONE)]
+    least = [smallest_detectable([change], 0.05, 4000, each) or 0.0 for each in (between_seeds, NONE)]
     assert least[0] > 1.2 * least[1]
 
 
-def test_luck_alone_is_a_t_test():
+def test_seeds_alone_is_a_t_test():
     """Questions that do not scatter, and training whose variance has four degrees of freedom."""
-    luck = Luck(1.0, 1.0 / 4)
-    p = sign_flip_p([np.full(20, 3.0)], 2**20, 0, Luck(100.0, 100.0**2 / 4))
+    between_seeds = SeedVariance(1.0, 1.0 / 4)
+    p = sign_flip_p([np.full(20, 3.0)], 2**20, 0, SeedVariance(100.0, 100.0**2 / 4))
     expected = 2 * stats.t.sf(3.0 / np.sqrt(100 + 9 / 20), (100 + 9 / 20) ** 2 / (100.0**2 / 4))
     assert p == pytest.approx(expected, rel=0.02)
-    assert luck.share_beyond(np.array([0.0]), 1.96)[0] == pytest.approx(0.05, abs=1e-4)
+    assert between_seeds.share_beyond(np.array([0.0]), 1.96)[0] == pytest.approx(0.05, abs=1e-4)
 
 
 @pytest.mark.slow

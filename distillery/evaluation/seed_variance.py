@@ -15,7 +15,7 @@ from scipy import stats
 
 
 @dataclass(frozen=True)
-class Luck:
+class SeedVariance:
     """What training adds to the variance of a score or a difference, and how uncertain that is.
 
     ``uncertainty`` is the sum over mean squares of square / degrees of freedom, as in Satterthwaite's formula.
@@ -48,23 +48,23 @@ class Luck:
         return p if freedom == inf else 2 * float(stats.t.sf(stats.norm.isf(p / 2), freedom))
 
 
-NONE = Luck()
+NONE = SeedVariance()
 
 
 @dataclass(frozen=True)
-class TrainingVariance:
-    """The variance of a student's score between training seeds, pooled over arms, with its uncertainty as in `Luck`."""
+class PooledSeedVariance:
+    """The variance of a student's score between training seeds, pooled over arms, with its uncertainty as in `SeedVariance`."""
 
     variance: float
     uncertainty: float
 
-    def luck(self, *seeds: int) -> Luck:
+    def of_means(self, *seeds: int) -> SeedVariance:
         """Of a score that is a mean over so many seeds, or of the difference of two of them."""
         weight = sum(1 / count for count in seeds)
-        return Luck(weight * self.variance, weight**2 * self.uncertainty)
+        return SeedVariance(weight * self.variance, weight**2 * self.uncertainty)
 
 
-def training_variance(arms: list[list[np.ndarray]]) -> TrainingVariance | None:
+def pooled_seed_variance(arms: list[list[np.ndarray]]) -> PooledSeedVariance | None:
     """From the values of each arm, (seeds, questions), an array per benchmark; the score is the mean over benchmarks.
 
     None where no arm has a second seed.
@@ -78,7 +78,7 @@ def training_variance(arms: list[list[np.ndarray]]) -> TrainingVariance | None:
     noises = [(len(values) - 1, values.shape[1] - 1, _noise(values) / count**2) for values, count in blocks]
     noise = sum(extra * each for extra, _, each in noises) / freedom
     squares = sum(extra * each**2 / max(questions, 1) for extra, questions, each in noises) / freedom**2
-    return TrainingVariance(max(0.0, between - noise), between**2 / freedom + squares)
+    return PooledSeedVariance(max(0.0, between - noise), between**2 / freedom + squares)
 
 
 def _between(strata: list[np.ndarray]) -> float:
