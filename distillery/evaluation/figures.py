@@ -7,19 +7,25 @@ colour, so that figures follow the reader's light or dark mode.
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from distillery.evaluation.report_tables import forest_rows
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BASE_COLOUR = "#8A8A8A"
 INK = "#010203"
+SIDE = {"labelAngle": 0, "labelAlign": "left"}
+"""A facet's label, legible beside its row."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure and its caption."""
+    """A figure, what it shows in words, and how to read it."""
 
     title: str
+    finding: str
     text: str
     svg: str
 
@@ -71,33 +77,57 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         return [{name: value(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
-def intervals_figure(painter: Painter, models: dict[str, Any], field: str, title: str, unit: str) -> str:
+def intervals_figure(painter: Painter, models: dict[str, Any], field: str, unit: str) -> str:
     """Every model's value with its interval, one row of the chart per benchmark."""
     import altair as alt
 
     rows = [{"model": m, "benchmark": b} | values[field] for m, by in models.items() for b, values in by.items()]
     base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("model:N", title=None, sort=painter.order))
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=unit), x2="high:Q", color=painter.colour("model"))
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title=unit, scale=alt.Scale(zero=True)), x2="high:Q", color=painter.colour("model")
+    )
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(x="mean:Q", color=painter.colour("model"))
     drawn = (bars + dots).properties(width=460, height=18 * len(models))
-    return painter.svg(
-        drawn.facet(row=alt.Row("benchmark:N", title=None, sort=list(next(iter(models.values()))))).properties(title=title)
+    order = list(next(iter(models.values())))
+    return painter.svg(drawn.facet(row=alt.Row("benchmark:N", title=None, sort=order, header=SIDE)))
+
+
+def forest_figure(painter: Painter, rows: list[dict[str, Any]]) -> str:
+    """Paired differences with their intervals about a line at zero, overall in bold above the benchmarks."""
+    import altair as alt
+
+    verdicts = ["higher", "lower", "equivalent", "not significant"]
+    scale = alt.Scale(domain=verdicts, range=["#0072B2", "#D55E00", "#009E73", BASE_COLOUR])
+    colour = alt.Color("verdict:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
+    pairs, benchmarks = (list(dict.fromkeys(row[name] for row in rows)) for name in ("pair", "benchmark"))
+    base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("benchmark:N", title=None, sort=benchmarks))
+    thick = alt.condition("datum.benchmark == 'overall'", alt.value(4), alt.value(1.5))
+    bars = base.mark_rule().encode(
+        x=alt.X("low:Q", title="difference in pass@1 (percentage points)"), x2="high:Q", color=colour, strokeWidth=thick
     )
+    size = alt.condition("datum.benchmark == 'overall'", alt.value(110), alt.value(45))
+    dots = base.mark_point(filled=True, opacity=1).encode(x="mean:Q", color=colour, size=size)
+    zero = base.mark_rule(strokeDash=[4, 3], color=INK).encode(x=alt.datum(0), y=alt.Y())
+    drawn = alt.layer(zero, bars, dots).properties(width=400, height=16 * len(benchmarks))
+    return painter.svg(drawn.facet(row=alt.Row("pair:N", title=None, sort=pairs, header=SIDE)))
 
 
 def difficulty_figure(painter: Painter, rows: list[dict[str, Any]]) -> str:
+    """Mean tokens by difficulty with intervals; a larger point stands for more questions."""
     import altair as alt
 
-    chart = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
-    drawn = chart.encode(
+    base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("fails:Q", title="other models' samples that fail a question (%)", scale=alt.Scale(domain=[0, 100])),
-        y=alt.Y("mean_tokens:Q", title="mean tokens per sample", scale=alt.Scale(zero=False)),
         color=painter.colour("model"),
     )
-    return painter.svg(drawn.properties(width=460, height=240, title="Length by difficulty"))
+    tokens = alt.Y("mean:Q", title="mean tokens per sample", scale=alt.Scale(zero=True))
+    size = alt.Size("questions:Q", title="questions", scale=alt.Scale(range=[20, 160]))
+    known = base.transform_filter("isValid(datum.low)").mark_rule(opacity=0.6).encode(y="low:Q", y2="high:Q")
+    drawn = known + base.mark_line(opacity=0.6).encode(y=tokens) + base.mark_point(filled=True).encode(y=tokens, size=size)
+    return painter.svg(drawn.properties(width=460, height=240))
 
 
-def shares_figure(painter: Painter, analysis: Path, measure: str, title: str) -> str:
+def shares_figure(painter: Painter, analysis: Path, measure: str) -> str:
     import altair as alt
 
     chart = alt.Chart(alt.Data(values=rows_of(analysis / "categories.csv"))).mark_bar()
@@ -106,26 +136,34 @@ def shares_figure(painter: Painter, analysis: Path, measure: str, title: str) ->
         y=alt.Y("arm:N", title=None, sort=painter.order),
         color=alt.Color("category:N", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title=None, orient="top")),
     )
-    return painter.svg(drawn.properties(width=460, height=90, title=title))
+    return painter.svg(drawn.properties(width=460, height=90))
 
 
-def histogram_figure(painter: Painter, analysis: Path, counted: str, title: str) -> str:
-    """How many traces fall into each span; ``counted`` is ``traces``, or ``math`` for mathematics alone."""
+def cumulative(rows: list[dict[str, Any]], counted: str) -> list[dict[str, Any]]:
+    """The share of each arm's traces, in percent, that are shorter than each border of the histogram; 0 at no tokens."""
+    found: list[dict[str, Any]] = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = [row for row in rows if row["arm"] == arm]
+        total, sofar = sum(row[counted] for row in own) or 1, 0.0
+        found.append({"arm": arm, "tokens": 0, "share": 0.0})
+        for row, after in pairwise(own):
+            sofar += row[counted]
+            border = int(str(after["span"]).removeprefix(">=").split("-")[0])
+            found.append({"arm": arm, "tokens": border, "share": 100 * sofar / total})
+    return found
+
+
+def lengths_figure(painter: Painter, analysis: Path, counted: str) -> str:
+    """The distribution of lengths, which bars of unequal spans would distort; ``counted``: ``traces``, or ``math`` alone."""
     import altair as alt
 
-    rows = rows_of(analysis / "histogram.csv")
-    spans = list(dict.fromkeys(row["span"] for row in rows))
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_bar()
-        .encode(
-            x=alt.X("span:N", sort=spans, title="response tokens", axis=alt.Axis(labelAngle=-40)),
-            xOffset=alt.XOffset("arm:N", sort=painter.order),
-            y=alt.Y(f"{counted}:Q", title="traces"),
-            color=painter.colour("arm"),
-        )
+    chart = alt.Chart(alt.Data(values=cumulative(rows_of(analysis / "histogram.csv"), counted)))
+    drawn = chart.mark_line(point=True).encode(
+        x=alt.X("tokens:Q", title="response tokens"),
+        y=alt.Y("share:Q", title="shorter traces (%)", scale=alt.Scale(domain=[0, 100])),
+        color=painter.colour("arm"),
     )
-    return painter.svg(chart.properties(width=460, height=220, title=title))
+    return painter.svg(drawn.properties(width=460, height=220))
 
 
 def boxes_figure(painter: Painter, analysis: Path, measure: str, title: str) -> str:
@@ -143,7 +181,7 @@ def boxes_figure(painter: Painter, analysis: Path, measure: str, title: str) -> 
         base.mark_point(shape="diamond", filled=True, size=60).encode(x="mean:Q", color=alt.value(INK)),
         base.mark_text(dy=-19).encode(x="mean:Q", text=alt.Text("mean:Q", format=".2f"), color=alt.value(INK)),
     )
-    return painter.svg(alt.layer(*layers).properties(width=460, height=150, title=title))
+    return painter.svg(alt.layer(*layers).properties(width=460, height=150))
 
 
 def loss_figure(painter: Painter, curves: dict[str, list[dict[str, Any]]]) -> str:
@@ -155,61 +193,82 @@ def loss_figure(painter: Painter, curves: dict[str, list[dict[str, Any]]]) -> st
         .mark_line()
         .encode(x=alt.X("step:Q", title="optimizer step"), y=alt.Y("loss:Q", title="loss"), color=painter.colour("arm"))
     )
-    return painter.svg(chart.properties(width=460, height=240, title="Training loss of the students"))
+    return painter.svg(chart.properties(width=460, height=240))
+
+
+def medians(rows: list[dict[str, Any]], measure: str, unit: str) -> str:
+    """What the medians of an arm's box plots are, in words."""
+    each = [f"{row['arm']} {row['median']:g}" for row in rows if row["measure"] == measure]
+    return f"Medians: {', '.join(each)}{unit}."
+
+
+def ordered(models: dict[str, Any], field: str, unit: str) -> str:
+    """Models by their overall value, the highest first, in words."""
+    means = {model: by_benchmark["overall"][field]["mean"] for model, by_benchmark in models.items()}
+    names = sorted(means, key=means.__getitem__, reverse=True)
+    return "Overall: " + ", ".join(f"{name} {means[name]:.1f}{unit}" for name in names) + "."
+
+
+def decided(rows: list[dict[str, Any]]) -> str:
+    """Which overall differences are significant, in words."""
+    overall = [row for row in rows if row["benchmark"] == "overall"]
+    found = [f"{row['pair']} {row['mean']:+.1f}" for row in overall if row["verdict"] in ("higher", "lower")]
+    return f"Significant overall: {', '.join(found) or 'none'}; {len(overall) - len(found)} of {len(overall)} pairs are not."
+
+
+def last_losses(curves: dict[str, list[dict[str, Any]]]) -> str:
+    return "Last losses: " + ", ".join(f"{arm} {rows[-1]['loss']:.3f}" for arm, rows in curves.items() if rows) + "."
+
+
+def of_comparison(painter: Painter, compared: dict[str, Any]) -> Iterator[Figure]:
+    """Figures of students."""
+    models, forest = compared["models"], forest_rows(compared["differences"])
+    yield Figure(
+        "Differences",
+        decided(forest),
+        "Paired differences in pass@1, intervals of 95 %, thick for overall; right of the line the first of a pair is better.",
+        forest_figure(painter, forest),
+    )
+    yield Figure(
+        "Scores",
+        ordered(models, "pass@1", " %"),
+        "Each student's pass@1 and its bootstrap interval; the base is the model that all students started from.",
+        intervals_figure(painter, models, "pass@1", "pass@1 (%) with its interval over questions"),
+    )
+    yield Figure(
+        "Lengths by benchmark",
+        ordered(models, "mean_tokens", " tokens"),
+        "Mean tokens per sample and their bootstrap interval.",
+        intervals_figure(painter, models, "mean_tokens", "mean tokens per sample"),
+    )
+    yield Figure(
+        "Lengths by difficulty",
+        f"{len(compared['by_difficulty'])} points over all benchmarks.",
+        "Difficulty is the share of the other models' samples that fail; larger points are more questions.",
+        difficulty_figure(painter, compared["by_difficulty"]),
+    )
+
+
+def of_data(painter: Painter, analysis: Path) -> Iterator[Figure]:
+    """Figures of data sets; ``analysis`` is the folder of the tables that they draw."""
+    boxes = rows_of(analysis / "boxes.csv")
+    tokens, perplexities = medians(boxes, "response_tokens", " tokens"), medians(boxes, "perplexity", "")
+    same = "The same queries for every teacher, so the same shares."
+    yield Figure("Categories by instance", same, "", shares_figure(painter, analysis, "instances"))
+    yield Figure("Categories by token", "Where each teacher spends its tokens.", "", shares_figure(painter, analysis, "tokens"))
+    lines = "A line further right has longer traces; longer ones than the last border are beyond it."
+    yield Figure("Trace lengths", tokens, lines, lengths_figure(painter, analysis, "traces"))
+    yield Figure("Trace lengths in mathematics", "As the study shows them.", lines, lengths_figure(painter, analysis, "math"))
+    box = "Box: middle half; whiskers: 5 to 95 %; diamond: mean."
+    yield Figure("Spread of lengths", tokens, box, boxes_figure(painter, analysis, "response_tokens", "response tokens"))
+    yield Figure("Spread of perplexities", perplexities, box, boxes_figure(painter, analysis, "perplexity", "perplexity"))
 
 
 def figures(
     painter: Painter, compared: dict[str, Any], analysis: Path, curves: dict[str, list[dict[str, Any]]]
 ) -> Iterator[Figure]:
-    """All figures; ``analysis`` is the folder of the tables that they draw, ``curves`` has the rows of each loss curve."""
-    models = compared["models"]
-    yield Figure(
-        "Scores",
-        "Each student's pass@1 and its bootstrap interval; the base is the model that all students started from.",
-        intervals_figure(painter, models, "pass@1", "pass@1", "pass@1 (%) with its interval over questions"),
-    )
-    yield Figure(
-        "Lengths by benchmark",
-        "Mean tokens per sample and their bootstrap interval.",
-        intervals_figure(painter, models, "mean_tokens", "Length", "mean tokens per sample"),
-    )
-    yield Figure(
-        "Lengths by difficulty",
-        "Mean tokens per difficulty bin over all benchmarks; difficulty is the share of the other models' samples that fail.",
-        difficulty_figure(painter, compared["by_difficulty"]),
-    )
-    yield Figure(
-        "Categories by instance",
-        "The same queries for every teacher, so the same shares.",
-        shares_figure(painter, analysis, "instances", "Instances by category"),
-    )
-    yield Figure(
-        "Categories by token",
-        "Where each teacher spends its tokens.",
-        shares_figure(painter, analysis, "tokens", "Tokens by category"),
-    )
-    yield Figure(
-        "Trace lengths",
-        "How many traces fall into each span of response tokens.",
-        histogram_figure(painter, analysis, "traces", "Trace lengths"),
-    )
-    yield Figure(
-        "Trace lengths in mathematics",
-        "The same for mathematics alone, as the study shows it.",
-        histogram_figure(painter, analysis, "math", "Trace lengths in mathematics"),
-    )
-    yield Figure(
-        "Spread of lengths",
-        "Box: middle half; whiskers: 5 to 95 %; diamond: mean.",
-        boxes_figure(painter, analysis, "response_tokens", "Response tokens"),
-    )
-    yield Figure(
-        "Spread of perplexities",
-        "Perplexity of each trace under the scorer.",
-        boxes_figure(painter, analysis, "perplexity", "Perplexity"),
-    )
-    yield Figure(
-        "Training loss",
-        "Loss on the responses, one point per optimizer step; of each arm's first seed.",
-        loss_figure(painter, curves),
-    )
+    """All figures; ``curves`` has the rows of each arm's loss curve."""
+    yield from of_comparison(painter, compared)
+    yield from of_data(painter, analysis)
+    about = "Loss on the responses, one point per optimizer step; of each arm's first seed."
+    yield Figure("Training loss", last_losses(curves), about, loss_figure(painter, curves))

@@ -86,13 +86,77 @@ def forecast_rows(forecast: Metrics, agreement: Metrics, arms: list[str]) -> lis
 
 
 def training_note(training: Metrics) -> str:
-    """Whether the luck of training is in the verdicts."""
+    """Whether the training seed is in the verdicts."""
     seeds = sorted(set(training["seeds"].values()))
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     if training["sd"] is None:
         return "One student per arm: what another training seed would change is in no verdict."
     spread = f"a standard deviation of {training['sd']:.1f} points between seeds, pooled over arms"
     return f"{count} students per arm, by training seed: {spread}, is part of every interval and verdict."
+
+
+def answer(compared: Metrics, arms: list[str]) -> str:
+    """Whose traces teach best overall and how certain that is, in one or two sentences."""
+    scores = {arm: compared["models"][arm][OVERALL]["pass@1"]["mean"] for arm in arms}
+    best = max(arms, key=scores.__getitem__)
+    others = [arm for arm in arms if arm != best]
+    lower = [arm for arm in others if is_higher(compared["differences"], best, arm, OVERALL)]
+    above = is_higher(compared["differences"], best, BASE, OVERALL)
+    base = f"{'significantly' if above else 'not significantly'} more than the base model"
+    lead = f"Students of {best} score highest: {scores[best]:.1f} % overall, {base}."
+    if not others:
+        return lead
+    if len(lower) == len(others):
+        return f"{best} teaches best. {lead} They are significantly above the students of {listed(lower)}."
+    open_ = [arm for arm in others if arm not in lower]
+    if not lower:
+        return f"No arm teaches significantly better than another. {lead}"
+    return f"{lead} They are significantly above the students of {listed(lower)}; against {listed(open_)} nothing is decided."
+
+
+def listed(names: list[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def foretold(forecast: Metrics, compared: Metrics, arms: list[str]) -> str:
+    """How many metrics named the arm whose students then scored highest, and which did."""
+    scores = {arm: compared["models"][arm][OVERALL]["pass@1"]["mean"] for arm in arms}
+    best = max(arms, key=scores.__getitem__)
+    ranked = {name: found["ranking"] for name, found in forecast.items() if found["ranking"]}
+    right = [name for name, ranking in ranked.items() if ranking[0] == best]
+    which = f": {listed(right)}" if right else ""
+    return f"Before training, {len(right)} of {len(ranked)} metrics put {best} first{which}."
+
+
+def total_cost(runs: Metrics) -> str:
+    """What all traces cost in tokens."""
+    tokens = sum(found["tokens"] for found in runs.values())
+    return f"The traces took {tokens:,} generated tokens, failed attempts included."
+
+
+def forest_rows(differences: Metrics) -> list[Metrics]:
+    """One row per pair and benchmark with its interval and verdict: what the figure of differences draws."""
+    return [
+        {"pair": pair, "benchmark": benchmark, "verdict": measured["pass@1"]["verdict"]}
+        | {name: measured["pass@1"][name] for name in ("mean", "low", "high")}
+        for pair, by_benchmark in differences.items()
+        for benchmark, measured in by_benchmark.items()
+    ]
+
+
+def overall_rows(compared: Metrics) -> list[list[str]]:
+    """One row per pair: both overall scores, the difference with its interval, adjusted p and verdict."""
+    rows = []
+    for pair, by_benchmark in compared["differences"].items():
+        a, b = pair.split(" - ")
+        scores = [f"{compared['models'][name][OVERALL]['pass@1']['mean']:.1f}" for name in (a, b)]
+        found = by_benchmark[OVERALL]["pass@1"]
+        rows.append([pair, *scores, format_interval(found), f"{found['p_holm']:.2g}", found["verdict"]])
+    return rows
+
+
+OVERALL_HEAD = ["pair", "first, %", "second, %", "difference [95 %]", "adjusted p", "verdict"]
 
 
 def headlines(compared: Metrics, arms: list[str]) -> Iterator[str]:
@@ -179,13 +243,18 @@ def teacher_rows(teachers: Metrics) -> list[list[str]]:
             [
                 teacher,
                 f"{100 * distilled['pass_rate']:.1f} %",
-                f"{100 * distilled['verified_share']:.1f} %",
+                f"{100 * distilled['verified_share']:.1f} %{by_majority(distilled)}",
                 f"{distilled['attempts_per_query']:.2f}",
                 f"{distilled['tokens_per_verified_trace']:.1f}",
                 *("-" if mean is None else f"{mean:.2f}" for mean in kept),
             ]
         )
     return rows
+
+
+def by_majority(distilled: Metrics) -> str:
+    """How many queries were verified only by agreement among answers; empty where none was."""
+    return f", {distilled['verified_by_majority']} by majority" if distilled.get("verified_by_majority") else ""
 
 
 def cost_rows(teachers: Metrics, runs: Metrics) -> list[list[str]]:

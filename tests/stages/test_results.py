@@ -6,43 +6,16 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
 from distillery.core.errors import ConfigError, DataError
-from distillery.core.files import write_csv, write_json, write_text
-from distillery.core.tables import write_table
-from distillery.evaluation import summary
-from distillery.evaluation.report_tables import headlines, is_higher
-from distillery.verification.agreement import Judged, agreement
+from distillery.evaluation import compare_arms, summary
+from distillery.evaluation.report_tables import answer, headlines, is_higher
 from stages import compare, headline, outcomes, report, score
-from stages.evaluate import SAMPLES
+from tests.support.results import MODELS, SIZES, TASK, write_results
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = {"good": 0.8, "odd": 0.5, "base": 0.2}
-TEACHERS = ["good", "odd"]
-TASK = {"task": "conf/lm_eval/math.yaml", "samples": 4, "verifier": "math"}
-SIZES = {"aime": 20, "lcb": 30}
-COUNTS = dict.fromkeys(("math", "code", "science", "if", "multiturn", "other"), 1)
-
-
-def sample_rows(rate: float, rng: np.random.Generator, seed: int | None) -> list[dict]:
-    about = {"text": "", "finish_reason": "stop", "reason": "", "difficulty": "1", "cluster": "", "seed": seed}
-    return [
-        about
-        | {
-            "benchmark": benchmark,
-            "question_id": f"{benchmark}-{i:03}",
-            "sample": sample,
-            "answer": str(i % 3),
-            "completion_tokens": 10 + i + sample,
-            "verdict": "pass" if rng.random() < rate else "fail",
-        }
-        for benchmark, size in SIZES.items()
-        for i in range(size)
-        for sample in range(1, 5)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +25,7 @@ def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(report, "PAGE", ROOT / "distillery/evaluation/report.html")
-        prepare()
+        write_results()
         for name in MODELS:
             score.main(name)
         compare.main()
@@ -60,71 +33,6 @@ def results(tmp_path_factory):
         headline.main()
         report.main()
     return folder
-
-
-def prepare() -> None:
-    settings = {
-        "seed": 0,
-        "teachers": TEACHERS,
-        "arms": TEACHERS,
-        "arm": {},
-        "unverified": False,
-        "train": {"seeds": [3, 5]},
-        "compare": {"resamples": 500, "confidence": 0.95},
-        "forecast": {"queries": 9},
-        "headline": {"arm": "good"},
-        "report": {"title": "A <title>", "note": "A note.", "study": None},
-        "evaluate": {"benchmarks": dict.fromkeys(SIZES, TASK) | {"off": TASK | {"samples": 0}}},
-    }
-    Path("params.yaml").write_text(yaml.safe_dump(settings))
-    rng = np.random.default_rng(0)
-    for name, rate in MODELS.items():
-        seeds = (3, 5) if name in TEACHERS else (None,)
-        write_table([row for seed in seeds for row in sample_rows(rate, rng, seed)], f"data/samples/{name}", SAMPLES)
-        conditions: dict = {"engines": ["x"], "sampling": {}, "prompts": "p", "tasks": {}, "verifiers": {}, "judge": None}
-        write_json({"conditions": conditions}, f"metrics/evaluate/{name}.json")
-    spread = {"p05": 1.0, "q1": 2.0, "median": 3.0, "q3": 4.0, "p95": 5.0, "mean": 3.2}
-    analysis: dict = {}
-    for teacher in TEACHERS:
-        distilled = {"queries": 12, "verified": 9, "attempts": 15, "pass_rate": 0.6, "verified_share": 0.75}
-        distilled |= {"attempts_per_query": 1.25, "tokens_per_verified_trace": 33.5}
-        about = {"distill": distilled, "curate": {"kept": 8, "rejected": {"ngram": 1}}}
-        write_json(about | {"mean_response_tokens": 30.0, "mean_perplexity": None}, f"metrics/teachers/{teacher}.json")
-        write_json({"tokens": 500}, f"metrics/distill/{teacher}.json")
-        for kind in ("tokenise", "perplexity", "pack", "train"):
-            write_json({}, f"metrics/{kind}/{teacher}.json")
-        Path(f"data/training/{teacher}/3").mkdir(parents=True)
-        rows = [{"step": i, "epoch": 1, "loss": 2.0 / i, "learning_rate": 0.1} for i in range(1, 4 + (teacher == "odd"))]
-        write_csv(rows, Path(f"data/training/{teacher}/3/loss.csv"))
-        figures: dict = {"response_tokens": spread, "perplexity": spread, "mean_attempts": 1.5, "length_entropy_bits": 2.5}
-        analysis[teacher] = figures | {"instances": COUNTS, "histogram": {"<10": 3, ">=10": 5}}
-    write_json(analysis | {"overlap": {"by_all": 7, "by_any": 11, "only": {"good": 3, "odd": 1}}}, "metrics/analysis.json")
-    write_json({"malformed": {"json": 2}}, "metrics/collect.json")
-    write_json({"rejected": {"url": 4}}, "metrics/clean.json")
-    write_json({"rejected": {"aime": {"exact": 5}}}, "metrics/decontaminate.json")
-    write_json({"rejected": {"no_constraints": 6}}, "metrics/constrain.json")
-    write_json({"over_long": 1, "trained_on": 7}, "metrics/parallel.json")
-    figures = {arm: {"mean": mean, "low": None, "high": None} for arm, mean in (("good", 2.0), ("odd", 1.0))}
-    rated = {"better": "higher", "source": "somewhere", "arms": figures, "differences": {}, "ranking": TEACHERS}
-    write_json({"queries": 9, "metrics": {"fit": rated, "prompts": rated | {"ranking": None}}}, "metrics/forecast.json")
-    for arm in TEACHERS:
-        write_text(f"{arm}\n", Path(f"data/packed/{arm}/sha256"))
-    for name in ("benchmarks", "similarity"):
-        write_json({}, f"metrics/{name}.json")
-    for role in ("judge", "reward", "base"):
-        write_json({"role": role, "id": role, "revision": "r1", "local": True, "files": {}}, f"models/locks/roles/{role}.json")
-    judged = [Judged(True, True, 5)] * 3 + [Judged(False, None, 5)]
-    measured = {"science": {"verifier": "science", "version": "v"} | agreement(judged, 0)}
-    labels = {"file": "labels.jsonl", "sha256": "0"}
-    write_json({"labels": labels, "models": {"judge": "judge@r1"}, "categories": measured}, "conf/agreement.json")
-    Path("data/analysis").mkdir(parents=True)
-    per_teacher: dict[str, list[dict]] = {
-        "categories": [{"category": c, "instances": 1, "tokens": 5} for c in COUNTS],
-        "histogram": [{"span": "<10", "traces": 3, "math": 1}, {"span": ">=10", "traces": 5, "math": 2}],
-        "boxes": [{"measure": measure} | spread for measure in ("response_tokens", "perplexity")],
-    }
-    for name, rows in per_teacher.items():
-        write_csv([{"arm": t} | row for t in TEACHERS for row in rows], Path(f"data/analysis/{name}.csv"))
 
 
 @pytest.fixture
@@ -199,9 +107,9 @@ def test_an_unknown_headline_arm_is_an_error(here, monkeypatch):
 def test_the_page_starts_with_the_conclusion_and_shows_every_table(here):
     page = (here / "data/report/index.html").read_text()
     text = re.sub(r"<[^>]+>", " ", page)
-    assert "A &lt;title&gt;" in page and page.count("<svg") == metrics(here, "report")["figures"] == 10
-    first = page.index("overall: good highest with")
-    assert first < page.index("<table") and "significantly higher than odd" in page
+    assert "A &lt;title&gt;" in page and page.count("<svg") == metrics(here, "report")["figures"] == 11
+    first = page.index("good teaches best. Students of good score highest")
+    assert first < page.index("<table") and "significantly above the students of odd" in page
     cells = ("no_constraints", "aime: exact", "never verified", "33.5", "too long to train on", "500")
     assert all(cell in text for cell in cells)
     assert "told" not in text and "None" not in text
@@ -224,14 +132,53 @@ def test_losses_of_unequal_length_share_one_table(here):
 
 def test_figures_are_separate_files(here):
     drawn = sorted((here / "data/report/figures").glob("*.svg"))
-    assert len(drawn) == 10 and all("currentColor" not in path.read_text() for path in drawn)
+    assert len(drawn) == 11 and all("currentColor" not in path.read_text() for path in drawn)
 
 
 def test_the_summary_prints_the_same_conclusions(here, capsys):
     summary.main()
     said = capsys.readouterr().out
-    assert "overall: good highest with" in said and "significantly higher than the base: good, odd." in said
+    assert said.startswith("good teaches best. Students of good score highest") and max(map(len, said.splitlines())) <= 80
     assert "2 students per arm, by training seed: a standard deviation of" in said
+
+
+def test_two_arms_are_compared_in_either_order_in_80_columns(here, capsys):
+    compare_arms.main("good", "odd")
+    first = capsys.readouterr().out
+    compare_arms.main("odd", "good")
+    second = capsys.readouterr().out
+    assert max(map(len, (first + second).splitlines())) <= 80
+    (one,), (other,) = ([line.split() for line in said.splitlines() if line.startswith("overall")] for said in (first, second))
+    assert one[1:3] == other[2:0:-1] and float(one[3]) == -float(other[3]) and (one[-1], other[-1]) == ("higher", "lower")
+    found = metrics(here, "student")["overall"]["pass@1"]
+    assert one[1] == f"{found:.1f}", "what dvc metrics diff shows"
+    for wrong, why in (
+        (("good", "nobody"), "'nobody' was not compared; there are good, odd, base"),
+        (("odd", "odd"), "two different"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            compare_arms.main(*wrong)
+
+
+def test_the_answer_says_what_is_decided_and_what_is_not():
+    def compared(verdicts, scores):
+        pairs = {pair: {"overall": {"pass@1": {"verdict": verdict}}} for pair, verdict in verdicts.items()}
+        return {
+            "differences": pairs,
+            "models": {name: {"overall": {"pass@1": {"mean": mean}}} for name, mean in scores.items()},
+        }
+
+    scores = {"a": 30.0, "b": 25.0, "c": 20.0, "base": 5.0}
+    above = {f"{arm} - base": "higher" for arm in "abc"}
+    every = answer(compared(above | {"a - b": "higher", "a - c": "higher", "b - c": "higher"}, scores), list("abc"))
+    assert every.startswith("a teaches best.") and every.endswith("significantly above the students of b and c.")
+    one = answer(compared(above | {"b - a": "not significant", "a - c": "higher", "b - c": "higher"}, scores), list("abc"))
+    assert "significantly above the students of c; against b nothing is decided." in one
+    none = answer(compared(above | {"a - b": "equivalent", "a - c": "not significant"}, scores), list("abc"))
+    assert none.startswith("No arm teaches significantly better than another.")
+    assert answer(compared({"a - base": "not significant"}, scores), ["a"]).endswith(
+        "not significantly more than the base model."
+    )
 
 
 def test_outputs_of_removed_teachers_are_deleted_before_comparing(results, tmp_path, monkeypatch):
@@ -261,7 +208,7 @@ def test_one_teacher_is_compared_with_the_base_alone():
 
 def test_agreement_with_labels_is_shown_for_the_runs_own_models_only(here):
     page = Path("data/report/index.html").read_text()
-    assert "By labels.jsonl." in page and "<td>25.0 %</td>" in page
+    assert "By labels.jsonl." in page and ">25.0 %</td>" in page
     assert report.agreement_of({"models": {"judge": "judge@r1", "reward": "reward@r1"}, "categories": {"x": 1}})["categories"]
     for models in ({"judge": "judge@r2"}, {"judge": "judge@r1", "reward": "other@r1"}):
         assert report.agreement_of({"models": models, "categories": {"x": 1}})["categories"] == {}
