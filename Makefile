@@ -28,8 +28,8 @@ $(DEV): $(READY) requirements/dev.txt
 	touch $@
 
 .PHONY: repro
-repro: $(READY)  ## run the committed profile from end to end, two chains of stages at a time, then show the results
-	scripts/side_by_side.sh
+repro: $(READY)  ## run the committed profile from end to end, then show the results (AT_ONCE=2: chains of stages at a time)
+	@python -m distillery.core.pipeline $(AT_ONCE)
 	@python -m distillery.evaluation.summary
 
 .PHONY: progress
@@ -51,8 +51,16 @@ ledger-pull: $(READY)  ## add the ledger that is in the DVC remote to this machi
 	@python -m distillery.generation.ledger_sharing pull
 
 .PHONY: compare
-compare: $(READY)  ## compare two teachers: make compare A=adaptive B=verbose
-	@scripts/compare.sh $(A) $(B)
+compare: $(READY)  ## compare two arms: make compare A=adaptive B=verbose
+	@python -m distillery.evaluation.compare_arms $(A) $(B)
+
+.PHONY: experiments
+experiments: $(READY)  ## two arms as DVC experiments, for dvc metrics diff: make experiments A=adaptive B=verbose
+	@scripts/arm_experiments.sh $(A) $(B)
+
+.PHONY: browse
+browse: $(READY)  ## read all traces in a browser: make browse PORT=8765
+	@python -m distillery.reader.server $(PORT)
 
 .PHONY: pilot
 pilot: $(READY)  ## students of small shares of the data first: learning curves, and whether the rest can change who is ahead

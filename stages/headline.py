@@ -13,7 +13,6 @@ from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, read_json, write_csv, write_json
 from distillery.core.progress import log
 from distillery.core.stage import run_stage
-from distillery.evaluation.benchmarks import enabled_benchmarks
 
 
 @dataclass(frozen=True)
@@ -24,25 +23,23 @@ class Headline(Section):
     """Their arm."""
 
 
-def headline(scores: dict[str, Any], benchmarks: list[str]) -> dict[str, dict[str, float]]:
-    """A score and a length per benchmark."""
-    return {name: {field: scores[name][field] for field in ("pass@1", "mean_tokens")} for name in benchmarks}
+def headline(scores: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """A score and a length, overall and per benchmark, as `compare` has them."""
+    return {name: {measure: found["mean"] for measure, found in each.items()} for name, each in scores.items()}
 
 
 def main() -> None:
     arm, described = config.load(Headline, "headline").arm, arms()
     if arm not in described:
         raise ConfigError(f"params.yaml: headline.arm: {arm!r} is none of the arms {', '.join(described)}")
-    benchmarks = enabled_benchmarks()
     data, compared = read_json("metrics/analysis.json")[arm], read_json("metrics/compare.json")
     distilled = [read_json(f"metrics/teachers/{teacher}.json")["distill"] for teacher in described[arm].teachers]
     seed = config.load(tuple[int, ...], "train.seeds")[0]
-    overall = compared["models"][arm]["overall"]
+    scores = compared["models"][arm]
     write_json(
         {
-            "overall": {measure: found["mean"] for measure, found in overall.items()},
-            "sd_between_seeds": {measure: found["sd_between_seeds"] for measure, found in overall.items()},
-            **headline(read_json(f"metrics/students/{arm}.json"), benchmarks),
+            **headline(scores),
+            "sd_between_seeds": {measure: found["sd_between_seeds"] for measure, found in scores["overall"].items()},
             "data": {
                 "mean_tokens": data["response_tokens"]["mean"],
                 "mean_perplexity": data["perplexity"]["mean"],

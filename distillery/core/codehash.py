@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from distillery.core.files import write_text
+from distillery.core.stage import run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("distillery", "stages", "mini")
@@ -145,4 +146,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(main)

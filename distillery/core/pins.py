@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distillery.core.files import read_json, write_json
+from distillery.core.stage import run_stage
 
 PINS = Path("pins.json")
 MODEL, DATA = "model", "dataset"
@@ -60,4 +61,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(main)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from distillery.core.files import write_text
+from distillery.core.stage import run_stage
 
 CONF = Path("conf")
 
@@ -51,4 +52,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(main)

@@ -105,5 +105,11 @@ def table(now: float) -> Iterator[str]:
         yield from format_table(["stage", "done", "rate", "state", "machine", ""], rows)
 
 
-if __name__ == "__main__":
+def main() -> None:
     print("\n".join(table(time.time())))
+
+
+if __name__ == "__main__":
+    from distillery.core.stage import run_stage  # which imports this module
+
+    run_stage(main)

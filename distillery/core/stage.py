@@ -11,11 +11,11 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from distillery.core.processes import collect_rarely
 from distillery.core.progress import forget
 
 METRICS, RUNS = Path("metrics"), Path(".runs")
+ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path(os.environ.get("DVC_ROOT", ".")) / ".logs"
 Metrics = dict[str, Any]
 
@@ -94,12 +95,15 @@ def run_stage(main: Callable[..., None]) -> None:
     """Runs a stage's ``main`` with the command line's arguments; any error ends as a clear line and exit code 1.
 
     A `UserError` is shown alone. Anything else is a bug or a system failure: its traceback goes to a file that the line names.
+    ``--help`` shows what the module says about itself.
     """
-    stage, parameters = Path(sys.argv[0]).stem, signature(main).parameters.values()
-    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
-    if not len(required) <= len(sys.argv) - 1 <= len(parameters):
-        names = [p.name.upper() if p in required else f"[{p.name.upper()}]" for p in parameters]
-        sys.exit(" ".join([f"usage: python -m stages.{stage}", *names]))
+    module, parameters = module_name(), signature(main).parameters.values()
+    stage = module.rpartition(".")[2]
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\n{usage(module, parameters)}")
+        return
+    if not accepts(parameters, len(sys.argv) - 1):
+        sys.exit(usage(module, parameters))
     collect_rarely()
     try:
         main(*sys.argv[1:])
@@ -107,10 +111,35 @@ def run_stage(main: Callable[..., None]) -> None:
         sys.exit("\n".join(f"{stage}: {line}" for line in str(error).splitlines()))
     except BrokenPipeError:
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(f"{stage}: interrupted; what was done is kept")
     except Exception as error:
         sys.exit(f"{stage}: {_brief(error)}; traceback in {write_traceback('-'.join([stage, *sys.argv[1:]]))}")
     finally:
         forget()
+
+
+def module_name() -> str:
+    """The module that runs as a command, from the path of its file."""
+    path = Path(sys.argv[0]).with_suffix("")
+    parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ("stages", path.name)
+    return ".".join(parts).removesuffix(".__main__")
+
+
+def accepts(parameters: Iterable[Parameter], count: int) -> bool:
+    """Whether a function with these parameters takes so many arguments."""
+    required = sum(each.default is each.empty and each.kind is not each.VAR_POSITIONAL for each in parameters)
+    return required <= count and (count <= len(list(parameters)) or any(p.kind is p.VAR_POSITIONAL for p in parameters))
+
+
+def usage(module: str, parameters: Iterable[Parameter]) -> str:
+    """How the command is called; what may be left out is in brackets."""
+    names = []
+    for each in parameters:
+        repeated = " ..." if each.kind is each.VAR_POSITIONAL else ""
+        optional = repeated or each.default is not each.empty
+        names.append(f"[{each.name.upper()}{repeated}]" if optional else each.name.upper())
+    return " ".join([f"usage: python -m {module}", *names])
 
 
 def write_traceback(name: str) -> Path:

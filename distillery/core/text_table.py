@@ -1,6 +1,9 @@
 """Tables for the terminal."""
 
 from collections.abc import Iterator
+from textwrap import fill
+
+WIDTH = 80
 
 
 def format_table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
@@ -9,3 +12,8 @@ def format_table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
     for row in [head, ["-" * width for width in widths], *rows]:
         numbers = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
         yield "  ".join([row[0].ljust(widths[0]), *numbers])
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines that fit a terminal."""
+    return fill(text, WIDTH)

@@ -20,6 +20,7 @@ from distillery.core.arms import Arm, arm_names, arms
 from distillery.core.config import Section
 from distillery.core.errors import ConfigError, UserError
 from distillery.core.files import read_json, write_json, write_text
+from distillery.core.stage import run_stage
 from distillery.core.tables import read_table
 from distillery.core.text_table import format_table
 from distillery.evaluation.benchmarks import enabled_benchmarks
@@ -132,4 +133,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(main)

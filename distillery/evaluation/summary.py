@@ -1,31 +1,32 @@
-"""python -m distillery.evaluation.summary: the results of the last run in the terminal."""
+"""``python -m distillery.evaluation.summary`` (`make summary`): the results of the last run, in 80 columns."""
 
 from distillery.core.arms import arm_names
 from distillery.core.files import read_json
 from distillery.core.stage import run_stage
-from distillery.core.teachers import BASE, teacher_names
-from distillery.core.text_table import format_table
+from distillery.core.teachers import teacher_names
+from distillery.core.text_table import format_table, wrapped
+from distillery.evaluation import report_tables as tables
 from distillery.evaluation import settling
-from distillery.evaluation.benchmarks import enabled_benchmarks
-from distillery.evaluation.report_tables import TEACHER_HEAD, headlines, student_rows, teacher_rows, training_note
+
+HEAD = ["overall pass@1, %", "first", "second", "difference [95 %]", "adj. p", "verdict"]
 
 
 def main() -> None:
-    teachers, arms = teacher_names(), arm_names()
-    benchmarks = enabled_benchmarks()
-    distilled = {teacher: read_json(f"metrics/teachers/{teacher}.json") for teacher in teachers}
-    students = {name: read_json(f"metrics/students/{name}.json") for name in [*arms, BASE]}
-    print("\n".join(format_table(TEACHER_HEAD, teacher_rows(distilled))))
+    arms, compared, outcomes = arm_names(), read_json("metrics/compare.json"), read_json("metrics/outcomes.json")
+    forecast = read_json("metrics/forecast.json")["metrics"]
+    runs = {teacher: read_json(f"metrics/distill/{teacher}.json") for teacher in teacher_names()}
+    print(wrapped(tables.answer(compared, arms)))
     print()
-    print("\n".join(format_table(["student of (pass@1 / mean tokens)", *benchmarks], student_rows(students, benchmarks))))
+    print("\n".join(format_table(HEAD, tables.overall_rows(compared))))
     print()
-    compared = read_json("metrics/compare.json")
-    print("\n".join(headlines(compared, arms)))
-    print(training_note(compared["training"]))
+    for line in compared["warnings"]:
+        print(wrapped(f"Warning: {line}"))
+    print(wrapped(tables.training_note(compared["training"])))
     for line in settling.lines(compared, arms):
-        print(line)
-    print(read_json("metrics/outcomes.json")["conclusion"])
-    print("Figures, intervals and what was removed: data/report/index.html")
+        print(wrapped(line))
+    print(wrapped(f"{tables.foretold(forecast, compared, arms)} {outcomes['conclusion']}"))
+    print(wrapped(tables.total_cost(runs)))
+    print("Report: data/report/index.html; traces to read: data/report/traces.html")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ masks of attention that is not by lengths (sdpa, eager) are not in them.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any
 import yaml
 
 from distillery.core import config
-from distillery.core.errors import ConfigError, UserError
+from distillery.core.errors import ConfigError
 from distillery.core.files import read_json
 from distillery.core.model_locks import Lock
 from distillery.core.profiles import compose, names
+from distillery.core.stage import run_stage
 from distillery.core.text_table import format_table
 from distillery.training.config import Lora, Train
 from distillery.training.throughput import PEAKS, active_parameters, attention_width
@@ -269,7 +269,4 @@ def _on(value: bool) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"memory: {error}")
+    run_stage(main)

@@ -26,6 +26,7 @@ from distillery.core.codehash import hash_code
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, read_json, write_json
 from distillery.core.model_locks import Lock
+from distillery.core.stage import run_stage
 from distillery.training.config import Train
 from distillery.training.packed_files import DIGEST
 
@@ -177,7 +178,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except DataError as error:
-        sys.exit(f"store: {error}")
+    run_stage(main)

@@ -18,6 +18,7 @@ from distillery.core.files import ScannedRow, scan_json_lines, write_json_lines
 from distillery.core.progress import Progress
 from distillery.core.response_format import answer_part
 from distillery.core.schemas import CATEGORIES, UNKNOWN
+from distillery.core.stage import run_stage
 from distillery.verification.config import VerifyParams, roles_of
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict, item_of
@@ -126,4 +127,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(main)

@@ -18,6 +18,7 @@ from distillery.core.chat import get_path
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.response_format import columns_of, format_of, parts_of
 from distillery.core.schemas import CATEGORIES
+from distillery.core.stage import run_stage
 from distillery.core.text_table import format_table
 from distillery.generation.released_traces import Released, read_source
 from distillery.verification.__main__ import open_router, settings_for, summary, verify_all
@@ -109,4 +110,4 @@ def main(source: str = "", revision: str = "", split: str = "train", *others: st
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(main)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from distillery.core.stage import run_stage
 from distillery.core.text_table import format_table
 from distillery.generation.ledger import ROOT, Ledger
 from distillery.verification.verdict_store import Verdicts
@@ -66,4 +67,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(main)

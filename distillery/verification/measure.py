@@ -17,6 +17,7 @@ from distillery.core.errors import ConfigError, DataError, EngineError
 from distillery.core.files import scan_json_lines, write_json
 from distillery.core.model_locks import brief
 from distillery.core.schemas import PASS, UNKNOWN
+from distillery.core.stage import run_stage
 from distillery.core.text_table import format_table
 from distillery.verification.__main__ import item_in, settings_for, verify_all
 from distillery.verification.agreement import HEAD, Judged, agreement, table_rows
@@ -90,4 +91,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(main)
