@@ -28,7 +28,7 @@ from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import atomic_dir, read_json
 from distillery.core.progress import log
 from distillery.core.runner import map_parts, sum_counts
-from distillery.core.schemas import CURATED, PASS, PERPLEXITY, QUERY, TRACE, UNKNOWN
+from distillery.core.schemas import CURATED, MAJORITY, PASS, PERPLEXITY, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import read_run, record_metrics, run_stage
 from distillery.core.tables import matching_parts, part_name, read_part, write_part
 from distillery.corpus import token_ngrams
@@ -137,11 +137,13 @@ def account(queries: pa.Table, traces: pa.Table) -> dict[str, Any]:
     named = zip(unknown["verifier"].to_pylist(), unknown["reason"].to_pylist(), strict=True)
     reasons = Counter(f"{verifier}: {reason}" for verifier, reason in named)
     passed = traces.filter(pc.field("verdict") == PASS)["query_id"]
+    agreed = traces.filter((pc.field("verdict") == PASS) & (pc.field("verifier") == MAJORITY))["query_id"]
     counts = {
         "queries": len(queries),
         "attempts": len(traces),
         "verified": int((~as_before(passed)).sum()),
         "verified_traces": len(passed),
+        "by_majority": len(agreed.unique()),
         "unknown": len(unknown),
         "truncated": pc.sum(pc.equal(traces["finish_reason"], "length")).as_py() or 0,
         "tokens": pc.sum(traces["completion_tokens"]).as_py() or 0,
@@ -169,6 +171,7 @@ def distillation(accounts: list[dict[str, Any]]) -> dict[str, Any]:
         "attempts": attempts,
         "verified": counts["verified"],
         "verified_traces": counts["verified_traces"],
+        "verified_by_majority": counts["by_majority"],
         "verified_share": share(counts["verified"], counts["queries"]),
         "pass_rate": share(counts["verified_traces"], attempts),
         "first_attempt_by_category": rates["category"],

@@ -24,7 +24,7 @@ from distillery.core.chat import with_system
 from distillery.core.files import atomic_dir
 from distillery.core.progress import Progress, log
 from distillery.core.record_file import split
-from distillery.core.schemas import FAIL, PASS, QUERY, TRACE, UNKNOWN
+from distillery.core.schemas import FAIL, MAJORITY, PASS, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import part_name, part_of, part_paths, read_part, read_table, write_rows
 from distillery.corpus.sources import Origin
@@ -159,7 +159,8 @@ def main(teacher: str) -> None:
             log(stage, f"released traces: {dict(counts)}")
             metrics["released"] = dict(counts)
         spending = Spending(engine, settings.budget, engine_settings.devices, config.load(float | None, "price.device_hour"))
-        distiller = Distiller(settings, engine, verifier, ask, lock.response_format)
+        majorities = {str(kind): rule.threshold for kind, rule in verify.rules.items() if rule.verifier == MAJORITY}
+        distiller = Distiller(settings, engine, verifier, ask, lock.response_format, majorities)
         rows_of = partial(trace_rows, teacher=teacher)
         with atomic_dir(f"data/traces/{teacher}") as folder:
             writer = PartWriter(folder, [pq.read_metadata(path).num_rows for path in parts], rows_of)

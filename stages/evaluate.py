@@ -32,7 +32,7 @@ from distillery.generation.engine import REFUSED
 from distillery.generation.factory import as_served, start
 from distillery.generation.ledger import ROOT, Ledger
 from distillery.verification.config import Rule, VerifyParams, roles_of
-from distillery.verification.math_verifier import key_of
+from distillery.verification.math_text import key_of
 from distillery.verification.registry import entry_of
 from distillery.verification.router import Router
 from distillery.verification.verdict import unknown

@@ -8,6 +8,8 @@ CATEGORIES = ("math", "code", "science", "if", "multiturn", "other")
 Category = Literal["math", "code", "science", "if", "multiturn", "other"]
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
 """The three verdicts; ``unknown`` is what reports call inconclusive."""
+MAJORITY = "majority"
+"""The verifier of answers without a reference, which pass where most answers to their query agree with them."""
 
 MALFORMED = pa.schema([("where", pa.string()), ("reason", pa.string()), ("row", pa.string())])
 

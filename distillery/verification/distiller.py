@@ -1,15 +1,18 @@
 """Distil until verified: generate, verify, and generate again with a fresh seed until an answer passes or attempts run out."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from random import randrange
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from distillery.core.config import NonNegative, Positive, PositiveFloat, Section
 from distillery.core.errors import DataError
 from distillery.core.response_format import answer_of, columns_of
-from distillery.core.schemas import FAIL, PASS, UNKNOWN
+from distillery.core.schemas import FAIL, MAJORITY, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.engine import (
     NO_OUTPUT_REASONS,
@@ -20,6 +23,7 @@ from distillery.generation.engine import (
     Completion,
     Request,
 )
+from distillery.verification import majority
 from distillery.verification.verdict import Item, Verdict, Verifies, item_of, unknown
 
 Query = dict[str, Any]
@@ -52,6 +56,8 @@ class Distill(Section):
     """Requests that are in flight at any time; eight times as many responses may wait for their verdict."""
     traces: Positive = 1
     """Verified traces per query."""
+    votes: Annotated[int, Ge(2)] = 5
+    """Answers per query whose category has the verifier ``majority``, in place of attempts until one verifies."""
     budget: Budget | None = None
     """Where to stop; null for no limit."""
 
@@ -87,6 +93,8 @@ class Task:
 class Distiller:
     """The loop. ``ask`` makes a query's request for an attempt; every attempt ends up in its query's task.
 
+    ``majorities`` has the threshold of each category whose verifier is ``majority``: its queries are answered ``votes`` times.
+
     ``response_format`` names how the teacher writes; ``unread`` counts the first responses that cannot be read, None once one
     could.
 
@@ -104,8 +112,10 @@ class Distiller:
         verifier: Verifies,
         ask: Callable[[Query, int], Request],
         response_format: str,
+        majorities: Mapping[str, float] = MappingProxyType({}),
     ):
         self.settings, self.engine, self.verifier, self.ask = settings, engine, verifier, ask
+        self.majorities = majorities
         self.response_format = response_format
         self.todo: deque[Task] = deque()
         self.loaded = 0
@@ -162,9 +172,28 @@ class Distiller:
         columns = columns_of(completion.text, self.response_format, completion.finish_reason == "length")
         answer = answer_of(columns)
         self._check_format(completion, answer)
+        if task.query["category"] in self.majorities:
+            self._vote(task, request, completion, columns)
+            return
         self.verifying[completion.key] = (task, request, completion, columns)
         task.item = task.item.again(completion.key, answer) if task.item else item_of(completion.key, task.query, answer)
         self.verifier.submit(task.item)
+
+    def _vote(self, task: Task, request: Request, completion: Completion, columns: dict[str, Any]) -> None:
+        """Keeps an answer, and asks for the next; the last one settles what all are worth."""
+        task.traces.append(Trace(task.attempt, request, completion, columns, majority.TOO_FEW))
+        if len(task.traces) < self.settings.votes:
+            task.attempt += 1
+            self.todo.appendleft(task)
+            return
+        answers = [answer_of(trace.columns) for trace in task.traces]
+        found = majority.verdicts(answers, self.majorities[task.query["category"]])
+        task.traces = [replace(trace, verdict=verdict) for trace, verdict in zip(task.traces, found, strict=True)]
+        self.verdicts.update(verdict.verdict for verdict in found)
+        task.passed = sum(verdict.verdict == PASS for verdict in found)
+        if not task.passed:
+            self.reasons[f"{MAJORITY}: {found[0].reason}"] += len(found)
+        self._settle(task, PASS if task.passed else UNKNOWN)
 
     def _check_format(self, completion: Completion, answer: str | None) -> None:
         """Raises DataError where none of the first responses can be read: all attempts would be paid for in vain."""
@@ -192,7 +221,8 @@ class Distiller:
             self.refused += 1
             why = f"the server refuses the query: {completion.text}"
         if task.attempt > 1 and completion.finish_reason != REFUSED:
-            self._settle(task, PASS if task.passed else FAIL)
+            undecided = UNKNOWN if task.query["category"] in self.majorities else FAIL
+            self._settle(task, PASS if task.passed else undecided)
         else:
             self._verified(task, request, completion, columns_of("", self.response_format), unknown("none", why, hopeless=True))
 

@@ -163,3 +163,12 @@ def split_top(text: str, separators: str = ",;") -> list[str]:
             parts.append(text[last:i])
             last = i + 1
     return [part.strip() for part in [*parts, text[last:]] if part.strip()]
+
+
+def key_of(answer: str | None) -> str | None:
+    """A key that equal answers share, as far as normalization goes; None where there is no answer."""
+    expression = final_expression(answer) if answer else None
+    if not expression:
+        return None
+    value = number_of(normalize(expression))
+    return re.sub(r"\s", "", plain(normalize(expression))).casefold() if value is None else str(value)

@@ -17,7 +17,7 @@ from distillery.core.schemas import PASS
 from distillery.verification.futures import done, then
 from distillery.verification.judge import Judge, JudgeReply
 from distillery.verification.math_compare import compare, is_words
-from distillery.verification.math_text import final_expression, normalize, number_of, plain
+from distillery.verification.math_text import final_expression, normalize, number_of
 from distillery.verification.process_pool import LATE, Pool
 from distillery.verification.verdict import Item, Verdict, scored, unknown
 
@@ -36,15 +36,6 @@ _PROSE = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}|[^\W\d_]{4,}")
 _ROUNDING, _PRECISE = 1e-6, 1e-9
 """The relative difference of constants that counts as rounding, since Math-Verify rounds to six decimals however small they
 are; and that of values too small for a float, and of functions at a point."""
-
-
-def key_of(answer: str | None) -> str | None:
-    """A key that equal answers share, as far as normalization goes; None where there is no answer."""
-    expression = final_expression(answer) if answer else None
-    if not expression:
-        return None
-    value = number_of(normalize(expression))
-    return re.sub(r"\s", "", plain(normalize(expression))).casefold() if value is None else str(value)
 
 
 def reference_of(gold: str) -> str:

@@ -19,6 +19,7 @@ from distillery.verification.code_verifier import CodeVerifier
 from distillery.verification.config import VerifyParams
 from distillery.verification.ifeval_verifier import IFBENCH, IfVerifier
 from distillery.verification.judge import Judge
+from distillery.verification.majority import LoneAnswer
 from distillery.verification.math_verifier import MathVerifier
 from distillery.verification.process_pool import Pool
 from distillery.verification.reward_verifier import RewardSettings, RewardVerifier
@@ -136,6 +137,7 @@ VERIFIERS: dict[str, Entry] = {
         (*PROGRAMS, *SANDBOX, *INSIDE),
         settings=sandbox_settings,
     ),
+    "majority": Entry(lambda _: LoneAnswer(), (f"{HERE}.majority", f"{HERE}.math_text", f"{HERE}.futures")),
     "reward": Entry(
         lambda resources: RewardVerifier(*reward_model(resources)),
         (f"{HERE}.reward_verifier", "distillery.core.batching"),

@@ -155,6 +155,7 @@ def test_a_part_without_traces_counts_nothing():
         "attempts": 0,
         "verified": 0,
         "verified_traces": 0,
+        "by_majority": 0,
         "unknown": 0,
         "truncated": 0,
         "tokens": 0,

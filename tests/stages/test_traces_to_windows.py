@@ -88,7 +88,8 @@ def prepare() -> None:
         "teacher": {name: {"max_perplexity": 8.0} for name in "ab"},
         "curate": {"ngram": 4, "max_repeats": 20, "max_repetition": 0.5, "memory": 1},
         "price": {"device_hour": 1.0},
-        "parallel": {"files": "parquet"},
+        "parallel": {"files": "both"},
+        "collect": {"sources": {"test": {"license": "mit"}}},
         "pack": {"window": WINDOW},
         "system_prompt": "be brief",
         "student_format": "study",
@@ -290,6 +291,7 @@ def test_a_system_prompt_is_part_of_the_prompt_and_not_of_the_target(here, tmp_p
 
 
 def test_one_query_is_counted_as_one():
-    counts = {"queries": 1, "attempts": 3, "verified": 1, "verified_traces": 1, "truncated": 0, "unknown": 0, "tokens": 30}
+    counts = {"queries": 1, "attempts": 3, "verified": 1, "verified_traces": 1, "by_majority": 0}
+    counts |= {"truncated": 0, "unknown": 0, "tokens": 30}
     found = curate.distillation([{"counts": counts, "unknown_reasons": {}, "tallies": {name: {} for name in curate.GROUPS}}])
     assert (found["attempts_per_query"], found["tokens_per_verified_trace"], found["pass_rate"]) == (3.0, 30.0, 0.3333)

@@ -10,7 +10,7 @@ from distillery.verification import math_verifier
 from distillery.verification.config import Rule
 from distillery.verification.futures import done
 from distillery.verification.judge import JudgeReply
-from distillery.verification.math_text import final_expression, number_of
+from distillery.verification.math_text import final_expression, key_of, number_of
 from distillery.verification.math_verifier import MathVerifier
 from distillery.verification.process_pool import Pool
 from distillery.verification.router import Router
@@ -451,10 +451,10 @@ def test_an_ordinary_reference_is_compared_at_once(gold):
 
 def test_equal_answers_share_a_key():
     halves = (r"\boxed{0.5}", "1/2", r"so $\boxed{\frac{1}{2}}$", "50/100")
-    assert {math_verifier.key_of(answer) for answer in halves} == {"1/2"}
-    assert math_verifier.key_of(r"\boxed{X + Y}") == math_verifier.key_of(r"\boxed{x+y}") == "x+y"
-    assert math_verifier.key_of("3") != math_verifier.key_of("4")
-    assert [math_verifier.key_of(answer) for answer in (None, "", r"7 or \boxed{")] == [None] * 3
+    assert {key_of(answer) for answer in halves} == {"1/2"}
+    assert key_of(r"\boxed{X + Y}") == key_of(r"\boxed{x+y}") == "x+y"
+    assert key_of("3") != key_of("4")
+    assert [key_of(answer) for answer in (None, "", r"7 or \boxed{")] == [None] * 3
 
 
 @pytest.mark.parametrize(
