@@ -66,6 +66,8 @@ class Source(Origin):
     """Our names to its own (`resolve_column`); names that are the same may be left out."""
     where: dict[str, str] = field(default_factory=dict)
     """Column to regular expression: only rows that match all of them are taken."""
+    license: str | None = None
+    """Its licence as the hub names licences (``apache-2.0``), for the cards of what is released; null: not stated."""
     limit: Positive | None = None
     """So many of these rows' queries, a seeded sample; null for all."""
 

@@ -6,7 +6,8 @@ The released data sets have the schema of the study's, a folder per category, wi
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from distillery.core.tables import matching_parts, part_name, part_paths, read_p
 from distillery.core.teachers import keep_only, teacher_names
 from distillery.corpus.arm_selection import Drawn, is_cut, limits, shared, sum_tokens, taken, within
 from distillery.corpus.arrow_text import combine_chunks
+from distillery.corpus.data_card import Contents, card
 
 RELEASED_TO, ARMS, COMMON = "data/parallel", "data/arms", "data/shared"
 ROWS_AT_ONCE = 500
@@ -51,6 +53,7 @@ INFO = {
     "model_name": "string",
     "ppl": "float64",
 }
+MESSAGE = pa.struct([(name, pa.string()) for name in ("role", "content", "reasoning_content")])
 TURN = pa.struct(
     {
         "from": pa.string(),
@@ -58,15 +61,21 @@ TURN = pa.struct(
         "info": pa.struct({name: pa.type_for_alias(kind) for name, kind in INFO.items()}),
     }
 )
-RELEASED = pa.schema({"system": pa.string(), "conversations": pa.list_(TURN)})
+RELEASED = pa.schema({"system": pa.string(), "messages": pa.list_(MESSAGE), "conversations": pa.list_(TURN)})
 
 
 @dataclass(frozen=True)
 class Parallel(Section):
     """How the data sets are written."""
 
-    files: Literal["parquet", "jsonl"]
-    """Compressed parquet, or JSON lines, which take four times as much."""
+    files: Literal["parquet", "jsonl", "both"]
+    """Compressed parquet, JSON lines, which take four times as much, or both."""
+    language: tuple[str, ...] = ("en",)
+    """What the queries are written in, for the cards: ISO 639 codes."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return ("parquet", "jsonl") if self.files == "both" else (self.files,)
 
 
 def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str, student_format: str) -> dict[str, Any]:
@@ -94,48 +103,11 @@ def released(query: dict[str, Any], trace: dict[str, Any], system_prompt: str, s
         if message["role"] in SPEAKERS
     ]
     turns.append({"from": "assistant", "value": response_of(trace, student_format), "info": info})
-    first = with_system(system_prompt, query["messages"])[0]
-    return {"system": first["content"] if first["role"] == "system" else "", "conversations": turns}
-
-
-def card(name: str, about: str, counts: dict[str, int], facts: dict[str, Any], files: str) -> str:
-    """The data set card: front matter that `datasets` loads by, then what a reader wants to know."""
-    configs = "\n".join(
-        f"  - config_name: {category}\n    data_files: {category}/*.{files}" for category, count in counts.items() if count
-    )
-    fields = "\n".join(f"      - name: {name}\n        dtype: {kind}" for name, kind in INFO.items())
-    features = (
-        "  features:\n  - name: system\n    dtype: string\n  - name: conversations\n    list:\n"
-        "    - name: from\n      dtype: string\n    - name: value\n      dtype: string\n    - name: info\n      struct:\n"
-    )
-    infos = "\n".join(f"- config_name: {c}\n{features}{fields}" for c in ["default", *counts] if c == "default" or counts[c])
-    rows = "\n".join(f"| {category} | {count} |" for category, count in counts.items())
-    lines = "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
-    named = "\n".join(f"    - {category}/*.{files}" for category, count in counts.items() if count)
-    return f"""---
-configs:
-  - config_name: default
-    default: true
-    data_files:
-{named}
-{configs}
-dataset_info:
-{infos}
-tags:
-- reasoning
-- distillation
----
-
-# Reasoning traces: {name}
-
-{about} Companion data sets contain other responses to the same queries.
-
-| category | instances |
-| --- | --- |
-{rows}
-
-{lines}
-"""
+    asked = with_system(system_prompt, query["messages"])
+    messages = [message | {"reasoning_content": None} for message in asked]
+    messages.append({"role": "assistant", "content": trace["text"] if answer is None else answer, "reasoning_content": thought})
+    system = asked[0]["content"] if asked[0]["role"] == "system" else ""
+    return {"system": system, "messages": messages, "conversations": turns}
 
 
 def prompted(lock: model_locks.Lock) -> str:
@@ -189,9 +161,9 @@ WRITERS: dict[str, Callable[[Iterator[dict[str, Any]], Path], None]] = {"parquet
 
 
 def write_categories(
-    folder: Path, part: int, queries: pa.Table, traces: pa.Table, prompting: tuple[str, str], files: str
+    folder: Path, part: int, queries: pa.Table, traces: pa.Table, prompting: tuple[str, str], kinds: Iterable[str]
 ) -> dict[str, int]:
-    """Writes one part of an arm's data set, a file for each category that has rows; how many each has."""
+    """Writes one part of an arm's data set, files for each category that has rows; how many each has."""
     categories = combine_chunks(queries["category"]).take(places_of(traces, queries))
     counts = {}
     for category in CATEGORIES:
@@ -199,8 +171,9 @@ def write_categories(
         counts[category] = len(chosen)
         if len(chosen):
             (folder / category).mkdir(parents=True, exist_ok=True)
-            path = (folder / category / part_name(part)).with_suffix(f".{files}")
-            WRITERS[files](rows_of(queries, chosen, *prompting), path)
+            for kind in kinds:
+                path = (folder / category / part_name(part)).with_suffix(f".{kind}")
+                WRITERS[kind](rows_of(queries, chosen, *prompting), path)
     return counts
 
 
@@ -260,8 +233,9 @@ class Selection:
                 chosen = within(chosen, last[name])
             (arms_to / name).mkdir(exist_ok=True)
             write_part(chosen.select(TAKEN.names).cast(TAKEN), arms_to / name / part_name(part))
-            rows = write_categories(data_sets / name, part, asked, chosen, self.prompting, self.settings.files)
-            counts[name] = {"categories": rows, "trains": sum_tokens([chosen])}
+            rows = write_categories(data_sets / name, part, asked, chosen, self.prompting, self.settings.kinds)
+            sources = Counter(asked["source"].take(places_of(chosen, asked)).to_pylist())
+            counts[name] = {"categories": rows, "sources": dict(sources), "trains": sum_tokens([chosen])}
         held = {teacher: len(table) for teacher, table in curated.items()}
         return {"held": held, "arms": counts, "shared": len(common), "trained_on": pc.sum(common["trains"]).as_py() or 0}
 
@@ -274,7 +248,13 @@ def arm_metrics(results: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return trains | {"categories": {category: categories[category] for category in CATEGORIES}}
 
 
+def sources_of(results: list[dict[str, Any]], name: str) -> dict[str, int]:
+    """How many of an arm's rows come from each source, by name."""
+    return dict(sorted(sum_counts([part["arms"][name]["sources"] for part in results]).items()))
+
+
 def main() -> None:
+    licences = {name: each.get("license") for name, each in config.load(dict[str, Any], "collect.sources").items()}
     teachers, chosen = teacher_names(), arms()
     settings, window = config.load(Parallel, "parallel"), config.load(int, "pack.window")
     prompting = config.load(str, "system_prompt"), config.load(StudentFormat, "student_format")
@@ -296,7 +276,9 @@ def main() -> None:
             by_arm = {name: arm_metrics(results, name) for name in chosen}
             for name, found in by_arm.items():
                 details = facts(name, chosen, hash_of_ids(arms_to / name))
-                text = card(name, VERIFIED[chosen[name].verified], found["categories"], details, settings.files)
+                held_by = Contents(found["categories"], sources_of(results, name), licences)
+                about = (held_by, details, RELEASED, list(settings.language), settings.kinds[0])
+                text = card(name, VERIFIED[chosen[name].verified], *about)
                 write_text(text, data_sets / name / "README.md")
         metrics.update(instances=instances, curated={teacher: held[teacher] for teacher in teachers})
         metrics.update(over_long=instances - trained_on, trained_on=trained_on, arms=by_arm)

@@ -1,12 +1,14 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from distillery.core.files import read_json_lines
 from distillery.core.response_format import STUDY, columns_of
 from distillery.core.schemas import CATEGORIES, CURATED, QUERY
 from distillery.corpus.arm_selection import shared
-from stages.parallel import WRITERS, card, released, rows_of, write_categories
+from distillery.corpus.data_card import Contents, card, size_of
+from stages.parallel import RELEASED, WRITERS, released, rows_of, write_categories
 from tests.support.builders import make_query
 
 TRACE = columns_of("<think> a </think> <answer> 5 </answer>", STUDY) | {"verify_score": 1.0}
@@ -58,11 +60,27 @@ def test_a_data_set_with_its_card_loads(tmp_path, files):
     for category in ("math", "science"):
         (tmp_path / category).mkdir()
         WRITERS[files](iter([row] * counts[category]), tmp_path / category / f"part-00000.{files}")
-    (tmp_path / "README.md").write_text(card("t", "All passed.", counts, {"queries": "3"}, files))
+    contents = Contents(counts, {"a": 2, "b": 1}, {"a": "mit"})
+    (tmp_path / "README.md").write_text(card("t", "All passed.", contents, {"queries": "3"}, RELEASED, ["en"], files))
     whole = load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(whole) == 3 and whole[0]["conversations"][1]["info"]["ppl"] == 2.5
     assert whole[0]["conversations"][0] == {"from": "human", "value": row["conversations"][0]["value"], "info": None}
+    assert whole[0]["messages"][-1] == {"role": "assistant", "content": "5", "reasoning_content": "a"}
     assert len(load_dataset(str(tmp_path), "math", split="train", cache_dir=str(tmp_path / "cache"))) == 2
+
+
+def matter(contents):
+    text = card("t", "All passed.", contents, {}, RELEASED, ["en", "zh"], "parquet")
+    return yaml.safe_load(text.split("---\n")[1]), text
+
+
+def test_a_card_has_what_the_hub_asks_for():
+    head, text = matter(Contents({"math": 1500}, {"a": 1000, "b": 500}, {"a": "mit", "b": "mit"}))
+    assert (head["license"], head["language"], head["size_categories"]) == ("mit", ["en", "zh"], ["1K<n<10K"])
+    assert head["task_categories"] == ["text-generation"] and "| a | 1000 | mit |" in text and "&id" not in text
+    mixed, text = matter(Contents({"math": 2}, {"a": 1, "b": 1}, {"a": "mit"}))
+    assert mixed["license"] == "other" and "| b | 1 | not stated |" in text
+    assert [size_of(rows) for rows in (0, 999, 1000, 10**7)] == ["n<1K", "n<1K", "1K<n<10K", "n>10M"]
 
 
 def queries_and_traces(*questions, **more):
@@ -74,7 +92,7 @@ def queries_and_traces(*questions, **more):
 @pytest.mark.parametrize("files", list(WRITERS))
 def test_each_category_has_its_files_and_an_empty_one_none(tmp_path, files):
     queries, traces = queries_and_traces("one ?", "two ?", "three ?", category="code", test_cases="[1]")
-    counts = write_categories(tmp_path, 3, queries.take([2, 0, 1]), traces, ("", STUDY), files)
+    counts = write_categories(tmp_path, 3, queries.take([2, 0, 1]), traces, ("", STUDY), [files])
     assert counts == dict.fromkeys(CATEGORIES, 0) | {"math": 1, "code": 2}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code", "math"]
     (path,) = (tmp_path / "code").iterdir()
