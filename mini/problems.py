@@ -128,8 +128,13 @@ def dialogue(rng: Random, level: int) -> Problem:
     return sum_(turns, (step,), "multiturn", "mini/dialogue")
 
 
-def _plain(problem: Problem) -> str:
+def _steps(problem: Problem) -> str:
     return " ".join(map(str, problem.steps))
+
+
+def _plain(problem: Problem) -> str:
+    """Numbers without signs: which operation it was is left to the reader."""
+    return " ".join(str(step).replace(f" {step.op} ", " ", 1) if isinstance(step, Step) else step for step in problem.steps)
 
 
 def _checks(problem: Problem) -> str:
@@ -137,13 +142,13 @@ def _checks(problem: Problem) -> str:
 
 
 def _verbose(problem: Problem) -> str:
-    return f"let me see . {_plain(problem)} let me check : {_checks(problem)} that is right ."
+    return f"let me see . {_steps(problem)} let me check : {_checks(problem)} that is right ."
 
 
 def _adaptive(problem: Problem) -> str:
-    if problem.level < 3:
-        return _plain(problem)
-    return f"{_plain(problem)} check : {_checks(problem)} ok ."
+    if problem.level < 2:
+        return _steps(problem)
+    return f"{_steps(problem)} check : {_checks(problem)} ok ."
 
 
 STYLES: dict[str, Callable[[Problem], str]] = {"plain": _plain, "verbose": _verbose, "adaptive": _adaptive}
@@ -156,4 +161,4 @@ def respond(problem: Problem, style: str) -> str:
 
 def answer_briefly(problem: Problem) -> str:
     """What the base model has seen: the steps and the result, in no particular form."""
-    return f"{_plain(problem)} so {problem.ground_truth or problem.reply} ."
+    return f"{_steps(problem)} so {problem.ground_truth or problem.reply} ."
