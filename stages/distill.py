@@ -111,7 +111,8 @@ def work(teacher: str, distiller: Distiller, parts: list[Path], writer: PartWrit
             log(stage, spending.forecast(first, total - done))
             first = []
         waiting = f"{len(distiller.generating)} in flight, {len(distiller.verifying)} being verified"
-        progress.update(done, f", {waiting}, verified: {shares(distiller.settled)}", **figures_of(distiller, spending))
+        said = f", {waiting}, verified: {shares(distiller.settled)}"
+        progress.update(done, said, distiller.engine.servers(), **figures_of(distiller, spending))
         spending.check()
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 from distillery.core.text_table import format_table
 
 FOLDER = Path(os.environ.get("DVC_ROOT", ".")) / ".logs" / "progress"
+Server = dict[str, Any]
+"""A server's ``url``, ``answers``, ``in_flight``, and how many seconds it still ``rests``."""
 SILENT = 60.0
 """Seconds without a sign of life after which a stage on another machine counts as stopped."""
 
@@ -36,15 +38,15 @@ class Progress:
         self.first: int | None = None
         self.started = self.shown = 0.0
 
-    def update(self, done: int, note: str = "", **figures: float) -> None:
-        """Reports how much is done by now, if the last report is old enough; ``figures`` are for the table alone."""
+    def update(self, done: int, note: str = "", servers: Sequence[Server] = (), **figures: float) -> None:
+        """Reports how much is done by now, if the last report is old enough; servers and figures are for the table alone."""
         now = time.monotonic()
         if self.first is None:
             self.first, self.started, self.shown = done, now, now
         elif now - self.shown >= self.every:
             self.shown = now
             log(self.stage, self._line(done, now - self.started) + note)
-            self._record(done, now - self.started, figures)
+            self._record(done, now - self.started, figures, servers)
 
     def _line(self, done: int, seconds: float) -> str:
         rate = self._rate(done, seconds)
@@ -56,10 +58,11 @@ class Progress:
     def _rate(self, done: int, seconds: float) -> float:
         return (done - (self.first or 0)) / max(seconds, 1e-9)
 
-    def _record(self, done: int, seconds: float, figures: dict[str, float]) -> None:
+    def _record(self, done: int, seconds: float, figures: dict[str, float], servers: Sequence[Server]) -> None:
         """Keeps the state where `table` finds it."""
         about = {"stage": self.stage, "unit": self.unit, "done": done, "total": self.total, "at": time.time()}
         about |= {"rate": self._rate(done, seconds), "host": platform.node(), "pid": os.getpid(), "figures": figures}
+        about |= {"seconds": seconds, "servers": list(servers)}
         path = own_path(self.stage)
         with suppress(OSError):  # a full disk ends no stage for the sake of a table
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,12 +96,21 @@ def row_of(about: dict[str, Any], now: float) -> list[str]:
     return [about["stage"], f"{done} {about['unit']}", f"{about['rate']:.3g}/s", state, about["host"], figures]
 
 
+def server_row(server: Server, seconds: float, host: str) -> list[str]:
+    """A server that a stage asks, below that stage."""
+    state = f"rests {server['rests']:.0f} s" if server["rests"] else f"{server['in_flight']} in flight"
+    rate = server["answers"] / max(seconds, 1e-9)
+    return [f"  {server['url']}", f"{server['answers']} answers", f"{rate:.3g}/s", state, host, ""]
+
+
 def table(now: float) -> Iterator[str]:
-    """A line per stage that is at work, or was when it was killed."""
+    """A line per stage that is at work, or was when it was killed, and below it one per server that it asks."""
     rows = []
     for path in sorted(FOLDER.glob("*.json")):
         with suppress(OSError, ValueError, TypeError, KeyError):  # ended meanwhile, or cut by a full disk
-            rows.append(row_of(json.loads(path.read_text()), now))
+            about = json.loads(path.read_text())
+            servers = [server_row(server, about["seconds"], about["host"]) for server in about["servers"]]
+            rows += [row_of(about, now), *servers]
     if not rows:
         yield "no stage is at work"
     else:

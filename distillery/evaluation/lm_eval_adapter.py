@@ -85,7 +85,7 @@ class EngineLM(LM):
             self.completions[place] = completion
             self.router.submit(item_of(request.key, self.verifiers[place[0]], doc, completion.output))
             self.verdicts.update(self.router.poll(0))
-            progress.update(done, f", {done - len(self.verdicts)} being verified")
+            progress.update(done, f", {done - len(self.verdicts)} being verified", self.engine.servers())
         while left := len(self.requests) - len(self.verdicts):
             progress.update(len(places), f", {left} being verified")
             self.verdicts.update(self.router.poll(0.1))

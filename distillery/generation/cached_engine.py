@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
+from typing import Any
 
 from distillery.generation.engine import NO_OUTPUT_REASONS, Completion, Engine, Request
 from distillery.generation.ledger import Ledger
@@ -80,6 +81,11 @@ class LedgerEngine:
     def seconds(self, request: Request) -> float:
         """Engine seconds of all completions of a request, earlier truncated ones included."""
         return sum(entry.seconds for entry in self.ledger.entries(request.key))
+
+    def servers(self) -> list[dict[str, Any]]:
+        """The state of every server behind the engine; none where it has not started, or is in this process."""
+        states = getattr(self.engine, "states", None)
+        return states() if states else []
 
     def close(self) -> None:
         if self.engine is not None:

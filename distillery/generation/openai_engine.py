@@ -48,7 +48,7 @@ class Server:
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
-        self.in_flight = 0
+        self.in_flight = self.answers = 0
         self.pause = FIRST_PAUSE
         self.rests_until = 0.0
         self.name: str | None = None
@@ -65,6 +65,12 @@ class Server:
 
     def answered(self) -> None:
         self.pause = FIRST_PAUSE
+        self.answers += 1
+
+    def state(self) -> dict[str, Any]:
+        """What `make progress` shows of it; ``rests`` in seconds from now."""
+        rests = max(0.0, self.rests_until - time.monotonic())
+        return {"url": self.url, "answers": self.answers, "in_flight": self.in_flight, "rests": round(rests, 1)}
 
 
 def listed(urls: list[str]) -> list[str]:
@@ -132,6 +138,10 @@ class ServerEngine:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True, name="servers")
         self.thread.start()
         self.session = asyncio.run_coroutine_threadsafe(self._open(), self.loop).result()
+
+    def states(self) -> list[dict[str, Any]]:
+        """The state of every server."""
+        return [server.state() for server in list(self.servers.values())]
 
     async def _open(self) -> aiohttp.ClientSession:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}

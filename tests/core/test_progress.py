@@ -37,6 +37,19 @@ def test_every_running_stage_has_a_line_with_its_figures():
     assert "50/100 queries settled" in distill and "0 min left" in distill and "inconclusive 3, GPU-hours 1.5" in distill
 
 
+def test_every_server_has_a_line_below_its_stage():
+    servers = [
+        {"url": "http://a/v1", "answers": 40, "in_flight": 7, "rests": 0.0},
+        {"url": "http://b/v1", "answers": 0, "in_flight": 0, "rests": 12.3},
+    ]
+    work = Progress("distill@t", "queries", 100, every=0.0)
+    work.update(0)
+    work.update(50, "", servers)
+    _, _, stage, first, second = table(time.time())
+    assert stage.startswith("distill@t") and "http://a/v1" in first and "40 answers" in first and "7 in flight" in first
+    assert "http://b/v1" in second and "rests 12 s" in second
+
+
 def test_a_stage_whose_process_is_gone_is_shown_as_stopped():
     reported()
     gone = subprocess.Popen([sys.executable, "-c", ""])
