@@ -1,12 +1,12 @@
-"""python -m distillery.verification FILE.jsonl [OUT.jsonl]: a verdict for every response in a file.
+"""python -m distillery.verification SOURCE [OUT.jsonl]: a verdict for every response, whoever made it.
 
-A row has ``category``, ``text`` (or ``response``), and its reference: ``ground_truth``, ``test_cases`` or
-``constraints``, and for chat ``messages``. docs/examples/responses.jsonl has one of each category. Thresholds, limits
-and models are those of params.yaml. Verdicts are written next to the file, one line per row, in the order of the rows.
+SOURCE is a JSON lines or parquet file, a folder of them, or a data set on the hub; `rollouts` lists the forms of rows. Our own
+has ``category``, ``text`` (or ``response``), and its reference: ``ground_truth``, ``test_cases`` or ``constraints``, and for
+chat ``messages``; docs/examples/responses.jsonl has one of each category. Thresholds, limits and models are params.yaml's.
+Verdicts are written next to the file, one line per row, in the order of the rows; rows that cannot be read come last. Where
+rows carry a verdict of their own, the summary says how often ours differ.
 """
 
-import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,35 +14,34 @@ from pathlib import Path
 
 from distillery.core import config
 from distillery.core.errors import ConfigError, DataError
-from distillery.core.files import ScannedRow, scan_json_lines, write_json_lines
+from distillery.core.files import write_json_lines
 from distillery.core.progress import Progress
 from distillery.core.response_format import answer_part
-from distillery.core.schemas import CATEGORIES, UNKNOWN
+from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.core.stage import run_stage
+from distillery.core.text_table import format_table
 from distillery.verification.config import VerifyParams, roles_of
+from distillery.verification.rollouts import Rollout, read, rollout_of
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict, item_of
 
-IN_FLIGHT = 2000
+IN_FLIGHT, MOST_NAMED = 2000, 5
 
 
-def item_in(scanned: ScannedRow, key: str) -> Item:
-    """A row as an item. Raises DataError, naming file and line, where something is missing."""
-    row, where = scanned.checked(), scanned.where
-    text = row.get("text", row.get("response"))
-    if not isinstance(text, str):
-        raise DataError(f"{where}: no 'text' (the response), or it is no text")
-    if row.get("category") not in CATEGORIES:
-        raise DataError(f"{where}: category {row.get('category')!r} is none of {', '.join(CATEGORIES)}")
-    turns = row.get("messages") or []
-    if not isinstance(turns, list) or not all(
-        isinstance(t, dict) and isinstance(t.get("content"), str) and "role" in t for t in turns
-    ):
-        raise DataError(f"{where}: 'messages' must be a list of objects with 'role' and 'content'")
-    for field in ("test_cases", "constraints", "ground_truth"):
-        if row.get(field) is not None and not isinstance(row[field], str):
-            row[field] = json.dumps(row[field])
-    return item_of(key, row, answer_part(text))
+def item_of_rollout(rollout: Rollout, key: str) -> Item:
+    """A rollout as an item; its reference in other forms than text is written as JSON."""
+    return item_of(key, rollout.fields, answer_part(rollout.text))
+
+
+def readable(source: str) -> tuple[list[tuple[str, Rollout]], list[tuple[str, str]]]:
+    """The rollouts of a source, and the rows that are none, each with where it stands and why."""
+    found, unread = [], []
+    for where, row in read(source):
+        try:
+            found.append((where, rollout_of(row, where)))
+        except DataError as error:
+            unread.append((where, str(error).removeprefix(f"{where}: ")))
+    return found, unread
 
 
 def verify_all(route: Router, items: Iterator[Item]) -> Iterator[tuple[int, Verdict]]:
@@ -66,15 +65,28 @@ def verify_all(route: Router, items: Iterator[Item]) -> Iterator[tuple[int, Verd
             yield int(key), verdict
 
 
-def summary(rows: list[tuple[str, Verdict]]) -> Iterator[str]:
-    """One line per category, then the most frequent reasons for inconclusive verdicts."""
-    by_category: dict[str, Counter[str]] = defaultdict(Counter)
-    for category, verdict in rows:
-        by_category[category][verdict.verdict] += 1
-    for category, counts in sorted(by_category.items()):
-        yield f"{category:10} {counts['pass']:7} pass {counts['fail']:7} fail {counts[UNKNOWN]:7} inconclusive"
-    for reason, count in Counter(verdict.reason for _, verdict in rows if verdict.verdict == UNKNOWN).most_common(5):
+Judgement = tuple[str, bool | None, Verdict]
+"""A response's category, whether it is said to be right, and our verdict."""
+
+
+def summary(rows: list[Judgement]) -> Iterator[str]:
+    """Verdicts by category; how they differ from those that rows carry; the most frequent reasons of inconclusive ones."""
+    by_category: dict[str, list[Judgement]] = defaultdict(list)
+    for row in rows:
+        by_category[row[0]].append(row)
+    yield from format_table(HEAD, [[category, *map(str, counts_of(of))] for category, of in sorted(by_category.items())])
+    for reason, count in Counter(verdict.reason for _, _, verdict in rows if verdict.verdict == UNKNOWN).most_common(5):
         yield f"inconclusive {count}: {reason}"
+
+
+HEAD = ["category", "pass", "fail", "inconclusive", "said right, fails", "said wrong, passes"]
+
+
+def counts_of(rows: list[Judgement]) -> list[int]:
+    """The columns of `HEAD` but the first."""
+    verdicts = Counter(verdict.verdict for _, _, verdict in rows)
+    differ = Counter((claimed, verdict.verdict) for _, claimed, verdict in rows)
+    return [verdicts[PASS], verdicts[FAIL], verdicts[UNKNOWN], differ[True, FAIL], differ[False, PASS]]
 
 
 def settings_for(settings: VerifyParams, categories: set[str]) -> VerifyParams:
@@ -99,31 +111,40 @@ def open_router(settings: VerifyParams) -> Router:
         return Router(replace(settings, judge=None, reward=None))
 
 
-def main(*arguments: str) -> None:
-    if not 1 <= len(arguments) <= 2 or arguments[0].startswith("-"):
-        sys.exit("usage: python -m distillery.verification FILE.jsonl [OUT.jsonl]")
-    source = Path(arguments[0])
-    out = Path(arguments[1]) if len(arguments) == 2 else source.with_suffix(".verdicts.jsonl")
-    try:
-        if source.is_dir() or not out.parent.is_dir():
-            raise DataError(f"{source}: a folder, not a file" if source.is_dir() else f"{out.parent}: no such folder")
-        rows = list(scan_json_lines(source))
-        items = [item_in(scanned, str(i)) for i, scanned in enumerate(rows)]
-        if not items:
-            raise DataError(f"{source}: no rows")
-        route = open_router(settings_for(config.load(VerifyParams, "verify"), {item.category for item in items}))
-    except (DataError, ConfigError) as error:
-        sys.exit(f"verification: {error}")
+def place_of(source: str) -> Path:
+    """Where verdicts go: next to a file or folder; for a data set on the hub into the working directory, under its name."""
+    path = Path(source)
+    return path.with_name(f"{path.stem}.verdicts.jsonl") if path.exists() else Path(f"{path.stem}.verdicts.jsonl")
+
+
+def main(source: str, out: str | None = None) -> None:
+    to = Path(out) if out else place_of(source)
+    if not to.parent.is_dir():
+        raise DataError(f"{to.parent}: no such folder")
+    rows, unread = readable(source)
+    if not rows:
+        raise DataError(
+            f"{source}: no rows" if not unread else f"{unread[0][0]}: {unread[0][1]}; nor can any other row be read"
+        )
+    items = [item_of_rollout(rollout, str(i)) for i, (_, rollout) in enumerate(rows)]
+    route = open_router(settings_for(config.load(VerifyParams, "verify"), {item.category for item in items}))
     for notice in route.notices:
         print(f"verification: {notice}")
     try:
         verdicts = dict(verify_all(route, iter(items)))
     finally:
         route.close()
-    lines = (int(scanned.where.rpartition(":")[2]) for scanned in rows)
-    write_json_lines(({"line": line} | asdict(verdicts[i]) for i, line in enumerate(lines)), out)
-    print("\n".join(summary([(item.category, verdicts[i]) for i, item in enumerate(items)])))
-    print(f"verification: {len(items)} verdicts in {out}")
+    lines = [
+        {"row": where, "category": rollout.fields["category"], "said_right": rollout.claimed} | asdict(verdicts[i])
+        for i, (where, rollout) in enumerate(rows)
+    ]
+    lines += [{"row": where, "verdict": UNKNOWN, "reason": why} for where, why in unread]
+    write_json_lines(lines, to)
+    judged = [(each.fields["category"], each.claimed, verdicts[i]) for i, (_, each) in enumerate(rows)]
+    print("\n".join(summary(judged)))
+    for where, why in unread[:MOST_NAMED]:
+        print(f"not read: {where}: {why}")
+    print(f"verification: {len(rows)} verdicts in {to}; {len(unread)} rows cannot be read")
 
 
 if __name__ == "__main__":

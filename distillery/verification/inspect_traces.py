@@ -92,7 +92,7 @@ def verdicts(items: list[Item]) -> Iterator[str]:
     router = open_router(settings_for(config.load(VerifyParams, "verify"), {item.category for item in items}))
     category = {int(item.key): item.category for item in items}
     try:
-        yield from summary([(category[key], verdict) for key, verdict in verify_all(router, iter(items))])
+        yield from summary([(category[key], None, verdict) for key, verdict in verify_all(router, iter(items))])
     finally:
         router.close()
 

@@ -19,10 +19,11 @@ from distillery.core.model_locks import brief
 from distillery.core.schemas import PASS, UNKNOWN
 from distillery.core.stage import run_stage
 from distillery.core.text_table import format_table
-from distillery.verification.__main__ import item_in, settings_for, verify_all
+from distillery.verification.__main__ import item_of_rollout, settings_for, verify_all
 from distillery.verification.agreement import HEAD, Judged, agreement, table_rows
 from distillery.verification.config import VerifyParams, roles_of
 from distillery.verification.registry import VERIFIERS
+from distillery.verification.rollouts import rollout_of
 from distillery.verification.router import Router
 from distillery.verification.verdict import Item, Verdict
 
@@ -37,7 +38,7 @@ def read(path: Path) -> tuple[list[Item], list[bool]]:
         label = scanned.checked().get("label")
         if not isinstance(label, bool | str) or label not in LABELS:
             raise DataError(f'{scanned.where}: \'label\' must be true or false (or "pass" or "fail"), not {label!r}')
-        items.append(item_in(scanned, str(number)))
+        items.append(item_of_rollout(rollout_of(scanned.checked(), scanned.where), str(number)))
         labels.append(LABELS[label])
     if not items:
         raise DataError(f"{path}: no rows")

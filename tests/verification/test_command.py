@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from distillery.core.files import ScannedRow
+from distillery.core.errors import ConfigError, DataError
 from distillery.verification import __main__ as command
+from distillery.verification.rollouts import rollout_of
 from tests.support.builders import LIMITS
 
 RULES = {name: {"verifier": name, "threshold": 0.9} for name in ("math", "code", "science", "if")}
@@ -38,44 +39,54 @@ def test_it_writes_one_verdict_per_line_in_row_order(settings, capsys):
     command.main(str(write(settings, *rows)))
     verdicts = [json.loads(line) for line in (settings / "rows.verdicts.jsonl").open()]
     assert [v["verdict"] for v in verdicts] == ["pass", "fail", "pass", "pass", "unknown"]
-    assert [v["line"] for v in verdicts] == [1, 2, 3, 4, 5]
+    assert [v["row"] for v in verdicts] == [f"{settings}/rows.jsonl:{n}" for n in range(1, 6)]
     output = capsys.readouterr().out
-    assert "math             1 pass       1 fail       0 inconclusive" in output
+    assert ["math", "1", "1", "0", "0", "0"] in [line.split() for line in output.splitlines()]
     assert "inconclusive 1: no judge is configured; set verify.judge" in output
 
 
 @pytest.mark.parametrize(
     ("row", "line"),
     [
-        ('{"category": "math", "te', "rows.jsonl:2: malformed JSON"),
-        ("[1]", "rows.jsonl:2: expected an object"),
-        ({"category": "math"}, "rows.jsonl:2: no 'text'"),
-        ({"category": "math", "text": 5}, "rows.jsonl:2: no 'text'"),
-        ({"category": "poetry", "text": "x"}, "rows.jsonl:2: category 'poetry' is none of math, code"),
-        ({**GOOD, "messages": 5}, "rows.jsonl:2: 'messages' must be a list"),
-        ({**GOOD, "messages": ["hi"]}, "rows.jsonl:2: 'messages' must be a list"),
-        ({"category": "other", "text": "x"}, "verify.rules.other: missing"),
+        ({"category": "math"}, "no response; its fields are category"),
+        ({"category": "math", "text": 5}, "no response; its fields are category, text"),
+        ({"category": "poetry", "text": "x"}, "no reference (ground_truth, answer,"),
+        ({"prompt": [], "completion": []}, "no response; its fields are prompt, completion"),
     ],
 )
-def test_an_invalid_row_is_a_one_line_error_and_nothing_is_written(settings, row, line):
-    with pytest.raises(SystemExit) as caught:
-        command.main(str(write(settings, GOOD, row)))
-    assert line in str(caught.value) and "\n" not in str(caught.value)
-    assert not list(settings.glob("*.verdicts*"))
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_verified(settings, capsys, row, line):
+    command.main(str(write(settings, GOOD, row)))
+    first, second = (json.loads(each) for each in (settings / "rows.verdicts.jsonl").open())
+    assert first["verdict"] == "pass" and second["verdict"] == "unknown"
+    assert line in second["reason"] and second["row"].endswith("rows.jsonl:2")
+    said = capsys.readouterr().out
+    assert "not read: " in said and "1 verdicts in" in said and "1 rows cannot be read" in said
 
 
-def test_empty_and_missing_files_are_named(settings):
-    with pytest.raises(SystemExit, match=r"rows.jsonl: no rows"):
-        command.main(str(write(settings)))
-    with pytest.raises(SystemExit, match=r"gone.jsonl: no such file"):
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ((GOOD, '{"category": "math", "te'), "rows.jsonl:2: malformed JSON"),
+        ((GOOD, "[1]"), "rows.jsonl:2: expected an object"),
+        (({"category": "other", "text": "x"},), "verify.rules.other: missing"),
+        (({"text": "x"},), "rows.jsonl:1: no reference .*; nor can any other row be read"),
+        ((), "rows.jsonl: no rows"),
+    ],
+)
+def test_what_cannot_be_verified_is_one_line_and_nothing_is_written(settings, rows, line):
+    with pytest.raises((DataError, ConfigError), match=line) as caught:
+        command.main(str(write(settings, *rows)))
+    assert "\n" not in str(caught.value) and not list(settings.glob("*.verdicts*"))
+
+
+def test_a_missing_file_is_named(settings):
+    with pytest.raises(DataError, match=r"gone.jsonl: no such file"):
         command.main("gone.jsonl")
-    with pytest.raises(SystemExit, match="usage"):
-        command.main()
 
 
 def test_the_documented_example_has_a_row_of_each_category():
     examples = Path(__file__).resolve().parents[2] / "docs/examples/responses.jsonl"
     rows = [json.loads(line) for line in examples.open()]
     assert {row["category"] for row in rows} == {"math", "code", "science", "if", "multiturn", "other"}
-    for number, row in enumerate(rows):
-        assert command.item_in(ScannedRow("x", row), str(number)).answer
+    for row in rows:
+        assert command.item_of_rollout(rollout_of(row, "x"), "k").answer

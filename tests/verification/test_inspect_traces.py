@@ -30,7 +30,7 @@ def test_it_says_what_can_be_read_in_which_formats_and_how_it_verifies(source, i
     assert said[0] == "3 of 4 rows are readable, with 4 responses"
     assert said[1] == "1 not: a turn calls a tool or holds a tool's answer"
     assert [line.split() for line in said[4:6]] == [["think", "3", "3", "3"], ["study", "1", "1", "1"]]
-    assert said[-1].split() == ["math", "2", "pass", "1", "fail", "0", "inconclusive"]
+    assert said[-1].split() == ["math", "2", "1", "0", "0", "0"]
 
 
 def test_only_as_many_rows_as_wanted_are_read(source, inside, monkeypatch, capsys):
