@@ -97,7 +97,7 @@ def test_styles_differ_in_length_as_their_names_say():
         problem = problems.story(Random(level), level)
         for style in STYLES:
             tokens[style].append(len(respond(problem, style).split()))
-    assert tokens["adaptive"][0] == tokens["plain"][0] < tokens["verbose"][0]
+    assert tokens["plain"][0] < tokens["adaptive"][0] < tokens["verbose"][0]
     assert tokens["plain"][1] < tokens["adaptive"][1] < tokens["verbose"][1]
 
 
