@@ -58,6 +58,10 @@ compare: $(READY)  ## compare two arms: make compare A=adaptive B=verbose
 experiments: $(READY)  ## two arms as DVC experiments, for dvc metrics diff: make experiments A=adaptive B=verbose
 	@scripts/arm_experiments.sh $(A) $(B)
 
+.PHONY: publish
+publish: $(READY)  ## results to a hub organisation: make publish ORG=my-org WHAT="data:adaptive report" [PUSH=1] [PUBLIC=1]
+	@python -m distillery.evaluation.publish $(ORG) $(WHAT) $(if $(PUSH),--push) $(if $(PUBLIC),--public)
+
 .PHONY: browse
 browse: $(READY)  ## read all traces in a browser: make browse PORT=8765
 	@python -m distillery.reader.server $(PORT)

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import threading
+from base64 import b64decode
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +20,8 @@ LARGE_FILES = (".safetensors", ".parquet")
 INFO = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+?)(?:/revision/([^/]+))?")
 TREE = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/tree/([^/]+)/?(.*)")
 PATHS = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/paths-info/([^/]+)")
+PREUPLOAD = re.compile(r"/api/(?:models|datasets|spaces)/[^/]+/[^/]+/preupload/[^/]+")
+COMMIT = re.compile(r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/commit/[^/]+")
 FILE = re.compile(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
@@ -39,6 +42,7 @@ class Hub:
     def __init__(self, tree: Path):
         self.tree = tree
         self.gated: set[str] = set()
+        self.private: dict[str, bool] = {}
         self.faults: list[Fault] = []
         self.asked: list[str] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
@@ -99,6 +103,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.refuse(fault.status, **fault.headers)
             self.cut_after = fault.cut_after
         at = urlsplit(self.path)
+        if self.command == "POST" and self.uploaded(unquote(at.path)):
+            return None
         path, query = unquote(at.path), parse_qs(at.query)
         if found := FILE.fullmatch(path):
             return self.file(found[1] or "models", *found.groups()[1:])
@@ -112,6 +118,35 @@ class Handler(BaseHTTPRequestHandler):
         return self.refuse(404)
 
     do_HEAD = do_POST = do_GET  # noqa: N815
+
+    def uploaded(self, path: str) -> bool:
+        """Answers what uploads ask: a new repository, how files are to be sent, a commit. Whether it was one of these."""
+        if path == "/api/repos/create":
+            about = json.loads(self.body())
+            name = f"{about['organization']}/{about['name']}"
+            self.hub.private[name] = about.get("visibility", "private" if about.get("private") else "public") == "private"
+            (self.hub.tree / f"{about.get('type', 'model')}s" / name).mkdir(parents=True, exist_ok=True)
+            self.tell({"url": f"{self.hub.url}/{name}", "name": name})
+        elif path == "/api/validate-yaml":
+            self.body()
+            self.tell({"errors": [], "warnings": []})
+        elif PREUPLOAD.fullmatch(path):
+            files = [{"path": each["path"], "uploadMode": "regular"} for each in json.loads(self.body())["files"]]
+            self.tell({"files": [each | {"shouldIgnore": False, "oid": None} for each in files]})
+        elif found := COMMIT.fullmatch(path):
+            folder = self.hub.tree / found[1] / found[2]
+            for line in map(json.loads, self.body().splitlines()):
+                if line["key"] == "file":
+                    to = folder / line["value"]["path"]
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    to.write_bytes(b64decode(line["value"]["content"]))
+            self.tell({"commitOid": "0" * 40, "commitUrl": f"{self.hub.url}/{found[2]}/commit/0", "hookOutput": ""})
+        else:
+            return False
+        return True
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def log_message(self, *_: Any) -> None: ...
 
