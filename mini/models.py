@@ -19,7 +19,7 @@ from distillery.core.cpu_kernels import multiply_by_openblas
 from distillery.core.processes import die_with_parent
 from mini.config import Models, load
 from mini.judge_data import assist, prompts, rated, talked
-from mini.problems import Problem, answer_briefly, respond
+from mini.problems import STYLES, Problem, answer_briefly, respond
 from mini.sampling import draw
 from mini.tokenizer import build as tokenizer_of
 
@@ -27,7 +27,6 @@ WORLD = Path("mini/world")
 IGNORED = -100
 PARTS = 3
 ASSISTANT, REWARD = "assistant", "reward"
-WRITE_ALL = ("verbose", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ def sample(rng: Random, role: str, system_prompt: str) -> tuple[list[dict[str, s
 
 
 def base_response(rng: Random, problem: Problem) -> str:
-    """A base's training data: the steps and the result, half of the time in the study's format, in a style that writes all."""
-    return respond(problem, rng.choice(WRITE_ALL)) if rng.random() < 0.5 else answer_briefly(problem)
+    """A base's training data: the steps and the result, half of the time in the study's format, in any style."""
+    return respond(problem, rng.choice(list(STYLES))) if rng.random() < 0.5 else answer_briefly(problem)
 
 
 def encode(tokenizer, messages, response, role: str) -> tuple[list[int], list[int]]:
