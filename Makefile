@@ -87,11 +87,12 @@ gc: $(READY)  ## list stored trainings; FREE=1 deletes unreferenced ones
 	@python -m distillery.training.store $(if $(FREE),--free)
 
 .PHONY: lint
-lint: $(DEV)  ## ruff, mypy, and whether code.yaml is up to date
+lint: $(DEV)  ## ruff, mypy, and whether code.yaml and docs/settings.md are up to date
 	ruff check .
 	ruff format --check .
 	mypy
 	python -m distillery.core.codehash --check
+	python scripts/settings_page.py --check
 
 .PHONY: check
 check: lint  ## lint and the fast tests: about a minute

@@ -20,9 +20,9 @@ PAGE = Path("docs/settings.md")
 LOADED = re.compile(r'config\.load\((\w+), f?"([^"]+)"\)')
 INTRODUCTION = """# Settings
 
-Every setting of params.yaml, from the code that reads it. Bounds are part of the types: a value outside them, an unknown key or a
-missing one is an error that names it. A field with a default may be left out. `python -m distillery.core.profiles NAME` writes all
-of them for a profile.
+Every setting of params.yaml, from the code that reads it. Bounds are part of the types: a value outside them, an unknown key or
+a missing one is an error that names it. A field with a default may be left out. `python -m distillery.core.profiles NAME`
+writes all of them for a profile.
 """
 
 
