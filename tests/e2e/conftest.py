@@ -66,7 +66,7 @@ def project(tmp_path_factory):
         settings["train"] |= {"processes": 2, "epochs": 2, "global_batch": 2, "micro_batch": 1, "seeds": [0]}
         settings["train"]["checkpoint_minutes"] = 0
         settings["compare"]["resamples"] = 200
-        settings["curate"] |= {"ngram": 20, "max_repetition": 0.3}
+        settings["curate"] |= {"ngram": 20, "max_repeats": 40, "max_repetition": 0.3}
         for teacher in settings["teacher"].values():
             teacher["max_perplexity"] = 1e9  # of models that are hardly trained
         for benchmark in settings["evaluate"]["benchmarks"].values():
