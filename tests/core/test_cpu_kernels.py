@@ -63,3 +63,44 @@ def test_variables_already_set_are_kept():
 def test_numpy_avoids_kernels_that_some_cpus_lack():
     program = "import stages; from numpy._core._multiarray_umath import __cpu_features__ as f; print(f['AVX512F'])"
     assert run(program) == ["False"]
+
+
+PRODUCTS = """
+import stages
+import torch
+from distillery.core.cpu_kernels import multiply_by_openblas
+
+a, b = torch.randn(50, 7, 64, requires_grad=True), torch.nn.Linear(64, 32)
+
+
+def passes():
+    b(a).pow(2).sum().backward()
+    found = [b(a).detach(), a.grad.clone(), b.weight.grad.clone(), b.bias.grad.clone()]
+    a.grad = b.weight.grad = b.bias.grad = None
+    return found
+
+
+before, library = passes(), multiply_by_openblas()
+print(all(torch.allclose(one, other, atol=1e-4) for one, other in zip(before, passes(), strict=True)))
+print(library is multiply_by_openblas(), library is not None)
+ones = torch.ones(2, 3)
+print(torch.addmm(torch.full((2,), 5.0), ones, ones.T, beta=2, alpha=3).tolist())
+print(torch.addmm(torch.full((2,), float("nan")), ones, ones.T, beta=0).tolist())
+print(torch.mm(ones.bfloat16(), ones.T.bfloat16()).dtype, (ones.long() @ ones.T.long()).tolist())
+print(torch.mm(torch.ones(0, 3), ones.T).shape, torch.mm(torch.ones(2, 0), torch.ones(0, 2)).tolist())
+"""
+
+
+def test_products_by_openblas_are_torchs_own():
+    assert (
+        run(PRODUCTS)
+        == (
+            "True True True [[19.0, 19.0], [19.0, 19.0]] [[3.0, 3.0], [3.0, 3.0]] torch.bfloat16 [[3, 3], [3, 3]] "
+            "torch.Size([0, 2]) [[0.0, 0.0], [0.0, 0.0]]"
+        ).split()
+    )
+
+
+def test_who_gives_up_the_same_results_keeps_mkl():
+    program = "import stages; from distillery.core.cpu_kernels import multiply_by_openblas as f; print(f())"
+    assert run(program, MKL_CBWR="AUTO") == ["None"]

@@ -1,11 +1,17 @@
 import errno
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from distillery.core import stage
+from distillery.core.codehash import modules
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.stage import read_run, record_metrics, run_stage
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_metrics_are_identical_between_runs(inside):
@@ -39,7 +45,7 @@ def logs(monkeypatch, tmp_path):
     return tmp_path / "logs"
 
 
-def failing(monkeypatch, error: Exception) -> str:
+def failing(monkeypatch, error: BaseException) -> str:
     """The exit message of a failing stage."""
     monkeypatch.setattr("sys.argv", ["stages/distill.py", "plain"])
 
@@ -93,3 +99,31 @@ def test_a_missing_argument_shows_the_usage(monkeypatch):
     monkeypatch.setattr("sys.argv", ["stages/distill.py"])
     with pytest.raises(SystemExit, match=r"usage: python -m stages.distill TEACHER"):
         run_stage(lambda teacher: None)
+
+
+def test_an_interrupt_is_one_line(monkeypatch):
+    assert failing(monkeypatch, KeyboardInterrupt()) == "distill: interrupted; what was done is kept"
+
+
+def test_any_number_of_arguments_may_be_taken(monkeypatch):
+    seen = []
+    for arguments in ([], ["a"], ["a", "b", "c"]):
+        monkeypatch.setattr("sys.argv", [str(ROOT / "distillery/core/pins.py"), *arguments])
+        run_stage(lambda *names: seen.append(names))
+    assert seen == [(), ("a",), ("a", "b", "c")]
+
+
+def commands() -> list[str]:
+    """Every module that runs as a command; of the stages, which are alike, one."""
+    named = [name for name, path in modules().items() if 'if __name__ == "__main__"' in path.read_text()]
+    return ["stages.distill", *(name for name in named if name.startswith("distillery.") and ".inside" not in name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands())
+def test_every_command_says_what_it_is_for(command):
+    name = command.removesuffix(".__main__")
+    done = subprocess.run([sys.executable, "-m", name, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()[0], done.stdout.splitlines()[-1]
+    assert len(first) > 20 and last.startswith(f"usage: python -m {name}")
