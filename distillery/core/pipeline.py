@@ -33,7 +33,7 @@ Graph = dict[str, set[str]]
 
 
 def graph() -> Graph:
-    """The pipeline as DVC sees it, stages of other dvc.yaml files included."""
+    """The pipeline of dvc.yaml as DVC sees it, with those stages of other files that it needs."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -41,7 +41,11 @@ def graph() -> Graph:
         found = Repo(".").index.graph
     except DvcException as error:
         raise ConfigError(f"dvc.yaml: {' '.join(str(error).split())}") from None
-    return {stage.addressing: {needed.addressing for needed in found.successors(stage)} for stage in found}
+    every = {stage.addressing: {needed.addressing for needed in found.successors(stage)} for stage in found}
+    wanted = {stage for stage in every if ":" not in stage}
+    while more := {needed for stage in wanted for needed in every[stage]} - wanted:
+        wanted |= more
+    return {stage: needed for stage, needed in every.items() if stage in wanted}
 
 
 def outdated(needs: Graph) -> Graph:

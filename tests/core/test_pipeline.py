@@ -103,6 +103,9 @@ def repository(inside):
         for name, cmd in STAGES.items()
     }
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    Path("sub").mkdir()
+    idle = {"unused": {"cmd": "echo no >no.out", "outs": ["no.out"]}}
+    Path("sub/dvc.yaml").write_text(yaml.safe_dump({"stages": idle}))
     Path("params.yaml").write_text(PARAMS.format(1))
     subprocess.run(["dvc", "init", "--no-scm", "--quiet"], check=True)
     return inside
@@ -121,6 +124,7 @@ def test_dvc_runs_what_changed_and_no_more(repository, capsys):
     said = capsys.readouterr().out
     assert "[4/4" in said and "left took" in said and ": 3 rows" in said and "4 stages ran, 0 had not changed" in said
     assert Path("both.out").read_text() == 2 * PARAMS.format(1)
+    assert not Path("sub/no.out").exists(), "nothing needs it"
     pipeline.main()
     assert capsys.readouterr().out.startswith("0 stages ran, 0 had not changed")
     Path("params.yaml").write_text(PARAMS.format(2))

@@ -217,7 +217,7 @@ def test_arms_take_one_line_each_and_only_what_is_missing_is_generated(project):
         assert f"Running stage 'train@{name}'" not in output
     taken = metrics(project, "parallel")["arms"]
     assert len({taken[name]["queries"] for name in ("adaptive", "plain", "both", "twice", "fitting", "wrong")}) == 1
-    assert taken["twice"]["traces"] > 1.5 * taken["plain"]["traces"] and taken["both"]["traces"] == taken["plain"]["traces"]
+    assert taken["twice"]["traces"] > taken["plain"]["traces"] == taken["both"]["traces"], "a second one where it differs"
     assert taken["short"]["queries"] >= taken["long"]["queries"]
     assert abs(taken["short"]["response_tokens"] - taken["long"]["response_tokens"]) < 0.1 * taken["long"]["response_tokens"]
     compared = metrics(project, "compare")
