@@ -90,7 +90,7 @@ STAGES = {
     "right": "test ! -e broken || { echo right: a.out: broken; exit 1; }; cp a.out right.out",
     "both": "cat left.out right.out >both.out",
 }
-PARAMS = "x: {}\nteachers: [a]\narms: [a]\narm: {{}}\nunverified: false\n"
+PARAMS = "seed: {}\nteachers: [a]\narms: [a]\narm: {{}}\nunverified: false\n"
 DEPS = {"left": ["a.out"], "right": ["a.out"], "both": ["left.out", "right.out"]}
 OUTS = {"code": "code.out", "first": "a.out", "left": "left.out", "right": "right.out", "both": "both.out"}
 
@@ -99,7 +99,7 @@ OUTS = {"code": "code.out", "first": "a.out", "left": "left.out", "right": "righ
 def repository(inside):
     """A small pipeline of DVC's own."""
     stages = {
-        name: {"cmd": cmd, "deps": DEPS.get(name, []), "outs": [OUTS[name]], "params": ["x"] if name == "first" else []}
+        name: {"cmd": cmd, "deps": DEPS.get(name, []), "outs": [OUTS[name]], "params": ["seed"] if name == "first" else []}
         for name, cmd in STAGES.items()
     }
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
