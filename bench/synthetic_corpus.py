@@ -196,6 +196,7 @@ price: {{device_hour: null}}
 clean: {{max_unicode_ratio: 0.3, min_characters: 4}}
 decontaminate: {{ngram: 10, short_ngram: 8, min_overlap: 0.6, max_cosine: 0.9}}
 parallel: {{files: parquet}}
+collect: {{sources: {{}}}}
 curate: {{ngram: 20, max_repeats: 20, max_repetition: 0.3, memory: 256}}
 teachers: [a, b, c]
 teacher:
