@@ -28,8 +28,9 @@ def caused(error: Exception, by: Exception) -> Exception:
 
 @pytest.fixture
 def pauses(monkeypatch):
+    """How long the hub's client slept; other threads of the tests sleep as ever."""
     slept: list[float] = []
-    monkeypatch.setattr(hub.time, "sleep", slept.append)
+    monkeypatch.setattr(hub, "time", SimpleNamespace(sleep=slept.append))
     return slept
 
 
