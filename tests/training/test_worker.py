@@ -126,7 +126,7 @@ def test_three_kills_change_neither_losses_nor_weights(base, undisturbed, tmp_pa
         assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        (folder / "dvclive/t/metrics.json").write_text("")  # DVCLive was writing it
+        (folder / "dvclive/t-0/metrics.json").write_text("")  # DVCLive was writing it
     finished(folder)
     assert_same(folder, undisturbed, 1e-6)
     assert live_steps(folder) == live_steps(undisturbed), "each step is in the live log once"
