@@ -194,7 +194,7 @@ def main(*arguments: str) -> None:
         raise ConfigError(f"{CODE}: {problem(CODE)}")
     found = run_all(outdated(needs), int(arguments[0]) if arguments else default_at_once())
     if any(end.failed for end in found):
-        raise ConfigError("a stage failed; mend it and run again: what was done is kept")
+        raise ConfigError("a stage failed; fix what it names and run again: finished stages are kept")
 
 
 if __name__ == "__main__":

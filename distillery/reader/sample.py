@@ -52,19 +52,11 @@ def sampled_removed(teachers: list[str], count: int, seed: int) -> list[Record]:
     for stage in sources.REMOVING:
         folder = f"{sources.REMOVED}/{stage}"
         ids = set(drawn(pairs(folder, "reason", "id"), count, seed))
-        rows = (row for table in sources.columns_of(folder, *columns_of(folder)) for row in table.to_pylist())
+        rows = (row for table in sources.columns_of(folder) for row in table.to_pylist())
         found += [removed_record(row, stage, twins) for row in rows if row["id"] in ids]
     for teacher in teachers:
         found += removed_traces(teacher, count, seed)
     return found
-
-
-def columns_of(folder: str) -> list[str]:
-    import pyarrow.parquet as pq
-
-    from distillery.core.tables import part_paths
-
-    return list(pq.read_schema(part_paths(folder)[0]).names)
 
 
 def removed_traces(teacher: str, count: int, seed: int) -> list[Record]:

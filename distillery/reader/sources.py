@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from distillery.core.files import read_json_lines
 from distillery.core.tables import part_of, part_paths
-from distillery.reader.records import Perplexities, Record, Removed, query_record
+from distillery.reader.records import Record, query_record
 
 QUERIES, TRACES, REMOVED, PERPLEXITY = "data/queries", "data/traces", "data/rejected", "data/perplexity"
 SAMPLES, BENCHMARKS = "data/samples", "data/benchmarks"
@@ -28,26 +28,18 @@ def rows_of(folder: str | Path, column: str, keys: Iterable[str]) -> Iterator[di
 
 
 def columns_of(folder: str | Path, *columns: str) -> Iterator[pa.Table]:
-    """These columns of each part."""
+    """These columns of each part, or all where none is named."""
     for path in part_paths(folder):
-        yield pq.read_table(path, columns=list(columns))
+        yield pq.read_table(path, columns=list(columns) or None)
 
 
-def removed_from(teachers: Iterable[str], ids: list[str]) -> Removed:
-    """Why attempts at these queries were removed."""
-    found = {}
-    for teacher in teachers:
-        for row in rows_of(f"{REMOVED}/curate/{teacher}", "query_id", ids):
-            found[teacher, row["query_id"], row["attempt"]] = row["rejected_for"]
-    return found
-
-
-def perplexities_of(teachers: Iterable[str], ids: list[str]) -> Perplexities:
-    found = {}
-    for teacher in teachers:
-        for row in rows_of(f"{PERPLEXITY}/{teacher}", "query_id", ids):
-            found[teacher, row["query_id"], row["attempt"]] = row["perplexity"]
-    return found
+def by_attempt(folder: str, column: str, teachers: Iterable[str], ids: list[str]) -> dict[tuple[str, str, int], Any]:
+    """A column of the tables that ``folder`` has of each teacher, by teacher, query and attempt."""
+    return {
+        (teacher, row["query_id"], row["attempt"]): row[column]
+        for teacher in teachers
+        for row in rows_of(f"{folder}/{teacher}", "query_id", ids)
+    }
 
 
 def query_records(ids: list[str], teachers: list[str]) -> list[Record]:
@@ -57,7 +49,8 @@ def query_records(ids: list[str], teachers: list[str]) -> list[Record]:
     for teacher in teachers:
         for row in rows_of(f"{TRACES}/{teacher}", "query_id", ids):
             traces[row["query_id"]].append(row)
-    removed, perplexities = removed_from(teachers, ids), perplexities_of(teachers, ids)
+    removed = by_attempt(f"{REMOVED}/curate", "rejected_for", teachers, ids)
+    perplexities = by_attempt(PERPLEXITY, "perplexity", teachers, ids)
     return [query_record(queries[each], traces[each], removed, perplexities) for each in ids if each in queries]
 
 

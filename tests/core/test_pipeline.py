@@ -1,6 +1,7 @@
 """Running what changed: which stages, in which order, what is printed, and what a failure leaves."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,14 @@ def logs(inside):
 
 
 def scripted(monkeypatch, failing=()):
-    """Stages that end at once; the order in which they started."""
-    started = []
+    """Stages that take a moment, each after those that it needs have ended; the order in which they started."""
+    started, ended = [], set()
 
     def run(stage):
+        assert DIAMOND.get(stage, set()) <= ended, f"{stage} started before what it needs had ended"
         started.append(stage)
+        time.sleep(0.02)
+        ended.add(stage)
         log_of(stage).write_text(f"Running stage '{stage}'\n{stage}: it said this\n")
         return Ended(stage, True, stage in failing, 2.0)
 

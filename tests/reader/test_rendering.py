@@ -1,4 +1,5 @@
 import re
+from html import escape
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,11 @@ def test_code_is_coloured_and_kept():
     found = html_of("so\n```python\nif a < 1:\n    return '<b>'\n```\ndone")
     assert '<span class="k">if</span>' in found and "&lt;" in found and "<b>" not in found
     assert "done" in html_of("```nolanguage\nx\n```\ndone") and "x" in html_of("```\nx")
+
+
+@pytest.mark.parametrize("formula", [r"\text{<b>x</b>}", r"\href{javascript:alert(1)}{x}", r"\style{x:y}{a}", r"\class{a}{b}"])
+def test_a_formula_may_hold_nothing_but_mathematics(formula):
+    assert html_of(f"${formula}$") == f"<div class=text>{escape(f'${formula}$')}</div>"
 
 
 def test_a_long_text_is_cut_and_says_so():
