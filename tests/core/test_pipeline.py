@@ -22,7 +22,8 @@ def logs(inside):
 
 def scripted(monkeypatch, failing=()):
     """Stages that take a moment, each after those that it needs have ended; the order in which they started."""
-    started, ended = [], set()
+    started: list[str] = []
+    ended: set[str] = set()
 
     def run(stage):
         assert DIAMOND.get(stage, set()) <= ended, f"{stage} started before what it needs had ended"
