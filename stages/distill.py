@@ -14,6 +14,7 @@ from functools import partial
 from math import isnan
 from pathlib import Path
 from random import sample
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +27,8 @@ from distillery.core.progress import Progress, log
 from distillery.core.record_file import split
 from distillery.core.schemas import FAIL, MAJORITY, PASS, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
-from distillery.core.tables import part_name, part_of, part_paths, read_part, read_table, write_rows
+from distillery.core.tables import part_name, part_of, part_paths, read_part, write_rows
+from distillery.corpus.query_index import QueryIndex
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import EngineSettings, Sampling
@@ -58,6 +60,15 @@ def engine_of(teacher: str, lock: model_locks.Lock, settings: EngineSettings, tr
     """The teacher behind its ledger; where released traces take its place, nothing is generated."""
     real = NullEngine if traces else lambda: start(lock, settings)
     return LedgerEngine(Ledger(teacher), settings.max_model_len, real, lock.renamed)
+
+
+def taken_over(
+    ledger: Ledger, traces: Origin, parts: list[Path], ask: Callable[[Query, int], Request], key: str
+) -> Counter[str]:
+    """Puts the responses of released traces to our queries into the ledger; counts their rows."""
+    with TemporaryDirectory(dir="data", suffix=".tmp") as draft:
+        asked = (read_part(path, pa.schema([QUERY.field("id"), QUERY.field("messages")])) for path in parts)
+        return import_traces(ledger, traces, QueryIndex(asked, Path(draft, "messages.arrow")), ask, key)
 
 
 def queries_of(parts: list[Path]) -> Iterator[list[Query]]:
@@ -155,8 +166,7 @@ def main(teacher: str) -> None:
             log(stage, notice)
         ask = partial(ask_for, lock, sampling, system_prompt)
         if traces:
-            queries = read_table("data/queries", pa.schema([QUERY.field("id"), QUERY.field("messages")])).to_pylist()
-            counts = import_traces(engine.ledger, traces, queries, ask, f"teacher.{teacher}.traces.source")
+            counts = taken_over(engine.ledger, traces, parts, ask, f"teacher.{teacher}.traces.source")
             log(stage, f"released traces: {dict(counts)}")
             metrics["released"] = dict(counts)
         spending = Spending(engine, settings.budget, engine_settings.devices, config.load(float | None, "price.device_hour"))

@@ -20,6 +20,7 @@ from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir
 
 ROWS_PER_PART = 20_000
+BYTES_PER_PART = 1 << 30  # half of what Arrow can sort: a column of text ends at 2 GiB
 ROWS_PER_GROUP = 10_000
 
 
@@ -44,9 +45,9 @@ def part_name(part: int) -> str:
     return f"part-{part:05}.parquet"
 
 
-def parts_for(rows: int) -> int:
-    """How many parts a corpus of so many rows is split into: a power of two, so that boundaries stay fixed."""
-    return 1 << max(-(-rows // ROWS_PER_PART) - 1, 0).bit_length()
+def parts_for(rows: int, size: int = 0) -> int:
+    """How many parts a corpus of so many rows and bytes is split into: a power of two, so that boundaries stay fixed."""
+    return 1 << max(-(-rows // ROWS_PER_PART) - 1, -(-size // BYTES_PER_PART) - 1, 0).bit_length()
 
 
 def part_of(key: str, parts: int) -> int:

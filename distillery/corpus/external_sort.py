@@ -12,22 +12,30 @@ from distillery.core.tables import part_of, parts_for
 
 BUCKETS = 256
 ROWS_AT_ONCE = 50_000
+CHARACTERS_AT_ONCE = 256_000_000
+TEXTS = ("test_cases", "constraints", "ground_truth")
 Query = dict[str, Any]
+
+
+def characters_of(query: Query) -> int:
+    return sum(len(query.get(name) or "") for name in TEXTS) + sum(len(turn["content"]) for turn in query["messages"])
 
 
 class Buckets:
     """Spreads queries over files by the beginning of their ids, keeping their order within a file."""
 
     def __init__(self, folder: Path):
-        self.folder, self.rows = folder, 0
+        self.folder, self.rows, self.size = folder, 0, 0
         self.held: list[Query] = []
+        self.characters = 0
         self.writers: dict[int, pa.RecordBatchStreamWriter] = {}
         self.open = ExitStack()
 
     def add(self, query: Query) -> None:
         self.rows += 1
         self.held.append(query)
-        if len(self.held) >= ROWS_AT_ONCE:
+        self.characters += characters_of(query)
+        if len(self.held) >= ROWS_AT_ONCE or self.characters >= CHARACTERS_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
@@ -35,12 +43,14 @@ class Buckets:
         groups: dict[int, list[Query]] = {}
         for query in self.held:
             groups.setdefault(part_of(query["id"], BUCKETS), []).append(query)
-        self.held = []
+        self.held, self.characters = [], 0
         for bucket, rows in groups.items():
             if bucket not in self.writers:
                 stream = pa.ipc.new_stream(str(self.path(bucket)), QUERY)
                 self.writers[bucket] = self.open.enter_context(stream)
-            self.writers[bucket].write_table(pa.Table.from_pylist(rows, QUERY))
+            table = pa.Table.from_pylist(rows, QUERY)
+            self.writers[bucket].write_table(table)
+            self.size += table.nbytes
 
     def path(self, bucket: int) -> Path:
         return self.folder / f"bucket-{bucket}.arrow"
@@ -49,7 +59,7 @@ class Buckets:
         """All parts of the corpus in order, each sorted by id; equal ids keep their input order."""
         self.flush()
         self.open.close()
-        parts = min(parts_for(self.rows), BUCKETS)
+        parts = min(parts_for(self.rows, self.size), BUCKETS)
         for first in range(0, BUCKETS, BUCKETS // parts):
             names = [self.path(bucket) for bucket in range(first, first + BUCKETS // parts)]
             tables = [pa.ipc.open_stream(str(name)).read_all() for name in names if name.exists()]

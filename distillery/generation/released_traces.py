@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from distillery.core.chat import UNWRITABLE, Messages, as_messages, asked_and_answered, identify, thought_beside
+import numpy as np
+
+from distillery.core.chat import UNWRITABLE, Messages, as_messages, asked_and_answered, thought_beside
 from distillery.core.progress import Progress
 from distillery.core.response_format import STUDY, format_of
+from distillery.corpus.query_index import QueryIndex
 from distillery.corpus.sources import Origin, scan
 from distillery.generation.engine import NO_TRACE, Completion, Request
 from distillery.generation.ledger import Ledger
@@ -30,11 +33,6 @@ class Released(NamedTuple):
     asked: Messages
     responses: list[str]
     problem: str = ""
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids that the query may have: a question with a system prompt has two, with it and without."""
-        return [identify(self.asked), identify(bare(self.asked))]
 
 
 def read_released(traces: Origin, key: str | None) -> Iterator[Released]:
@@ -69,30 +67,21 @@ def dialogue_of(row: dict[str, Any]) -> tuple[Messages, list[str]]:
     return asked, [] if answer is None else [f"<think>\n{thought}\n</think>\n\n{answer}" if thought else answer]
 
 
-def bare(messages: Messages) -> Messages:
-    return [turn for turn in messages if turn["role"] != "system"]
-
-
-def by_id(queries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Queries by their ids, and by their ids without a system prompt where these are unique."""
-    without = Counter(identify(bare(query["messages"])) for query in queries)
-    known = {key: query for query in queries if without[key := identify(bare(query["messages"]))] == 1}
-    return known | {query["id"]: query for query in queries}
-
-
 def import_traces(
-    ledger: Ledger, traces: Origin, queries: list[dict[str, Any]], ask: Callable[[dict[str, Any], int], Request], key: str
+    ledger: Ledger, traces: Origin, queries: QueryIndex, ask: Callable[[dict[str, Any], int], Request], key: str
 ) -> Counter[str]:
     """Puts every response to one of ``queries`` into the ledger, once; counts the rows taken, foreign and unreadable."""
-    known, attempts, counts = by_id(queries), Counter[str](), Counter[str]()
+    attempts, counts = np.zeros(queries.count, np.uint16), Counter[str]()
     engine, progress = f"released {traces}", Progress("traces", "rows read")
     for found in read_released(traces, key):
-        query = None if found.problem else next((known[each] for each in found.ids if each in known), None)
-        counts[f"unreadable: {found.problem}" if found.problem else "taken" if query else "of other queries"] += 1
-        if query is not None:
+        place = None if found.problem else queries.find(found.asked)
+        taken = "of other queries" if place is None else "taken"
+        counts[f"unreadable: {found.problem}" if found.problem else taken] += 1
+        if place is not None:
+            query = {"messages": queries.messages_of(place)}
             for text in found.responses:
-                attempts[query["id"]] += 1
-                request = ask(query, attempts[query["id"]])
+                attempts[place] += 1
+                request = ask(query, int(attempts[place]))
                 if not ledger.entries(request.key):
                     ledger.add(Completion(request.key, text, "stop", 0, 0, engine), request.attempt)
         progress.update(counts.total(), f", {counts['taken']} taken")

@@ -3,19 +3,20 @@
 import json
 from functools import partial
 
+import pyarrow as pa
 import pytest
 
 from distillery.core.chat import as_messages, identify
 from distillery.core.model_locks import Lock
 from distillery.core.response_format import STUDY, TAGS, parts_of
+from distillery.core.schemas import QUERY
+from distillery.corpus.query_index import QueryIndex
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling
 from distillery.generation.ledger import Ledger
 from distillery.generation.released_traces import (
     NullEngine,
-    bare,
-    by_id,
     dialogue_of,
     import_traces,
     read_released,
@@ -118,11 +119,18 @@ def test_released_traces_are_a_source_of_queries(folder):
     assert [row["reason"].partition(":")[0] for row in malformed] == ["messages", "category"]
 
 
+def indexed(queries, folder):
+    """The queries as `distill` looks them up, in parts of one query."""
+    folder.mkdir(exist_ok=True)
+    parts = (pa.Table.from_pylist([query], pa.schema([QUERY.field("id"), QUERY.field("messages")])) for query in queries)
+    return QueryIndex(parts, folder / "messages.arrow")
+
+
 def distilled(folder, queries, ledger):
     """(counts, trace rows) of a run in which the released traces replace the teacher."""
     ask = partial(ask_for, LOCK, SAMPLING, "be brief")
     engine = LedgerEngine(Ledger("t", ledger), 4096, NullEngine)
-    counts = import_traces(engine.ledger, Origin(folder, None, "train"), queries, ask, "key")
+    counts = import_traces(engine.ledger, Origin(folder, None, "train"), indexed(queries, ledger), ask, "key")
     distiller = Distiller(Distill(3, 1, 4), engine, Equal(), ask, STUDY)
     for _ in distiller.run([queries]):
         pass
@@ -163,7 +171,8 @@ def test_queries_that_differ_by_their_system_prompt_keep_their_own_traces(folder
     (tmp_path / "set/math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     queries = [query | {"category": "other", "ground_truth": None} for query in queries_as(rows[:2])]
     ledger = Ledger("t", tmp_path / "l")
-    counts = import_traces(ledger, Origin(folder, None, "train"), queries, partial(ask_for, LOCK, SAMPLING, ""), "key")
+    ask = partial(ask_for, LOCK, SAMPLING, "")
+    counts = import_traces(ledger, Origin(folder, None, "train"), indexed(queries, tmp_path), ask, "key")
     assert (counts["taken"], counts["of other queries"]) == (2, 2)
     assert len(list(ledger.every())) == 2
 
@@ -225,14 +234,6 @@ def test_the_format_of_most_responses_is_the_teachers(folder, inside):
     rows = [{"problem": "2 + 3 ?", "generated_solution": NATURAL}] * 3
     (inside / "set/natural.jsonl").write_text("".join(json.dumps(row) + "\n" for row in 3 * rows))
     assert usual_format(Origin(folder, None, "train"), "key") == TAGS
-
-
-def test_a_query_is_known_without_its_system_prompt_where_that_is_unique():
-    asked, system = {"role": "user", "content": "a ?"}, {"role": "system", "content": "be brief"}
-    with_prompt, alone = ({"messages": turns, "id": identify(turns)} for turns in ([system, asked], [asked]))
-    assert bare([system, asked]) == [asked]
-    assert by_id([with_prompt])[identify([asked])] is with_prompt
-    assert by_id([with_prompt, alone])[identify([asked])] is alone
 
 
 @pytest.mark.parametrize("response", [" \n", "5 \x00 6", "5 \ud800"])
