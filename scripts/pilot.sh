@@ -19,7 +19,7 @@ for shared in .ledger .checkpoints; do ln -sfn "$root/$shared" "$shared"; done
 dvc config --local cache.dir "$root/.dvc/cache"
 dvc checkout --quiet 2>/dev/null || true  # what the cache lacks is computed
 python -m distillery.evaluation.pilot params
-dvc repro compare
+python -m distillery.core.pipeline compare
 python -m distillery.evaluation.pilot show
 mkdir -p "$root/data/pilot"
 cp metrics/pilot.json "$root/data/pilot/"

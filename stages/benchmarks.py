@@ -136,14 +136,19 @@ def tests_of(source: Source, row: dict[str, Any], where: str) -> str | None:
         raise DataError(f"{where}: {' or '.join(source.tests)}: {error}") from None
 
 
-def main() -> None:
+def chosen() -> dict[str, Source]:
+    """The benchmarks that are not switched off. Raises ConfigError where none is, or one that `evaluate` names is missing."""
     samples = benchmarks_by_samples()
     listed = config.load(dict[str, Source], "benchmarks")
     if missing := sorted(samples.keys() - listed.keys()):
         raise ConfigError(f"params.yaml: benchmarks.{missing[0]}: missing, but evaluate.benchmarks names it")
     if not any(samples.values()):
         raise ConfigError("params.yaml: evaluate.benchmarks: no benchmark has samples; switch at least one on")
-    sources = {name: pinned(source) for name, source in listed.items() if samples.get(name, 1)}
+    return {name: source for name, source in listed.items() if samples.get(name, 1)}
+
+
+def main() -> None:
+    sources = {name: pinned(source) for name, source in chosen().items()}
     with record_metrics("metrics/benchmarks.json", "datasets") as (metrics, _):
         tables = {name: unify(name, source, rows_of(name, source)) for name, source in sources.items()}
         with atomic_dir(FOLDER) as folder:

@@ -166,7 +166,8 @@ class Evaluation:
     def __init__(self, settings: Evaluate, router: Router, owner: str):
         self.settings, self.router, self.owner = settings, router, owner
         self.verifiers = {benchmark: task.verifier for benchmark, task in settings.enabled.items()}
-        self.questions = {each: read_json_lines(f"data/benchmarks/{each}.jsonl") for each in self.verifiers}
+        enabled = settings.enabled
+        self.questions = {each: task.chosen(read_json_lines(f"data/benchmarks/{each}.jsonl")) for each, task in enabled.items()}
         self.system_prompt = config.load(str, "system_prompt")
         self.lms: list[EngineLM] = []
         self.run = {"generated": 0, "reused": 0, "engine_seconds": 0.0}

@@ -6,9 +6,11 @@ The error names the file and the key: ``params.yaml: train.learning_rte: unknown
 import difflib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
 
@@ -77,11 +79,27 @@ def load(kind: Any, section: str, path: Path = PARAMS) -> Any:
 
 def parse(kind: Any, value: Any, section: str, path: Path = PARAMS) -> Any:
     """Checks a value that was read from ``section`` of ``path`` against ``kind``."""
+    if endless := list(_endless(value, section)):
+        raise ConfigError("\n".join(f"{path}: {key}: {number} is not a finite number" for key, number in endless))
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value))
+        return _adapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         lines = [_explain(kind, section, path, mistake) for mistake in error.errors()]
         raise ConfigError("\n".join(lines)) from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _endless(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    """The infinities and NaNs inside a value, and where they are."""
+    if isinstance(value, float) and not isfinite(value):
+        yield key, value
+    named = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in named:
+        yield from _endless(inner, f"{key}.{name}")
 
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
@@ -89,7 +107,7 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path}: no such file; write it with `python -m distillery.core.profiles mini`")
     try:
-        content = yaml.load(path.read_text(), Loader) or {}
+        content = deepcopy(_parsed(path.read_text()))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if path.name == PARAMS.name and path.resolve().parent == Path.cwd():
@@ -98,6 +116,12 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
             if section not in known:
                 raise ConfigError(f"{path}: {section}: unknown section{_suggest(section, known)}")
     return content
+
+
+@lru_cache(1)
+def _parsed(text: str) -> dict[str, Any]:
+    """Each section is loaded by itself, from the same text."""
+    return yaml.load(text, Loader) or {}
 
 
 @cache

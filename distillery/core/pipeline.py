@@ -1,4 +1,6 @@
-"""``python -m distillery.core.pipeline [AT_ONCE]`` (`make repro`) runs whatever changed, stages beside each other.
+"""``python -m distillery.core.pipeline [AT_ONCE] [STAGE]`` (`make repro`) runs whatever changed, stages beside each other.
+
+With a stage only that one and those that it needs are run.
 
 Every stage runs by ``dvc repro --single-item`` as soon as those it needs are done, at most ``AT_ONCE`` at a time: by default
 one where there is a GPU, since each takes all of its memory, and three on the CPU, where a stage that loads libraries leaves
@@ -16,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from distillery.core.arms import arm_names
+from distillery.core.check_settings import check
 from distillery.core.errors import ConfigError
 from distillery.core.files import read_json, write_json
 from distillery.core.stage import run_stage
-from distillery.core.teachers import teacher_names
 
 LOGS = Path(".logs/stages")
 DURATIONS = LOGS / "seconds.json"
@@ -42,10 +43,21 @@ def graph() -> Graph:
     except DvcException as error:
         raise ConfigError(f"dvc.yaml: {' '.join(str(error).split())}") from None
     every = {stage.addressing: {needed.addressing for needed in found.successors(stage)} for stage in found}
-    wanted = {stage for stage in every if ":" not in stage}
-    while more := {needed for stage in wanted for needed in every[stage]} - wanted:
-        wanted |= more
-    return {stage: needed for stage, needed in every.items() if stage in wanted}
+    return with_needed({stage for stage in every if ":" not in stage}, every)
+
+
+def with_needed(wanted: set[str], needs: Graph) -> Graph:
+    """The part of the graph that holds these stages and all that they need."""
+    while more := {needed for stage in wanted for needed in needs[stage]} - wanted:
+        wanted = wanted | more
+    return {stage: needed for stage, needed in needs.items() if stage in wanted}
+
+
+def up_to(stage: str, needs: Graph) -> Graph:
+    """The part of the graph that a stage needs, and itself."""
+    if stage not in needs:
+        raise ConfigError(f"dvc.yaml: no stage {stage!r}; there are {', '.join(sorted(needs))}")
+    return with_needed({stage}, needs)
 
 
 def outdated(needs: Graph) -> Graph:
@@ -184,15 +196,17 @@ def by_urgency(stages: list[str], needs: Graph) -> list[str]:
 
 
 def main(*arguments: str) -> None:
-    if len(arguments) > 1 or (arguments and not (arguments[0].isdecimal() and int(arguments[0]))):
+    at_once, *target = arguments if arguments and arguments[0][:1].isdecimal() else ("", *arguments)
+    if len(target) > 1 or (at_once and not (at_once.isdecimal() and int(at_once))):
         raise ConfigError("usage: make repro AT_ONCE=2, or any other number of stages that run beside each other")
-    teacher_names(), arm_names()  # their errors come before anything starts
+    check()  # before anything starts
     LOGS.mkdir(parents=True, exist_ok=True)
     clear_lock()
     needs, code = graph(), run(CODE)  # by its hashes DVC sees which code changed
     if code.failed:
         raise ConfigError(f"{CODE}: {problem(CODE)}")
-    found = run_all(outdated(needs), int(arguments[0]) if arguments else default_at_once())
+    needs = up_to(target[0], needs) if target else needs
+    found = run_all(outdated(needs), int(at_once) if at_once else default_at_once())
     if any(end.failed for end in found):
         raise ConfigError("a stage failed; fix what it names and run again: finished stages are kept")
 

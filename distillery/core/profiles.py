@@ -1,4 +1,8 @@
-"""python -m distillery.core.profiles NAME: writes params.yaml, flat and complete: conf/common.yaml with a profile over it."""
+"""python -m distillery.core.profiles NAME [--limit N]: writes params.yaml, flat and complete.
+
+It is conf/common.yaml with a profile over it. With a limit the study is tried out on N queries: at most N of every benchmark's
+questions, two samples each, one training seed.
+"""
 
 import sys
 from pathlib import Path
@@ -33,22 +37,41 @@ def with_arms(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def compose(name: str) -> str:
-    """The text of params.yaml for a profile."""
+def limited(settings: dict[str, Any], limit: int) -> dict[str, Any]:
+    """The settings for a trial with so many queries, spread over the sources."""
+    sources, benchmarks = settings["collect"]["sources"], settings["evaluate"]["benchmarks"]
+    most = -(-limit // len(sources))
+    few = {
+        "collect": {"sources": {name: {"limit": min(each.get("limit") or most, most)} for name, each in sources.items()}},
+        "evaluate": {
+            "benchmarks": {name: {"questions": limit, "samples": min(each["samples"], 2)} for name, each in benchmarks.items()}
+        },
+        "train": {"seeds": settings["train"]["seeds"][:1]},
+    }
+    return dict(merge(settings, few))
+
+
+def compose(name: str, limit: int | None = None) -> str:
+    """The text of params.yaml for a profile, for a trial where there is a limit."""
     common, profile = (yaml.safe_load(path.read_text()) for path in (CONF / "common.yaml", CONF / "profiles" / f"{name}.yaml"))
     # Anchors are expanded, so that every setting appears where it applies and can be changed alone.
     yaml.SafeDumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
     settings = with_arms(merge(common, profile))
+    if limit:
+        settings = limited(settings, limit)
     body = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
-    header = f"# Written by `python -m distillery.core.profiles {name}` from conf/. Change it there, or here for an experiment."
+    command = f"python -m distillery.core.profiles {name}{f' --limit {limit}' if limit else ''}"
+    header = f"# Written by `{command}` from conf/. Change it there, or here for an experiment."
     return f"{header}\n{body}"
 
 
 def main(*arguments: str) -> None:
-    if len(arguments) != 1 or arguments[0] not in names():
-        sys.exit(f"usage: python -m distillery.core.profiles {{{','.join(names())}}}")
-    write_text(compose(arguments[0]), "params.yaml")
-    print(f"profile: params.yaml is now the profile {arguments[0]}")
+    name, *options = arguments or [""]
+    limit = int(options[1]) if len(options) == 2 and options[0] == "--limit" and options[1].isdecimal() else None
+    if name not in names() or (options and not limit):
+        sys.exit(f"usage: python -m distillery.core.profiles {{{','.join(names())}}} [--limit QUERIES]")
+    write_text(compose(name, limit), "params.yaml")
+    print(f"profile: params.yaml is now the profile {name}{f', with at most {limit} queries' if limit else ''}")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class Origin(Section):
     """A path (JSON lines, parquet, or a folder of them), or the id of a data set on the hub."""
     revision: str | None
     """The commit, branch or tag of a data set on the hub; null for a path."""
-    split: str
-    """The split of a data set on the hub."""
+    split: str | None
+    """The split of a data set on the hub, or of a folder whose files are named by splits as there; null for all of a path."""
     _: KW_ONLY
     config: str | None = None
     """Which of a hub data set's configurations; null for its only one."""
@@ -92,12 +92,15 @@ def scan(origin: Origin, key: str | None, columns: Columns | None = None) -> Ite
     if is_local(origin.source):
         if key:
             check_watched(Path(origin.source), key)
-        yield from scan_files(Path(origin.source), columns)
+        for file in local_files(origin):
+            yield from scan_files(file, columns)
     elif origin.files:
         folder = _snapshot(origin)
         for file in _named(folder, origin):
             for scanned in scan_files(file, columns):
                 yield scanned._replace(where=f"{origin}:{scanned.where.removeprefix(f'{folder}/')}")
+    elif origin.split is None:
+        raise ConfigError(f"params.yaml: {key}: {origin.source}: name its `split`: only a path has all of it without one")
     else:
         for number, row in enumerate(_streamed(origin, columns), 1):
             yield ScannedRow(f"{origin}:{number}", row)
@@ -169,7 +172,7 @@ def is_local(source: str) -> bool:
 
 def is_typed(origin: Origin) -> bool:
     """Whether every row has every column, as in tables; rows of JSON lines may leave out what they have not."""
-    names = [path.name for path in files_of(Path(origin.source))] if is_local(origin.source) else [origin.files or ""]
+    names = [path.name for path in local_files(origin)] if is_local(origin.source) else [origin.files or ""]
     return not any(name.endswith((".jsonl", "*")) for name in names)
 
 
@@ -181,6 +184,26 @@ def files_of(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: no .jsonl or .parquet file in this folder")
     return found
+
+
+def local_files(origin: Origin) -> list[Path]:
+    """The files of a local origin: those of its split, which `datasets` tells by their names. Raises DataError without any."""
+    path = Path(origin.source)
+    every = files_of(path)
+    if origin.split is None or (origin.split == "train" and not path.is_dir()):
+        return every
+    of_splits = _split_files(path) if path.is_dir() else {"train": every}
+    if not (found := of_splits.get(origin.split)):
+        raise DataError(f"{path}: no split {origin.split!r}, only {', '.join(of_splits)}; `split: null` reads all of it")
+    return found
+
+
+def _split_files(folder: Path) -> dict[str, list[Path]]:
+    from datasets.data_files import DataFilesDict, get_data_patterns
+
+    patterns, kinds = get_data_patterns(str(folder)), list(KINDS)
+    found = DataFilesDict.from_patterns(patterns, base_path=str(folder), allowed_extensions=kinds)
+    return {str(split): sorted(map(Path, files)) for split, files in found.items() if files}
 
 
 def scan_files(path: Path, columns: Columns | None = None) -> Iterator[ScannedRow]:

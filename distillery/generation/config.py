@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Discriminator, Tag
 
-from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Section
+from distillery.core.config import Positive, PositiveFloat, Section
 
 
 @dataclass(frozen=True)
 class Sampling(Section):
     """Sampling settings, as used by the ledger's keys, the engines and the evaluation."""
 
-    temperature: NonNegativeFloat
+    temperature: Annotated[float, Ge(0), Le(2)]
     """0 always takes the most likely token."""
     top_p: Annotated[float, Gt(0), Le(1)]
     """The probability mass that is sampled from (nucleus sampling); 1 for all."""

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from distillery.core.config import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
+from distillery.core.config import NonNegative, NonNegativeFloat, Positive, Section
 
 VARLEN = "varlen"
 
@@ -34,7 +34,7 @@ class Train(Section):
     """DeepSpeed's configuration file, which chooses the ZeRO stage and offloading."""
     dtype: Literal["float32", "bfloat16"]
     """The model's data type; gradients are accumulated in float32 either way."""
-    learning_rate: PositiveFloat
+    learning_rate: Annotated[float, Gt(0), Le(1)]
     """The peak, reached after warm-up; decays to 0 by a cosine."""
     warmup: Annotated[float, Ge(0), Lt(1)]
     """The share of steps during which the learning rate rises."""
@@ -47,7 +47,7 @@ class Train(Section):
     """Windows per optimizer step, whatever the number of ranks."""
     micro_batch: Positive
     """Windows per forward pass of one rank; 1 with flash attention."""
-    weight_decay: NonNegativeFloat
+    weight_decay: Annotated[float, Ge(0), Le(1)]
     """AdamW's weight decay."""
     max_grad_norm: NonNegativeFloat
     """The norm that gradients are clipped to; 0: no clipping, and the same weights on every CPU (`core.cpu_kernels`)."""

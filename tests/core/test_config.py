@@ -1,15 +1,15 @@
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from distillery.core import arms, config
+from distillery.core import config, profiles
 from distillery.core.config import Section
 from distillery.core.errors import ConfigError
 from distillery.core.profiles import compose
+from distillery.evaluation.benchmarks import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,86 +96,6 @@ def test_the_committed_params_match_the_mini_profile(monkeypatch):
     assert yaml.safe_load((ROOT / "params.yaml").read_text()) == yaml.safe_load(compose("mini"))
 
 
-@pytest.mark.parametrize("profile", ["mini", "single-gpu", "paper"])
-def test_every_section_of_every_profile_parses(profile, inside, monkeypatch):
-    """Each stage's own dataclass reads its section, so a profile cannot drift from the code."""
-    from distillery.evaluation import pilot
-    from distillery.evaluation.config import Evaluate
-    from distillery.generation.config import EngineSettings, Sampling
-    from distillery.training.config import Train
-    from distillery.verification.config import VerifyParams
-    from stages import (
-        analyse,
-        assets,
-        benchmarks,
-        clean,
-        collect,
-        compare,
-        constrain,
-        curate,
-        decontaminate,
-        distill,
-        forecast,
-        headline,
-        pack,
-        parallel,
-        perplexity,
-        report,
-        similarity,
-    )
-
-    monkeypatch.chdir(ROOT)
-    text = compose(profile)
-    monkeypatch.chdir(inside)
-    (inside / "params.yaml").write_text(text)
-    sections: dict[str, Any] = {
-        "assets": dict[str, assets.Model | None],
-        "benchmarks": dict[str, benchmarks.Source],
-        "collect": collect.Collect,
-        "clean": clean.Clean,
-        "similarity": similarity.Similarity,
-        "decontaminate": decontaminate.Decontaminate,
-        "verify": VerifyParams,
-        "constrain": constrain.Constrain,
-        "distill": distill.Distill,
-        "perplexity": perplexity.Perplexity,
-        "curate": curate.Curate,
-        "price": curate.Price,
-        "analyse": analyse.Analyse,
-        "forecast": forecast.Forecast,
-        "pack": pack.Pack,
-        "parallel": parallel.Parallel,
-        "train": Train,
-        "evaluate": Evaluate,
-        "compare": compare.Compare,
-        "headline": headline.Headline,
-        "report": report.Report,
-        "arm": dict[str, arms.Arm],
-        "pilot": pilot.Pilot,
-    }
-    teachers = config.load(list[str], "teachers")
-    for teacher in teachers:
-        sections[f"teacher.{teacher}.model"] = assets.Model
-        sections[f"teacher.{teacher}.sampling"] = Sampling
-        sections[f"teacher.{teacher}.engine"] = EngineSettings
-        sections[f"teacher.{teacher}.max_perplexity"] = float
-    for section, kind in sections.items():
-        config.load(kind, section)
-    covered = {section.split(".")[0] for section in sections}
-    assert set(config.read_params()) == covered | {
-        "seed",
-        "world",
-        "system_prompt",
-        "student_format",
-        "prompts",
-        "runner",
-        "teachers",
-        "arms",
-        "unverified",
-    }
-    assert list(arms.arms()) == teachers, "an arm per teacher"
-
-
 def test_the_paper_profile_has_the_studys_values(monkeypatch):
     monkeypatch.chdir(ROOT)
     paper = yaml.safe_load(compose("paper"))
@@ -187,3 +107,35 @@ def test_the_paper_profile_has_the_studys_values(monkeypatch):
     assert {rule["threshold"] for rule in paper["verify"]["rules"].values()} == {0.9}
     assert (paper["curate"]["ngram"], paper["curate"]["max_repeats"]) == (20, 20)
     assert paper["decontaminate"]["max_cosine"] == 0.9
+
+
+def test_a_limit_makes_a_trial_of_any_profile(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in ("mini", "single-gpu", "paper"):
+        whole, few = (yaml.safe_load(compose(name, limit)) for limit in (None, 100))
+        sources = few["collect"]["sources"]
+        assert 100 <= sum(each["limit"] for each in sources.values()) < 100 + len(sources)
+        for benchmark, task in few["evaluate"]["benchmarks"].items():
+            before = whole["evaluate"]["benchmarks"][benchmark]["samples"]
+            assert task["questions"] == 100 and task["samples"] == min(before, 2), "what is off stays off"
+        assert few["train"]["seeds"] == whole["train"]["seeds"][:1]
+        assert few["distill"] == whole["distill"] and few["teacher"] == whole["teacher"]
+    tiny = yaml.safe_load(compose("single-gpu", 10**9))
+    assert tiny["collect"]["sources"]["openr1-math"]["limit"] == 20_000, "a limit adds no queries"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("mini", "--limit"), ("mini", "--limit", "0"), ("mini", "--limit", "-3"), ("mini", "7"), ()]
+)
+def test_a_limit_is_a_number_of_queries(inside, arguments, monkeypatch):
+    monkeypatch.setattr(profiles, "CONF", ROOT / "conf")
+    with pytest.raises(SystemExit, match=r"usage: .*mini.* \[--limit QUERIES\]"):
+        profiles.main(*arguments)
+    assert not (inside / "params.yaml").exists()
+
+
+def test_chosen_questions_are_the_same_ones_and_in_order():
+    rows = [{"id": f"q-{number}"} for number in range(50)]
+    few, more = (Task("t", 1, "math", questions).chosen(rows) for questions in (5, 9))
+    assert len(few) == 5 and [row for row in more if row in few] == few and [row for row in rows if row in more] == more
+    assert Task("t", 1, "math").chosen(rows) == rows and Task("t", 1, "math", 100).chosen(rows) == rows

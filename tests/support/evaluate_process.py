@@ -30,7 +30,7 @@ def prepare(folder: Path, sources: dict[str, dict[str, Any]], samples: int, toke
     """
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, source in sources.items():
-        sources[name] = {"revision": None, "split": "test", "answer": None, "difficulty": None} | source
+        sources[name] = {"revision": None, "split": None, "answer": None, "difficulty": None} | source
     task = {name: ROOT / f"conf/lm_eval/{'code' if source.get('tests') else 'math'}.yaml" for name, source in sources.items()}
     params["world"] = str(Path(next(iter(sources.values()))["source"]).parent)
     params["benchmarks"] = sources
