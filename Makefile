@@ -29,6 +29,7 @@ $(DEV): $(READY) requirements/dev.txt
 
 .PHONY: repro
 repro: $(READY)  ## run the committed profile from end to end, then show the results (AT_ONCE=2: chains of stages at a time)
+	@python -m distillery.check_settings
 	@python -m distillery.core.pipeline $(AT_ONCE)
 	@python -m distillery.evaluation.summary
 
@@ -107,6 +108,11 @@ EXHAUSTIVE ?= 0/1
 .PHONY: test-all
 test-all: $(DEV)  ## all tests: many kills, ranks, two machines as well; EXHAUSTIVE=0/3: the first third of those
 	pytest -n 2 --no-loadscope-reorder --exhaustive $(EXHAUSTIVE)
+
+.PHONY: docs
+docs: $(DEV)  ## build the documentation as a site into site/
+	mkdocs build --strict --quiet --config-file conf/mkdocs.yml
+	@echo site/index.html
 
 SCALE ?= 0.1
 

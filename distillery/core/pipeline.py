@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from distillery.core.check_settings import check
+from distillery.core.arms import arm_names
 from distillery.core.errors import ConfigError
 from distillery.core.files import read_json, write_json
 from distillery.core.stage import run_stage
+from distillery.core.teachers import teacher_names
 
 LOGS = Path(".logs/stages")
 DURATIONS = LOGS / "seconds.json"
@@ -199,7 +200,7 @@ def main(*arguments: str) -> None:
     at_once, *target = arguments if arguments and arguments[0][:1].isdecimal() else ("", *arguments)
     if len(target) > 1 or (at_once and not (at_once.isdecimal() and int(at_once))):
         raise ConfigError("usage: make repro AT_ONCE=2, or any other number of stages that run beside each other")
-    check()  # before anything starts
+    teacher_names(), arm_names()  # their errors come before anything starts
     LOGS.mkdir(parents=True, exist_ok=True)
     clear_lock()
     needs, code = graph(), run(CODE)  # by its hashes DVC sees which code changed

@@ -25,6 +25,7 @@ SCHEMA = """
 CREATE TABLE queries (row INTEGER PRIMARY KEY, id TEXT, category TEXT, source TEXT, verified TEXT, only_one TEXT,
     attempts INTEGER, tokens INTEGER, reasons TEXT, text TEXT);
 CREATE VIRTUAL TABLE words USING fts5(text, content='', detail='none', tokenize='unicode61');
+CREATE VIRTUAL TABLE why USING fts5(reasons, content='', detail='none', tokenize='unicode61');
 """
 INDICES = """
 CREATE INDEX by_id ON queries (id);
@@ -64,7 +65,11 @@ def build(path: Path, teachers: list[str]) -> None:
     for part, source in enumerate(queries):
         rows = list(rows_of(source, {teacher: paths[part] for teacher, paths in zip(teachers, traces, strict=True)}))
         numbered = [(done + i, *row) for i, row in enumerate(rows, 1)]
-        database.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", ((row[0], row[-1]) for row in numbered))
+        texts = ((row[0], " ".join([row[-1], mark("category", row[2]), mark("source", row[3])])) for row in numbered)
+        database.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", texts)
+        database.executemany(
+            "INSERT INTO why (rowid, reasons) VALUES (?, ?)", ((row[0], row[-2]) for row in numbered if row[-2])
+        )
         shown = ((*row[:-1], row[-1][:SHOWN]) for row in numbered)
         database.executemany("INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", shown)
         done += len(rows)
@@ -97,6 +102,11 @@ def rows_of(queries: Path, traces: dict[str, Path]) -> Iterator[tuple[Any, ...]]
         )
 
 
+def mark(name: str, value: str) -> str:
+    """A word that stands in the index for a query's category or source, so that a search within one need not read rows."""
+    return f"{name}{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+
+
 def summary(path: Path) -> dict[str, dict[str, Any]]:
     """Of each query that a teacher was asked: attempts, whether one verified, the longest, and the verdicts' reasons."""
     table = pq.read_table(path, columns=["query_id", "verdict", "completion_tokens", "reason"])
@@ -115,18 +125,23 @@ def summary(path: Path) -> dict[str, dict[str, Any]]:
 def conditions(filters: dict[str, str]) -> tuple[str, list[Any]]:
     """The SQL condition of the page's filters, and its values."""
     parts, values = ["1"], list[Any]()
-    for name, column in (("category", "category = ?"), ("source", "source = ?"), ("only", "only_one = ?")):
-        if filters.get(name):
-            parts.append(column)
+    words = re.findall(r"[^\W_]+", filters.get("search", ""))
+    for name, column in (("category", "category"), ("source", "source"), ("only", "only_one")):
+        if not filters.get(name):
+            continue
+        if words and name != "only":
+            words.append(mark(name, filters[name]))
+        else:
+            parts.append(f"{column} = ?")
             values.append(filters[name])
     for name in ("attempts", "tokens"):
         with suppress(ValueError):
             values.append(int(filters.get(name, "")))
             parts.append(f"{name} >= ?")
-    if filters.get("reason"):
-        parts.append("instr(lower(reasons), lower(?)) > 0")
-        values.append(filters["reason"])
-    if words := re.findall(r"[^\W_]+", filters.get("search", "")):
+    if why := re.findall(r"[^\W_]+", filters.get("reason", "")):
+        parts.append("row IN (SELECT rowid FROM why WHERE why MATCH ?)")
+        values.append(" ".join(f'"{word}"*' for word in why))
+    if words:
         parts.append("row IN (SELECT rowid FROM words WHERE words MATCH ?)")
         values.append(" ".join(f'"{word}"' for word in words))
     return " AND ".join(parts), values

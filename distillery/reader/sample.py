@@ -51,9 +51,8 @@ def sampled_removed(teachers: list[str], count: int, seed: int) -> list[Record]:
     found = [malformed_record(i, row) for i, row in enumerate(sampled_malformed(count, seed))]
     for stage in sources.REMOVING:
         folder = f"{sources.REMOVED}/{stage}"
-        ids = set(drawn(pairs(folder, "reason", "id"), count, seed))
-        rows = (row for table in sources.columns_of(folder) for row in table.to_pylist())
-        found += [removed_record(row, stage, twins) for row in rows if row["id"] in ids]
+        ids = drawn(pairs(folder, "reason", "id"), count, seed)
+        found += [removed_record(row, stage, twins) for row in sources.rows_among(folder, "id", ids)]
     for teacher in teachers:
         found += removed_traces(teacher, count, seed)
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distillery.core.files import read_json_lines
@@ -25,6 +26,13 @@ def rows_of(folder: str | Path, column: str, keys: Iterable[str]) -> Iterator[di
         wanted[part_of(key, len(paths))].append(key)
     for part, some in sorted(wanted.items()):
         yield from pq.read_table(paths[part], filters=[(column, "in", some)]).to_pylist()
+
+
+def rows_among(folder: str | Path, column: str, keys: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows whose ``column`` is among ``keys``, of tables that need not be cut by it."""
+    wanted = pa.array(keys, pa.string())
+    for path in part_paths(folder):
+        yield from pq.read_table(path, filters=pc.field(column).isin(wanted)).to_pylist()
 
 
 def columns_of(folder: str | Path, *columns: str) -> Iterator[pa.Table]:

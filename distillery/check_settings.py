@@ -1,4 +1,4 @@
-"""``python -m distillery.core.check_settings``: reads every section of params.yaml as its stage will, before any stage runs.
+"""``python -m distillery.check_settings``: reads every section of params.yaml as its stage will, before any stage runs.
 
 So a mistake in the settings of a late stage is found before the early ones are paid for. All mistakes are listed at once.
 """
@@ -19,7 +19,7 @@ from distillery.generation.config import EngineSettings, Sampling
 from distillery.training.config import Train
 from distillery.verification.config import VerifyParams
 from distillery.verification.distiller import Distill
-from stages import benchmarks, evaluate
+from stages import benchmarks, evaluate, train
 from stages.analyse import Analyse
 from stages.assets import Model
 from stages.clean import Clean
@@ -92,13 +92,15 @@ def mistakes() -> Iterator[str]:
 
 
 def check() -> None:
-    """Raises ConfigError that lists everything wrong with params.yaml."""
+    """Raises ConfigError that lists everything wrong with params.yaml, or names what cannot work together."""
     if found := list(mistakes()):
         raise ConfigError("\n".join(found))
     described, wanted = arms(), config.load(Headline, "headline").arm
     if wanted not in described:
         raise ConfigError(f"params.yaml: headline.arm: {wanted!r} is none of the arms {', '.join(described)}")
     benchmarks.chosen()
+    if (training := config.load(Train, "train")).hostfile is None:  # a scheduler may write the file when the training begins
+        train.check(training)
     evaluate.verify_settings(config.load(VerifyParams, "verify"), config.load(evaluate.Evaluate, "evaluate"))
 
 
