@@ -67,9 +67,8 @@ def build(path: Path, teachers: list[str]) -> None:
         numbered = [(done + i, *row) for i, row in enumerate(rows, 1)]
         texts = ((row[0], " ".join([row[-1], mark("category", row[2]), mark("source", row[3])])) for row in numbered)
         database.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", texts)
-        database.executemany(
-            "INSERT INTO why (rowid, reasons) VALUES (?, ?)", ((row[0], row[-2]) for row in numbered if row[-2])
-        )
+        reasons = ((row[0], row[-2]) for row in numbered if row[-2])
+        database.executemany("INSERT INTO why (rowid, reasons) VALUES (?, ?)", reasons)
         shown = ((*row[:-1], row[-1][:SHOWN]) for row in numbered)
         database.executemany("INSERT INTO queries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", shown)
         done += len(rows)

@@ -34,7 +34,12 @@ def database(here):
         ({"tokens": "20"}, 5),
         ({"tokens": "many"}, 5),
         ({"reason": "NOT 5"}, 5),
-        ({"reason": "%"}, 0),
+        ({"reason": "%"}, 5),
+        ({"reason": "no"}, 5),
+        ({"reason": "5 absent"}, 0),
+        ({"search": "what", "category": "math"}, 2),
+        ({"search": "what", "category": "code"}, 0),
+        ({"search": "what", "category": "math", "source": "absent"}, 0),
         ({"source": "'; DROP TABLE queries; --"}, 0),
     ],
 )
