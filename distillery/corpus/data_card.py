@@ -98,8 +98,8 @@ them, and in `info` source, category, reference, score, model and perplexity. `s
 
 ## Training on it
 
-A template that does not print `reasoning_content` (most, except those of reasoning models) drops the thoughts without a word:
-train on `conversations` there.
+Each of these trains on `conversations`: thought and answer in one text. A chat template that writes `reasoning_content` can
+take `messages` instead; the others would drop the thoughts without a word.
 
 {snippets(name)}
 {lines}
@@ -107,24 +107,35 @@ train on `conversations` there.
 
 
 def snippets(name: str) -> str:
-    """How other libraries read the data set, out of its folder."""
+    """How other libraries read the data set, from the folder that holds it, or by its id on the hub."""
     described = {
-        "file_name": name,
+        "hf_hub_url": name,
         "formatting": "sharegpt",
         "columns": {"messages": "conversations", "system": "system"},
         "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "assistant"},
     }
-    return f"""TRL:
+    return f"""TRL, with the loss on the last turn:
 
 ```python
 from datasets import load_dataset
 from trl import SFTConfig, SFTTrainer
 
-data = load_dataset("{name}", split="train").select_columns("messages")
-SFTTrainer("Qwen/Qwen3-1.7B", SFTConfig("student", max_length=32768, packing=True), data).train()
+ROLES = {{"human": "user", "assistant": "assistant"}}
+
+
+def dialogue(row):
+    turns = [{{"role": ROLES[turn["from"]], "content": turn["value"]}} for turn in row["conversations"]]
+    system = [{{"role": "system", "content": row["system"]}}] if row["system"] else []
+    return {{"prompt": system + turns[:-1], "completion": turns[-1:]}}
+
+
+data = load_dataset("{name}", split="train")
+data = data.map(dialogue, remove_columns=data.column_names)
+settings = SFTConfig("student", max_length=32768, packing=True)
+SFTTrainer("Qwen/Qwen3-1.7B", args=settings, train_dataset=data).train()
 ```
 
-LLaMA-Factory, in `dataset_info.json`:
+LLaMA-Factory, in `dataset_info.json`, where it is run beside the folder:
 
 ```json
 {json.dumps({name: described}, indent=2)}
@@ -136,8 +147,8 @@ axolotl:
 datasets:
   - path: {name}
     type: chat_template
-    field_messages: messages
-    message_property_mappings: {{role: role, content: content, reasoning_content: reasoning_content}}
+    field_messages: conversations
+    message_property_mappings: {{role: from, content: value}}
 ```
 
 DVC, in another project: `dvc get <this repository> data/parallel/{name}`.

@@ -1,7 +1,10 @@
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from distillery.core.files import read_json_lines
 from distillery.core.response_format import STUDY, columns_of
@@ -10,7 +13,10 @@ from distillery.corpus.arm_selection import shared
 from distillery.corpus.data_card import Contents, card, size_of
 from stages.parallel import RELEASED, WRITERS, released, rows_of, write_categories
 from tests.support.builders import make_query
+from tests.support.template_tokenizer import tokenizer_for
 
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+CHATML += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 TRACE = columns_of("<think> a </think> <answer> 5 </answer>", STUDY) | {"verify_score": 1.0}
 
 
@@ -67,6 +73,56 @@ def test_a_data_set_with_its_card_loads(tmp_path, files):
     assert whole[0]["conversations"][0] == {"from": "human", "value": row["conversations"][0]["value"], "info": None}
     assert whole[0]["messages"][-1] == {"role": "assistant", "content": "5", "reasoning_content": "a"}
     assert len(load_dataset(str(tmp_path), "math", split="train", cache_dir=str(tmp_path / "cache"))) == 2
+
+
+def block(text, language):
+    """The first fenced block of a language."""
+    return text.split(f"```{language}\n")[1].split("```")[0]
+
+
+@pytest.mark.slow
+def test_the_cards_own_lines_train_on_thought_and_answer_in_trl(tmp_path, monkeypatch):
+    """The snippet itself, but for the model's name, the length and the training."""
+    import trl
+
+    tokenizer_for(CHATML).save_pretrained(tmp_path / "tiny")
+    shape: dict = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
+    heads: dict = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer_for(CHATML)), **shape, **heads)).save_pretrained(tmp_path / "tiny")
+    row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "be brief", STUDY)
+    (tmp_path / "t/math").mkdir(parents=True)
+    WRITERS["parquet"](iter([row]), tmp_path / "t/math/part-00000.parquet")
+    text = card("t", "All passed.", Contents({"math": 1}, {"a": 1}, {"a": "mit"}), {}, RELEASED, ["en"], "parquet")
+    (tmp_path / "t/README.md").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    changed = {'"Qwen/Qwen3-1.7B"': '"tiny"', "max_length=32768, packing=True": "max_length=256, use_cpu=True"}
+    code = block(text, "python")
+    for theirs, ours in changed.items():
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    made: list[trl.SFTTrainer] = []
+    monkeypatch.setattr(trl.SFTTrainer, "train", lambda self: made.append(self))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    exec(code, {})
+    (example,), tokenizer = list(made[0].train_dataset), made[0].processing_class
+    learnt = [token for token, label in zip(example["input_ids"], example["labels"], strict=True) if label != -100]
+    assert tokenizer.decode(learnt).startswith(TRACE["text"]) and "be brief" in tokenizer.decode(example["input_ids"])
+
+
+def test_the_other_snippets_name_what_the_rows_have():
+    """LLaMA-Factory 0.9.5 and axolotl 0.19.0 were given them and read thought and answer; here it is what they refer to."""
+    text = card("t", "All passed.", Contents({"math": 1}, {"a": 1}, {"a": "mit"}), {}, RELEASED, ["en"], "parquet")
+    row = released(make_query(), TRACE | {"teacher": "t", "perplexity": 2.5}, "be brief", STUDY)
+    factory = json.loads(block(text, "json"))["t"]
+    (axolotl,) = yaml.safe_load(block(text, "yaml"))["datasets"]
+    assert factory["hf_hub_url"] == axolotl["path"] == "t", "as `datasets` loads it, a folder per category"
+    assert row[factory["columns"]["system"]] == "be brief"
+    tags, (human, assistant) = factory["tags"], row[factory["columns"]["messages"]]
+    assert (human[tags["role_tag"]], assistant[tags["role_tag"]]) == (tags["user_tag"], tags["assistant_tag"])
+    assert assistant[tags["content_tag"]] == TRACE["text"]
+    named = axolotl["message_property_mappings"]
+    assert row[axolotl["field_messages"]][-1][named["content"]] == TRACE["text"]
+    assert row[axolotl["field_messages"]][-1][named["role"]] == "assistant"
 
 
 def matter(contents):
