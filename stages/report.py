@@ -7,11 +7,13 @@ the page loads when a reader opens that section.
 
 import re
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from distillery.core import config, model_locks
 from distillery.core.arms import arm_names
+from distillery.core.arms import arms as described_arms
 from distillery.core.config import Section
 from distillery.core.files import atomic_dir, read_json, write_csv, write_text
 from distillery.core.progress import log
@@ -20,6 +22,7 @@ from distillery.core.teachers import BASE, keep_only, teacher_names
 from distillery.evaluation import report_tables as tables
 from distillery.evaluation.benchmarks import enabled_benchmarks
 from distillery.evaluation.figures import Figure, Painter, figures, rows_of
+from distillery.evaluation.model_card import model_card
 from distillery.reader import labels
 from distillery.reader.page import sample_page
 from distillery.reader.sample import Bounds, sampled_queries, sampled_questions, sampled_removed
@@ -198,6 +201,14 @@ def reader_page(settings: Report, teachers: list[str], models: list[str], benchm
     return sample_page(settings.title, teachers, views)
 
 
+def write_cards(arms: list[str], folder: Path) -> None:
+    """A model card per student."""
+    folder.mkdir()
+    described = described_arms()
+    for arm, seed in product(arms, config.load(tuple[int, ...], "train.seeds")):
+        write_text(model_card(arm, described[arm], seed), folder / f"{arm}-{seed}.md")
+
+
 def main() -> None:
     settings, teachers, arms = config.load(Report, "report"), teacher_names(), arm_names()
     benchmarks = enabled_benchmarks()
@@ -211,11 +222,12 @@ def main() -> None:
             traces = reader_page(settings, teachers, [*arms, BASE], benchmarks, config.load(int, "seed"))
             write_text(traces, folder / "traces.html")
             write_csv(loss_table(curves), folder / "loss.csv")
+            write_cards(arms, folder / "students")
             (folder / "figures").mkdir()
             for figure in drawn:
                 write_text(figure.alone(), folder / "figures" / f"{figure.name}.svg")
         metrics["figures"] = len(drawn)
-    log("report", f"{len(drawn)} figures in data/report/index.html, traces to read in data/report/traces.html")
+    log("report", f"{len(drawn)} figures in data/report/index.html, traces to read in traces.html, model cards in students")
 
 
 if __name__ == "__main__":
