@@ -49,8 +49,8 @@ def train(arm: str, seeds: list[int], settings: Train, base: Lock) -> dict[int, 
     """
     outputs = {seed: CHECKPOINTS / identity_of(Path(f"data/packed/{arm}"), settings, base, seed) for seed in seeds}
     with ExitStack() as locks:
-        for output in outputs.values():
-            locks.enter_context(exclusive_lock(output))
+        for output in sorted(outputs.values()):  # arms of the same data are one training: whoever comes second waits
+            locks.enter_context(exclusive_lock(output, f"train@{arm}"))
         missing = [seed for seed, output in outputs.items() if not is_finished(output)]
         for seed in missing:
             write_json({"arm": arm, "base": base.id, "seed": seed}, outputs[seed] / ABOUT)

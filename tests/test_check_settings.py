@@ -17,7 +17,7 @@ from distillery.core.profiles import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 
-GONE: Any = object()
+GONE: Any = "(taken out)"
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from distillery.core.codehash import hash_code
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, read_json, write_json
 from distillery.core.model_locks import Lock
+from distillery.core.progress import log
 from distillery.core.stage import run_stage
 from distillery.training.config import Train
 from distillery.training.packed_files import DIGEST
@@ -65,14 +66,20 @@ def identity_of(packed: Path, settings: Train, base: Lock, seed: int) -> str:
 
 
 @contextmanager
-def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Holds a training's lock: two runs on the same checkpoints would corrupt both. Raises DataError where it is held."""
+def exclusive_lock(folder: Path, waits_as: str | None = None) -> Iterator[None]:
+    """Holds a training's lock: two runs on the same checkpoints would corrupt both.
+
+    Where another run holds it, ``waits_as`` names who waits for that one's end. Raises DataError where nobody does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"{folder}: this training is already running; wait for it or end it") from None
+            if waits_as is None:
+                raise DataError(f"{folder}: this training is already running; wait for it or end it") from None
+            log(waits_as, f"waits for another run of the same training ({folder})")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

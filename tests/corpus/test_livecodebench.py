@@ -98,7 +98,7 @@ ITEM = {
 SOURCE = Source(
     "lcb.jsonl",
     None,
-    "test",
+    None,
     "question_content",
     None,
     "difficulty",
@@ -127,4 +127,4 @@ def test_a_problem_whose_tests_cannot_be_read_is_named():
 
 def test_a_benchmark_needs_an_answer_or_tests():
     with pytest.raises(ConfigError, match=r"benchmarks.b: needs one of answer, tests and constraints"):
-        unify("b", Source("b.jsonl", None, "test", "q", None, None), [{"q": "x"}])
+        unify("b", Source("b.jsonl", None, None, "q", None, None), [{"q": "x"}])

@@ -115,6 +115,14 @@ def test_the_page_starts_with_the_conclusion_and_shows_every_table(here):
     assert "told" not in text and "None" not in text
 
 
+def test_every_student_has_a_model_card(here):
+    cards = {path.stem: path.read_text() for path in (here / "data/report/students").iterdir()}
+    assert sorted(cards) == ["good-3", "good-5", "odd-3", "odd-5"]
+    assert "# Student of odd, training seed 5" in cards["odd-5"] and "`think first`" in cards["odd-5"]
+    overall = metrics(here, "compare")["models"]["odd"]["overall"]["pass@1"]
+    assert f"| overall | {overall['mean']:.1f} [" in cards["odd-5"]
+
+
 def test_the_page_is_identical_between_runs(here, tmp_path):
     first = {path: path.read_bytes() for path in (here / "data/report").rglob("*") if path.is_file()}
     with pytest.MonkeyPatch.context() as patch:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -104,6 +105,24 @@ def test_a_running_training_is_not_started_twice(tmp_path):
         pass
     with exclusive_lock(tmp_path / "t"):
         pass
+
+
+def test_the_second_of_two_runs_of_one_training_waits_for_the_first(tmp_path, capsys):
+    entered, done = Event(), Event()
+
+    def second() -> None:
+        with exclusive_lock(tmp_path / "t", "train@b"):
+            assert done.is_set(), "the first had not ended"
+            entered.set()
+
+    with exclusive_lock(tmp_path / "t"):
+        thread = Thread(target=second)
+        thread.start()
+        while "train@b: waits for another run of the same training" not in capsys.readouterr().out:
+            thread.join(0.01)
+        done.set()
+    thread.join(60)
+    assert entered.is_set()
 
 
 def test_only_unreferenced_trainings_are_freed(inside, monkeypatch, capsys):
