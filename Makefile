@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-ACCELERATOR ?= cpu
+# What .venv was set up for; without one, cpu. Another value replaces the environment.
+ACCELERATOR ?= $(if $(wildcard .venv/.ready-gpu),gpu,cpu)
 PYTHON      ?= python3
 VENV        := $(CURDIR)/.venv
 BIN         := $(VENV)/bin

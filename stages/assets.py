@@ -20,7 +20,7 @@ from distillery.core.progress import log
 from distillery.core.response_format import FORMATS, is_marker, recognise
 from distillery.core.stage import run_stage
 from distillery.core.teachers import teacher_names
-from distillery.corpus.sources import Origin, check_watched, files_of, is_local, pinned
+from distillery.corpus.sources import Origin, check_watched, is_local, local_files, pinned
 from distillery.generation.released_traces import usual_format
 
 TEMPLATES = Path("conf/chat_templates")
@@ -132,7 +132,7 @@ def lock_traces(role: str, traces: Origin, key: str) -> Lock:
     if not is_local(traces.source):
         return Lock(role, traces.source, str(pinned(traces).revision), False, {}, name)
     check_watched(Path(traces.source), key)
-    files = {str(path): sha256(path) for path in files_of(Path(traces.source))}
+    files = {str(path): sha256(path) for path in local_files(traces)}
     return Lock(role, traces.source, digest_of(files), True, files, name)
 
 
@@ -160,14 +160,15 @@ def lock_roles() -> dict[str, Lock | None]:
 
 
 def named() -> list[Named]:
-    """Every model and data set that the profile names on the hub."""
+    """Every model and data set that the profile names on the hub, without benchmarks that are switched off."""
     params = config.read_params()
+    off = {name for name, task in params.get("evaluate", {}).get("benchmarks", {}).items() if not task.get("samples")}
     teachers = {f"teacher.{name}": each for name, each in params.get("teacher", {}).items() if name in teacher_names()}
     models = {f"assets.{role}": model for role, model in params["assets"].items()}
     models |= {f"{key}.model": each.get("model") for key, each in teachers.items()}
     origins = {f"{key}.traces": each.get("traces") for key, each in teachers.items()}
     origins |= {f"collect.sources.{name}": each for name, each in params.get("collect", {}).get("sources", {}).items()}
-    origins |= {f"benchmarks.{name}": each for name, each in params.get("benchmarks", {}).items()}
+    origins |= {f"benchmarks.{name}": each for name, each in params.get("benchmarks", {}).items() if name not in off}
     found = [Named(key, MODEL, each["id"], each.get("revision")) for key, each in models.items() if each]
     data = [Named(key, DATA, each["source"], each.get("revision")) for key, each in origins.items() if each]
     return [each for each in found if not Path(each.id).is_dir()] + [each for each in data if not is_local(each.id)]

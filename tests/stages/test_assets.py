@@ -215,13 +215,14 @@ def test_everything_on_the_hub_is_asked_for_before_anything_is_locked(project, m
     settings = yaml.safe_load((project / "params.yaml").read_text())
     settings["assets"]["judge"] = {"id": "o/judge", "revision": "v1"}
     settings["collect"] = {"sources": {"a": {"source": "o/data", "revision": None}, "b": {"source": "traces.jsonl"}}}
-    settings["benchmarks"] = {"c": {"source": "o/questions", "revision": "v2"}}
+    settings["benchmarks"] = {name: {"source": f"o/{name}", "revision": "v2"} for name in ("questions", "off")}
+    settings["evaluate"] = {"benchmarks": {"questions": {"samples": 2}, "off": {"samples": 0}}}
     (project / "params.yaml").write_text(yaml.safe_dump(settings))
     found = {(each.key, each.kind, each.id, each.revision) for each in assets.named()}
     assert found == {
         ("assets.judge", "model", "o/judge", "v1"),
         ("collect.sources.a", "dataset", "o/data", None),
-        ("benchmarks.c", "dataset", "o/questions", "v2"),
+        ("benchmarks.questions", "dataset", "o/questions", "v2"),
     }
     monkeypatch.setattr(assets, "check", lambda named: (_ for _ in ()).throw(ConfigError("first")))
     with pytest.raises(ConfigError, match="first"):
