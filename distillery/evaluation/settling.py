@@ -30,23 +30,30 @@ def extra_hours(times: int, source: str, seeds: int, training: float, evaluation
     return (times - 1) * seeds * (evaluation + (training if source == "seeds" else 0.0))
 
 
-def lines(compared: dict[str, Any], arms: list[str]) -> Iterator[str]:
-    """One line per undecided pair of arms: what would find a difference as large as the margin, and its cost."""
-    hours = {arm: (training_hours(arm), evaluation_hours(arm)) for arm in arms}
-    for pair, by_benchmark in compared["differences"].items():
-        found, names = by_benchmark["overall"]["pass@1"], pair.split(" - ")
-        if "settles" not in found or not set(names) <= set(arms):
-            continue
-        ways = []
-        for source, times in found["settles"].items():
-            if times:
-                known = [(compared["training"]["seeds"][arm], *hours[arm]) for arm in names]
-                costs = [
-                    extra_hours(times, source, seeds, training, evaluation)
-                    for seeds, training, evaluation in known
-                    if training is not None and evaluation is not None
-                ]
-                cost = f" (about {sum(costs):.2g} device-hours)" if len(costs) == len(names) else ""
-                ways.append(f"{times} x {source}{cost}")
-        found_by = " or ".join(ways) if ways else "no more of seeds, questions or samples alone"
-        yield f"{pair}: undecided; {compared['margin']:g} points would be found with {found_by}."
+def lines(compared: dict[str, Any], arms: list[str], most: int = 3) -> Iterator[str]:
+    """One line per undecided pair of arms: what would find a difference as large as the margin, and its cost.
+
+    Beyond ``most`` pairs they are counted.
+    """
+    undecided = [
+        (pair, by_benchmark["overall"]["pass@1"]["settles"])
+        for pair, by_benchmark in compared["differences"].items()
+        if "settles" in by_benchmark["overall"]["pass@1"] and set(pair.split(" - ")) <= set(arms)
+    ]
+    for pair, settles in undecided[:most]:
+        ways = [f"{times} x {source}{cost_of(pair, source, times, compared)}" for source, times in settles.items() if times]
+        found = f"would be found with {' or '.join(ways)}" if ways else "take more than seeds, questions or samples alone"
+        yield f"{pair}: undecided; {compared['margin']:g} points {found}."
+    if len(undecided) > most:
+        yield f"{len(undecided) - most} more pairs are undecided; the report says what would settle each."
+
+
+def cost_of(pair: str, source: str, times: int, compared: dict[str, Any]) -> str:
+    """The device-hours of both arms for so many times the seeds, questions or samples; empty where they are not known."""
+    costs = []
+    for arm in pair.split(" - "):
+        training, evaluation = training_hours(arm), evaluation_hours(arm)
+        if training is None or evaluation is None:
+            return ""
+        costs.append(extra_hours(times, source, compared["training"]["seeds"][arm], training, evaluation))
+    return f" (about {sum(costs):.2g} device-hours)"

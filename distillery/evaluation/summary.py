@@ -1,14 +1,28 @@
 """``python -m distillery.evaluation.summary`` (`make summary`): the results of the last run, in 80 columns."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from distillery.core.arms import arm_names
 from distillery.core.files import read_json
 from distillery.core.stage import run_stage
 from distillery.core.teachers import teacher_names
 from distillery.core.text_table import format_table, wrapped
+from distillery.evaluation import compare_arms, settling
 from distillery.evaluation import report_tables as tables
-from distillery.evaluation import settling
 
 HEAD = ["overall pass@1, %", "first", "second", "difference [95 %]", "adj. p", "verdict"]
+MOST_PAIRS = 12
+
+
+def table(compared: dict[str, Any]) -> Iterable[str]:
+    """Every pair; where these are many, every model beside the best one."""
+    if len(compared["differences"]) <= MOST_PAIRS:
+        return format_table(HEAD, tables.overall_rows(compared))
+    best, *others = sorted(compared["models"], key=lambda model: -compared["models"][model]["overall"]["pass@1"]["mean"])
+    rows = [[other, *compare_arms.rows_of(compared, best, other)[0][2:]] for other in others]
+    head = [f"{best} beside", "score", f"{best} minus it [95 %]", *HEAD[-2:]]
+    return [*format_table(head, rows), f"All {len(compared['differences'])} pairs are in the report."]
 
 
 def main() -> None:
@@ -17,7 +31,7 @@ def main() -> None:
     runs = {teacher: read_json(f"metrics/distill/{teacher}.json") for teacher in teacher_names()}
     print(wrapped(tables.answer(compared, arms)))
     print()
-    print("\n".join(format_table(HEAD, tables.overall_rows(compared))))
+    print("\n".join(table(compared)))
     print()
     for line in compared["warnings"]:
         print(wrapped(f"Warning: {line}"))

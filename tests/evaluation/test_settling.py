@@ -37,7 +37,7 @@ def test_more_seeds_cost_trainings_and_evaluations_and_more_samples_only_those(i
     first, second = settling.lines(COMPARED, list("abc"))
     expected = "3 x seeds (about 20 device-hours) or 2 x samples (about 2 device-hours)"
     assert first == f"a - b: undecided; 2 points would be found with {expected}."
-    assert second == "b - c: undecided; 2 points would be found with no more of seeds, questions or samples alone."
+    assert second == "b - c: undecided; 2 points take more than seeds, questions or samples alone."
 
 
 @pytest.mark.parametrize("missing", ["train", "evaluate"])
@@ -46,3 +46,10 @@ def test_what_did_not_run_here_has_no_cost(inside, missing):
         ran(arm)
     (inside / f".runs/{missing}/b.js").unlink()
     assert "3 x seeds or 2 x samples" in next(settling.lines(COMPARED, list("abc")))
+
+
+def test_many_undecided_pairs_are_counted(inside):
+    undecided = {f"a{i} - b": {"overall": {"pass@1": {"settles": {"samples": 2}}}} for i in range(5)}
+    names = [f"a{i}" for i in range(5)]
+    found = list(settling.lines(COMPARED | {"differences": undecided}, [*names, "b"]))
+    assert len(found) == 4 and found[-1] == "2 more pairs are undecided; the report says what would settle each."

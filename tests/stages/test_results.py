@@ -150,6 +150,16 @@ def test_the_summary_prints_the_same_conclusions(here, capsys):
     assert "2 students per arm, by training seed: a standard deviation of" in said
 
 
+def test_of_many_pairs_the_summary_shows_the_best_beside_each(here, monkeypatch):
+    monkeypatch.setattr(summary, "MOST_PAIRS", 2)
+    compared = metrics(here, "compare")
+    head, _, *rows, last = summary.table(compared)
+    assert head.split()[:2] == ["good", "beside"] and last == "All 3 pairs are in the report."
+    difference = compared["differences"]["good - odd"]["overall"]["pass@1"]["mean"]
+    assert [row.split()[0] for row in rows] == ["odd", "base"] and f" {difference:.1f} [" in rows[0]
+    assert all(len(line) <= 80 for line in (head, *rows))
+
+
 def test_two_arms_are_compared_in_either_order_in_80_columns(here, capsys):
     compare_arms.main("good", "odd")
     first = capsys.readouterr().out
