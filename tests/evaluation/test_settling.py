@@ -51,5 +51,8 @@ def test_what_did_not_run_here_has_no_cost(inside, missing):
 def test_many_undecided_pairs_are_counted(inside):
     undecided = {f"a{i} - b": {"overall": {"pass@1": {"settles": {"samples": 2}}}} for i in range(5)}
     names = [f"a{i}" for i in range(5)]
-    found = list(settling.lines(COMPARED | {"differences": undecided}, [*names, "b"]))
+    for arm in (*names, "b"):
+        ran(arm)
+    seeds = {"seeds": dict.fromkeys([*names, "b"], 2)}
+    found = list(settling.lines({"margin": 2.0, "training": seeds, "differences": undecided}, [*names, "b"]))
     assert len(found) == 4 and found[-1] == "2 more pairs are undecided; the report says what would settle each."
