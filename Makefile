@@ -62,7 +62,7 @@ experiments: $(READY)  ## two arms as DVC experiments, for dvc metrics diff: mak
 
 .PHONY: publish
 publish: $(READY)  ## results to a hub organisation: make publish ORG=my-org WHAT="data:adaptive report" [PUSH=1] [PUBLIC=1]
-	@python -m distillery.evaluation.publish $(ORG) $(WHAT) $(if $(PUSH),--push) $(if $(PUBLIC),--public)
+	@python -m distillery.evaluation.publish "$(ORG)" $(WHAT) $(if $(filter 1,$(PUSH)),--push) $(if $(filter 1,$(PUBLIC)),--public)
 
 .PHONY: browse
 browse: $(READY)  ## read all traces in a browser: make browse PORT=8765
@@ -78,7 +78,7 @@ measure: $(READY)  ## compare judge and reward model with labels: make measure L
 
 .PHONY: inspect
 inspect: $(READY)  ## what a data set of traces is worth, before a run: make inspect DATA=path-or-hub-id LIMIT=1000
-	@LIMIT=$(or $(LIMIT),1000) python -m distillery.verification.inspect_traces $(DATA) $(REVISION) $(SPLIT)
+	@LIMIT=$(or $(LIMIT),1000) python -m distillery.verification.inspect_traces "$(DATA)" "$(REVISION)" "$(or $(SPLIT),train)"
 
 .PHONY: memory
 memory: $(READY)  ## memory per GPU and hours of a training: make memory PROFILE=paper GPUS="8 16 32 64" DEVICE=H100
@@ -86,7 +86,7 @@ memory: $(READY)  ## memory per GPU and hours of a training: make memory PROFILE
 
 .PHONY: gc
 gc: $(READY)  ## list stored trainings; FREE=1 deletes unreferenced ones
-	@python -m distillery.training.store $(if $(FREE),--free)
+	@python -m distillery.training.store $(if $(filter 1,$(FREE)),--free)
 
 .PHONY: lint
 lint: $(DEV)  ## ruff, mypy, and whether code.yaml and docs/settings.md are up to date

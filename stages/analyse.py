@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from distillery.core import config
 from distillery.core.arms import Arm, arms
 from distillery.core.config import Section
-from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, write_csv
 from distillery.core.progress import log
 from distillery.core.schemas import CATEGORIES, CURATED, PASS, QUERY, TAKEN
@@ -36,6 +35,10 @@ class Analyse(Section):
 
     spans: tuple[int, ...]
     """The borders, in response tokens, of the length histogram."""
+
+    def __post_init__(self) -> None:
+        if not self.spans or sorted(set(self.spans)) != list(self.spans):
+            raise ValueError(f"spans: borders must rise, got {list(self.spans)}")
 
 
 def span_names(borders: tuple[int, ...]) -> list[str]:
@@ -155,8 +158,6 @@ def tables(found: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def main() -> None:
     settings = config.load(Analyse, "analyse")
-    if not settings.spans or list(settings.spans) != sorted(set(settings.spans)):
-        raise ConfigError(f"params.yaml: analyse.spans: borders must rise, got {list(settings.spans)}")
     teachers, described = teacher_names(), arms()
     keep_only("data/curated", teachers)
     with record_metrics("metrics/analysis.json", "numpy") as (metrics, _):

@@ -85,16 +85,21 @@ def lock_hub(role: str, model: Model) -> Lock:
     return Lock(role, model.id, str(info.sha), False, files, content=content)
 
 
+def check_chat(role: str, model: Model) -> None:
+    """Raises ConfigError where a model's template or format does not exist."""
+    if model.template is not None and (not Path(model.template).is_file() or TEMPLATES not in Path(model.template).parents):
+        raise ConfigError(f"params.yaml: role {role}: template: {model.template}: no such file under {TEMPLATES}")
+    if model.format is not None and model.format not in FORMATS:
+        raise ConfigError(f"params.yaml: role {role}: format: {model.format!r} is none of {', '.join(FORMATS)}")
+
+
 def lock(role: str, model: Model) -> Lock:
     """Locks a model, and how it is prompted and writes. Raises ConfigError where a format or template is unknown."""
+    check_chat(role, model)
     found = lock_path(role, model) if Path(model.id).is_dir() else lock_hub(role, model)
     chat = read_chat_files(found)
     if model.template is not None:
-        if not Path(model.template).is_file() or TEMPLATES not in Path(model.template).parents:
-            raise ConfigError(f"params.yaml: role {role}: template: {model.template}: no such file under {TEMPLATES}")
         chat["template"] = Path(model.template).read_text(encoding="utf-8")
-    if model.format is not None and model.format not in FORMATS:
-        raise ConfigError(f"params.yaml: role {role}: format: {model.format!r} is none of {', '.join(FORMATS)}")
     return replace(
         found,
         response_format=model.format or recognise(chat["template"]),
@@ -144,9 +149,14 @@ def lock_teacher(name: str) -> Lock:
     """Locks a teacher: its model, or the released traces that take its place."""
     role, key = teacher_role(name), f"teacher.{name}"
     model, traces = config.load(Model | None, f"{key}.model"), config.load(Origin | None, f"{key}.traces")
+    check_one(key, model, traces)
+    return lock(role, model) if model else lock_traces(role, traces, f"{key}.traces.source")
+
+
+def check_one(key: str, model: Model | None, traces: Origin | None) -> None:
+    """Raises ConfigError where a teacher has neither a model nor released traces, or both."""
     if (model is None) == (traces is None):
         raise ConfigError(f"params.yaml: {key}: needs a model or traces, and not both; set the other null")
-    return lock(role, model) if model else lock_traces(role, traces, f"{key}.traces.source")
 
 
 def lock_roles() -> dict[str, Lock | None]:

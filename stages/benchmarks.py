@@ -5,20 +5,28 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
 
 from distillery.core import config
+from distillery.core.chat import UNWRITABLE
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import atomic_dir, write_json_lines
 from distillery.core.progress import log
 from distillery.core.stage import record_metrics, run_stage
+from distillery.core.teachers import check_names
 from distillery.corpus.livecodebench import cases_of
 from distillery.corpus.sources import Origin, pinned, scan
 from distillery.evaluation.benchmarks import benchmarks_by_samples
+from distillery.evaluation.model_values import OVERALL
 
 FOLDER = Path("data/benchmarks")
 MOST_CHOICES = 9
 """Wrong options: with the right one, as many as there are letters that `verification.choice_verifier` reads."""
+
+
+Day = Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,9 @@ class Source(Origin):
     """The column of code that the prompt begins the program with."""
     date: str | None = None
     """The column of the day on which a question was published."""
-    since: str = "0000"
+    since: Day = "0000"
     """The first day that counts, an ISO date."""
-    until: str = "9999"
+    until: Day = "9999"
     """The last day that counts, an ISO date."""
 
 
@@ -68,19 +76,29 @@ def unify(name: str, source: Source, rows: list[dict[str, Any]]) -> list[dict[st
     compared with. Raises DataError where a question can't be scored.
     """
     check(name, source)
+    check_columns(name, source, rows)
     unified = []
     for number, row in enumerate(rows, 1):
         where = f"benchmark {name}: {source.source}:{number}"
         for column in filter(None, (source.question, source.answer, *source.choices, *source.constraints)):
             if row.get(column) is None or str(row[column]).strip() == "":
                 raise DataError(f"{where}: no {column!r}; every question needs one to be scored")
+        for column in filter(None, (source.question, source.answer, *source.choices)):
+            if not isinstance(row[column], str | int | float) or isinstance(row[column], bool) or row[column] != row[column]:
+                raise DataError(f"{where}: {column}: text or a number is needed, not {row[column]!r:.80}")
         about = {field: str(row.get(column) or "") if column else "" for field, column in _shown(source)}
         key, answer = f"{name}-{number:04}", None if source.answer is None else str(row[source.answer])
         about["options"] = ""
         if source.choices:
             about["options"], answer = choices_of(key, str(answer), [str(row[column]) for column in source.choices], where)
-        decides = {"answer": answer, "tests": tests_of(source, row, where), "constraints": constraints_of(source, row)}
-        unified.append({"id": key, **about, **decides})
+        try:
+            constraints = constraints_of(source, row)
+        except ValueError as error:
+            raise DataError(f"{where}: {' or '.join(source.constraints)}: not JSON: {error}") from None
+        question = {"id": key, **about, "answer": answer, "tests": tests_of(source, row, where), "constraints": constraints}
+        if any(UNWRITABLE.search(text) for text in question.values() if text):
+            raise DataError(f"{where}: null byte or lone surrogate in the text")
+        unified.append(question)
     if not unified:
         raise DataError(f"benchmark {name}: {source.source}: no questions")
     return unified
@@ -93,8 +111,20 @@ def check(name: str, source: Source) -> None:
         raise ConfigError(f"{key}: needs one of answer, tests and constraints")
     if source.choices and (source.answer is None or len(source.choices) > MOST_CHOICES):
         raise ConfigError(f"{key}.choices: needs an answer, and at most {MOST_CHOICES} columns of wrong options")
+    if source.date is None and (source.since, source.until) != ("0000", "9999"):
+        raise ConfigError(f"{key}: since and until need `date`, the column of the day")
     if len(source.constraints) > 2:
         raise ConfigError(f"{key}.constraints: takes IFEval's two columns, or one that holds both")
+
+
+def check_columns(name: str, source: Source, rows: list[dict[str, Any]]) -> None:
+    """Raises ConfigError where no row has a column that the settings name."""
+    there = {column for row in rows for column in row}
+    one = ("question", "answer", "difficulty", "cluster", "metadata", "starter", "date")
+    named = [*(getattr(source, each) for each in one), *source.choices, *source.constraints, *source.tests]
+    for column in filter(None, named):
+        if rows and column not in there:
+            raise ConfigError(f"params.yaml: benchmarks.{name}: no column {column!r}; there are {', '.join(sorted(there))}")
 
 
 def _shown(source: Source) -> tuple[tuple[str, str | None], ...]:
@@ -117,6 +147,9 @@ def constraints_of(source: Source, row: dict[str, Any]) -> str | None:
     if not source.constraints:
         return None
     columns = [row[column] for column in source.constraints]
+    for column in columns:
+        if isinstance(column, str):
+            json.loads(column)
     if len(columns) == 2:
         ids, arguments = (json.loads(each) if isinstance(each, str) else each for each in columns)
         return json.dumps({"instruction_id_list": ids, "kwargs": arguments}, ensure_ascii=False)
@@ -128,9 +161,10 @@ def tests_of(source: Source, row: dict[str, Any], where: str) -> str | None:
     if not source.tests:
         return None
     columns = [row.get(column) for column in source.tests]
-    if len(columns) == 1 and isinstance(columns[0], str) and columns[0].lstrip().startswith("{"):
-        return columns[0]
     try:
+        if len(columns) == 1 and isinstance(columns[0], str) and columns[0].lstrip().startswith("{"):
+            json.loads(columns[0])
+            return columns[0]
         return cases_of(columns, row.get(source.metadata) if source.metadata else None)
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{where}: {' or '.join(source.tests)}: {error}") from None
@@ -140,6 +174,11 @@ def chosen() -> dict[str, Source]:
     """The benchmarks that are not switched off. Raises ConfigError where none is, or one that `evaluate` names is missing."""
     samples = benchmarks_by_samples()
     listed = config.load(dict[str, Source], "benchmarks")
+    check_names("benchmarks", list(listed))
+    if OVERALL in listed:
+        raise ConfigError(f"params.yaml: benchmarks.{OVERALL}: this is the name of their mean; take another")
+    for name, source in listed.items():
+        check(name, source)
     if missing := sorted(samples.keys() - listed.keys()):
         raise ConfigError(f"params.yaml: benchmarks.{missing[0]}: missing, but evaluate.benchmarks names it")
     if not any(samples.values()):

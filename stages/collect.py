@@ -16,14 +16,15 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pyarrow.parquet as pq
+from annotated_types import MinLen
 
 from distillery.core import config
 from distillery.core.chat import UNWRITABLE, as_messages, asked_and_answered, get_path, identify
 from distillery.core.codehash import hash_code
-from distillery.core.config import NonNegative, Positive, Section
+from distillery.core.config import NonNegative, Positive, Section, suggestion
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import ScannedRow, atomic_dir
 from distillery.core.progress import Progress, log
@@ -71,6 +72,13 @@ class Source(Origin):
     limit: Positive | None = None
     """So many of these rows' queries, a seeded sample; null for all."""
 
+    def __post_init__(self) -> None:
+        if self.category is not None and self.category not in CATEGORIES:
+            raise ValueError(f"category: {self.category!r} is none of {', '.join(CATEGORIES)}")
+        if strange := sorted(set(self.columns) - set(MAPPED)):
+            near = suggestion(strange[0], MAPPED)
+            raise ValueError(f"columns.{strange[0]}: unknown name{near}; ours are {', '.join(MAPPED)}")
+
 
 @dataclass(frozen=True)
 class Collect(Section):
@@ -80,7 +88,7 @@ class Collect(Section):
     """Whether a row that cannot be read stops the run, or is counted and kept under data/rejected."""
     max_characters: Positive
     """The longest query, all its messages together; a longer one counts as malformed."""
-    sources: dict[str, Source]
+    sources: Annotated[dict[str, Source], MinLen(1)]
     """Every source, by a name of our own."""
     seed: NonNegative = 0
     """Which queries a `limit` takes. A larger limit takes the same and more."""

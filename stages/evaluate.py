@@ -138,6 +138,8 @@ def verify_settings(verify: VerifyParams, settings: Evaluate) -> tuple[VerifyPar
     """
     for benchmark, task in settings.enabled.items():
         key = f"evaluate.benchmarks.{benchmark}.verifier"
+        if task.verifier in ("reward", "majority"):
+            raise ConfigError(f"params.yaml: {key}: {task.verifier} cannot decide about a benchmark's questions")
         if entry_of(task.verifier, key).judge == "always" and settings.judge is None:
             raise ConfigError(f"params.yaml: {key}: {task.verifier} needs a judge; give evaluate.judge its settings")
     rules = {task.verifier: Rule(task.verifier, 1.0) for task in settings.enabled.values()}

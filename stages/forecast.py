@@ -23,7 +23,7 @@ from distillery.core import config, model_locks
 from distillery.core.arms import Arm, arms
 from distillery.core.batching import devices
 from distillery.core.codehash import hash_code
-from distillery.core.config import NonNegative, Positive, Section
+from distillery.core.config import ModelType, NonNegative, Positive, Section
 from distillery.core.errors import DataError
 from distillery.core.files import read_json
 from distillery.core.model_locks import Lock
@@ -63,7 +63,7 @@ class Forecast(Section):
     """Queries whose traces are read, of each arm; the same for all, drawn by ``seed``."""
     batch_tokens: Positive
     """Tokens per forward pass, padding included."""
-    dtype: str
+    dtype: ModelType
     """The base's data type, ``float32`` or ``bfloat16``."""
     local_sentences: NonNegative
     """Sentences before each that local naturalness is judged by; 0 leaves it out."""

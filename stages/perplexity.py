@@ -20,7 +20,7 @@ from distillery.core import config, model_locks
 from distillery.core.batching import one_ahead
 from distillery.core.chat_template import ChatTemplate
 from distillery.core.codehash import hash_code
-from distillery.core.config import Positive, Section
+from distillery.core.config import ModelType, Positive, Section
 from distillery.core.files import atomic_dir
 from distillery.core.progress import log
 from distillery.core.response_format import StudentFormat, response_of
@@ -45,7 +45,7 @@ class Perplexity(Section):
     """Tokens per forward pass, padding included."""
     max_tokens: Positive
     """Longer texts are truncated to so many tokens."""
-    dtype: str
+    dtype: ModelType
     """The scorer's data type, ``float32`` or ``bfloat16``."""
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.core import config, model_locks
-from distillery.core.config import Positive, Section
+from distillery.core.config import ModelType, Positive, Section
 from distillery.core.files import atomic_dir, read_json_lines
 from distillery.core.progress import Progress, log
 from distillery.core.schemas import QUERY, SIMILARITY
@@ -33,7 +33,7 @@ class Similarity(Section):
     """Texts per forward pass."""
     max_tokens: Positive
     """Longer texts are truncated to so many tokens."""
-    dtype: str
+    dtype: ModelType
     """The embedder's data type, ``float32`` or ``bfloat16``."""
 
 

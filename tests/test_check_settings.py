@@ -26,6 +26,8 @@ def params(inside, monkeypatch):
     monkeypatch.chdir(ROOT)
     settings = yaml.safe_load(compose("mini"))
     monkeypatch.chdir(inside)
+    for name in ("conf", "mini"):
+        (inside / name).symlink_to(ROOT / name)
 
     def write(key, value):
         *path, last = key.split(".")
@@ -47,12 +49,15 @@ def test_every_profile_is_right(profile, inside, monkeypatch):
     text = compose(profile)
     monkeypatch.chdir(inside)
     (inside / "params.yaml").write_text(text)
+    for name in ("conf", "mini"):
+        (inside / name).symlink_to(ROOT / name)
     check()
     covered = {key.split(".")[0] for key in kinds()}
     assert set(config.read_params()) == covered | {"teachers", "arms", "arm"}, "no section is left unchecked"
     assert list(arms()) == config.load(list[str], "teachers"), "an arm per teacher"
 
 
+NOWHERE: Any = {"revision": None, "split": None, "difficulty": None}
 MISTAKES = [
     ("teacher.plain.sampling.temperature", -1, "greater than or equal to 0"),
     ("teacher.plain.sampling.temperature", 20, "less than or equal to 2"),
@@ -96,7 +101,42 @@ MISTAKES = [
     ("seed", -1, "greater than or equal to 0"),
     ("seed", True, "valid integer"),
     ("curation", {}, "unknown section (did you mean curate?)"),
+    ("train.seeds", [0, 0], "must differ"),
+    ("train.deepspeed", "conf/deepspeed/zero9.json", "no such file"),
+    ("pilot.shares", [0.5, 0.3, 0.3], "must rise"),
+    ("analyse.spans", [24, 12], "borders must rise"),
+    ("perplexity.dtype", "fp32", "'float32', 'bfloat16' or 'float16'"),
+    ("similarity.dtype", "half", "'float32', 'bfloat16' or 'float16'"),
+    ("teacher.plain.engine", None, "none of 'vllm', 'server'"),
+    ("teacher.plain.model", None, "needs a model or traces, and not both"),
+    ("teacher.plain.sampling.max_tokens", 320, "does not fit engine.max_model_len"),
+    ("assets.base", None, "should be an object"),
+    ("assets.jugde", None, "unknown role (did you mean judge?)"),
+    ("assets.judge", None, "null, but verify.judge has settings"),
+    ("verify.rules.math.verifier", "maths", "'maths' is none of choice, code"),
+    ("verify.judge", None, "a judge"),
+    ("verify.reward", None, "a reward model"),
+    ("prompts", "conf/nowhere", "no such folder"),
+    ("evaluate.benchmarks.math500.task", "conf/lm_eval/nope.yaml", "no such file"),
+    ("evaluate.benchmarks.math500.verifier", "reward", "cannot decide about a benchmark"),
+    ("report.study", "nope.yaml", "no such file"),
+    ("benchmarks.math500.since", "2024-1-5", "match"),
+    ("benchmarks.math500.since", "2024-01-05", "need `date`"),
+    ("benchmarks.overall", dict.fromkeys(("source", "question", "answer"), "x") | NOWHERE, "the name of their mean"),
+    ("collect.sources", {}, "at least 1 item"),
+    ("collect.sources.mini.category", "maths", "'maths' is none of math, code"),
+    ("collect.sources.mini.columns", {"ground_trut": "answer"}, "unknown name (did you mean ground_truth?)"),
+    ("arm", {"x": {"teachers": ["nobody"]}}, "'nobody' is none of adaptive, verbose, plain"),
+    ("arm", {"x": {"teachers": ["plain", "plain"]}}, "must differ"),
+    ("arm", {"x": {"teachers": ["plain"], "per_query": 2}}, "distill.traces is 1"),
 ]
+SAID_ELSEWHERE = {
+    "teacher.plain.model": "teacher.plain",
+    "verify.judge": "verify.rules.science.verifier",
+    "verify.reward": "verify.rules.",
+    "benchmarks.math500.since": "benchmarks.math500",
+}
+"""Mistakes that another key's line names."""
 
 
 @pytest.mark.parametrize(("key", "value", "why"), MISTAKES, ids=[f"{key}={value}" for key, value, _ in MISTAKES])
@@ -106,7 +146,29 @@ def test_a_mistake_is_one_line_that_names_its_key(params, key, value, why):
         check()
     said = str(error.value).splitlines()
     assert all(line.startswith("params.yaml: ") for line in said), said
-    assert re.search(rf"params.yaml: {re.escape(key)}\b.*{re.escape(why)}", said[0]), said
+    assert re.search(rf"params.yaml: {re.escape(SAID_ELSEWHERE.get(key, key))}.*{re.escape(why)}", said[0]), said
+    assert len(said) == 1, said
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"train: {epochs: 1, epochs: 2}\n", "params.yaml:1: not YAML: duplicate key 'epochs'"),
+        (b"seed: 0\nclean: {}\nclean: {}\n", "params.yaml:3: not YAML: duplicate key 'clean'"),
+        (b"a: {b: 1\n", "params.yaml:2: not YAML"),
+        (b"seed: \xe9\n", "params.yaml: not YAML: 'utf-8' codec"),
+        (b"5: x\n", "must be sections"),
+        (b"hello\n", "must be sections"),
+        (b"- a\n", "must be sections"),
+        (b"a: &a {b: *a}\n", "params.yaml: "),
+        (b"", "teachers: missing"),
+    ],
+)
+def test_what_is_no_settings_file_is_one_line(inside, text, why):
+    (inside / "params.yaml").write_bytes(text)
+    with pytest.raises(ConfigError) as error:
+        check()
+    assert why in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
 def test_every_mistake_is_listed_at_once(params, inside):

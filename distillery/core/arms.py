@@ -37,7 +37,11 @@ class Arm(Section):
     share: Annotated[float, Gt(0), Le(1)] = 1.0
     """The share of the queries, drawn by ``seed``; a smaller share is part of a larger one."""
     tokens: Positive | Literal["equal"] | None = None
-    """At most so many response tokens, by fewer queries; ``equal``: as many as the smallest of the arms that say so."""
+    """At most so many response tokens, by fewer queries, but one; ``equal``: as many as the smallest such arm."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.teachers)) < len(self.teachers):
+            raise ValueError(f"teachers: must differ, got {list(self.teachers)}; per_query takes several traces of one")
 
 
 def arm_names() -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache, partial
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, overload
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 import yaml
 from annotated_types import Ge, Gt, Lt
@@ -29,10 +29,19 @@ NonNegative = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Lt(1)]
+ModelType = Literal["float32", "bfloat16", "float16"]
 
 
 class Loader(yaml.SafeLoader):
-    """Reads scalars as YAML 1.2 does, and DVC with it: PyYAML takes ``1e-5`` for text, ``on`` for true and ``010`` for 8."""
+    """Reads YAML 1.2, as DVC does: PyYAML takes ``1e-5`` for text, ``on`` for true, ``010`` for 8, one of two equal keys."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, (key, _) in enumerate(node.value):
+            if isinstance(key, yaml.ScalarNode) and key.value in names[:place]:
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key.value!r}", problem_mark=key.start_mark)
+        return node
 
 
 SCALARS: dict[str, tuple[str, Any]] = {
@@ -84,8 +93,7 @@ def parse(kind: Any, value: Any, section: str, path: Path = PARAMS) -> Any:
     try:
         return _adapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        lines = [_explain(kind, section, path, mistake) for mistake in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join(_explain(kind, section, path, mistake) for mistake in _own(error.errors()))) from None
 
 
 @cache
@@ -104,17 +112,22 @@ def _endless(value: Any, key: str) -> Iterator[tuple[str, float]]:
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
     """The complete file; every section must belong to a stage or be one that stages share."""
-    if not path.exists():
+    if not path.is_file():
         raise ConfigError(f"{path}: no such file; write it with `python -m distillery.core.profiles mini`")
     try:
-        content = deepcopy(_parsed(path.read_text()))
-    except yaml.YAMLError as error:
+        content = deepcopy(_parsed(path.read_text(encoding="utf-8")))
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not all(isinstance(section, str) for section in content):
+        raise ConfigError(f"{path}: must be sections, each a name with its settings")
     if path.name == PARAMS.name and path.resolve().parent == Path.cwd():
         known = known_sections()
         for section in content:
             if section not in known:
-                raise ConfigError(f"{path}: {section}: unknown section{_suggest(section, known)}")
+                raise ConfigError(f"{path}: {section}: unknown section{suggestion(section, known)}")
     return content
 
 
@@ -132,6 +145,17 @@ def known_sections() -> frozenset[str]:
     return frozenset(named | {"arms", "arm"} | {stage.stem for stage in STAGES.glob("*.py")})
 
 
+def _own(mistakes: list[Any]) -> list[Any]:
+    """The mistakes without those that follow from another: a list is too short once a wrong item is left out."""
+    places = [mistake["loc"] for mistake in mistakes]
+
+    def follows(mistake: Any) -> bool:
+        size = len(mistake["loc"])
+        return mistake["type"] == "too_short" and any(len(loc) > size and loc[:size] == mistake["loc"] for loc in places)
+
+    return [mistake for mistake in mistakes if not follows(mistake)]
+
+
 def _find(content: Any, section: str, path: Path) -> Any:
     walked = []
     for key in section.split("."):
@@ -143,15 +167,18 @@ def _find(content: Any, section: str, path: Path) -> Any:
 
 
 def _explain(kind: type, section: str, path: Path, mistake: Any) -> str:
-    location = tuple(step for step in mistake["loc"] if not str(step).startswith("kind:"))
+    location = tuple(step for step in mistake["loc"] if not re.match(r"kind:|constrained-|literal\[|\[key\]$", str(step)))
     key = ".".join([section, *map(str, location)])
     if mistake["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{path}: {key}: unknown key{_suggest(str(location[-1]), _names(kind, location[:-1]))}"
+        return f"{path}: {key}: unknown key{suggestion(str(location[-1]), _names(kind, location[:-1]))}"
     if mistake["type"] in ("missing", "missing_argument"):
         return f"{path}: {key}: missing"
     if mistake["type"] == "union_tag_invalid":
         known = mistake["ctx"]["expected_tags"].replace("kind:", "")
-        return f"{path}: {key}.kind: {mistake['input'].get('kind')!r} is none of {known}"
+        given = mistake["input"].get("kind") if isinstance(mistake["input"], dict) else mistake["input"]
+        return f"{path}: {key}.kind: {given!r} is none of {known}"
+    if mistake["type"] == "value_error":
+        return f"{path}: {key}.{mistake['ctx']['error']}"  # raised by a section itself, and begins with the field
     return f"{path}: {key}: {mistake['msg']}, got {mistake['input']!r}"
 
 
@@ -164,6 +191,7 @@ def _names(kind: Any, location: tuple) -> set[str]:
     return {field.name for field in fields(kind)} if is_dataclass(kind) else set()
 
 
-def _suggest(word: str, known: Collection[str]) -> str:
+def suggestion(word: str, known: Collection[str]) -> str:
+    """`` (did you mean ...?)``, or nothing."""
     near = difflib.get_close_matches(word, known, 1)
     return f" (did you mean {near[0]}?)" if near else ""

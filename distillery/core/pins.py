@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from distillery.core.errors import ConfigError
 from distillery.core.files import read_json, write_json
 from distillery.core.stage import run_stage
 
@@ -54,6 +55,8 @@ def main(*arguments: str) -> None:
         with _alone():
             kept = {key: commit for key, commit in read_pins().items() if key.split(" ", 1)[1].split("@")[0] != arguments[1]}
             moved = len(read_pins()) - len(kept)
+            if not moved:
+                raise ConfigError(f"{PINS}: no pin of {arguments[1]!r}; `python -m distillery.core.pins` lists them")
             write_json(kept, PINS)
         print(f"{moved} pins of {arguments[1]} forgotten; `dvc repro --force --single-item STAGE` locks it anew")
     else:

@@ -198,15 +198,15 @@ def by_urgency(stages: list[str], needs: Graph) -> list[str]:
 
 def main(*arguments: str) -> None:
     at_once, *target = arguments if arguments and arguments[0][:1].isdecimal() else ("", *arguments)
-    if len(target) > 1 or (at_once and not (at_once.isdecimal() and int(at_once))):
+    if len(target) > 1 or "".join(target).startswith("-") or (at_once and not (at_once.isdecimal() and int(at_once))):
         raise ConfigError("usage: make repro AT_ONCE=2, or any other number of stages that run beside each other")
     teacher_names(), arm_names()  # their errors come before anything starts
     LOGS.mkdir(parents=True, exist_ok=True)
     clear_lock()
-    needs, code = graph(), run(CODE)  # by its hashes DVC sees which code changed
+    needs = up_to(target[0], graph()) if target else graph()
+    code = run(CODE)  # by its hashes DVC sees which code changed
     if code.failed:
         raise ConfigError(f"{CODE}: {problem(CODE)}")
-    needs = up_to(target[0], needs) if target else needs
     found = run_all(outdated(needs), int(at_once) if at_once else default_at_once())
     if any(end.failed for end in found):
         raise ConfigError("a stage failed; fix what it names and run again: finished stages are kept")

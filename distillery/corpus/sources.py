@@ -189,6 +189,8 @@ def files_of(path: Path) -> list[Path]:
 def local_files(origin: Origin) -> list[Path]:
     """The files of a local origin: those of its split, which `datasets` tells by their names. Raises DataError without any."""
     path = Path(origin.source)
+    if given := [name for name in ("files", "config", "revision") if getattr(origin, name) is not None]:
+        raise ConfigError(f"{path}: `{given[0]}` is for data sets on the hub, and this is a path; set it null")
     every = files_of(path)
     if origin.split is None or (origin.split == "train" and not path.is_dir()):
         return every

@@ -40,6 +40,10 @@ class Pilot(Section):
     shares: Annotated[tuple[Annotated[float, Gt(0), Lt(1)], ...], MinLen(3)]
     """Shares of the queries, rising; smaller ones are part of larger ones."""
 
+    def __post_init__(self) -> None:
+        if sorted(set(self.shares)) != list(self.shares):
+            raise ValueError(f"shares: must rise, got {list(self.shares)}")
+
 
 def pilot_name(arm: str, share: float) -> str:
     """``adaptive-at-0_03``: an arm at a share, as a name of its own."""
@@ -59,6 +63,8 @@ def pilot_arms(described: dict[str, Arm], shares: tuple[float, ...]) -> dict[str
 def write_params() -> None:
     """Replaces the arms in params.yaml by the pilot's."""
     settings, pilot = config.read_params(), config.load(Pilot, "pilot")
+    if any(SEPARATOR in name for name in arm_names()):
+        raise ConfigError("params.yaml: arms: these are a pilot's already; write the profile again")
     chosen = pilot_arms(arms(), pilot.shares)
     settings["arms"] = list(chosen)
     settings["arm"] = {name: asdict(arm) | {"teachers": list(arm.teachers)} for name, arm in chosen.items()}
@@ -112,6 +118,8 @@ def show() -> None:
     """Prints the learning curves and what the rest of the data can change, and writes them to metrics/pilot.json."""
     shares, confidence = config.load(Pilot, "pilot").shares, config.load(float, "compare.confidence")
     names = original_names(arm_names())
+    if not all(names):
+        raise ConfigError("params.yaml: arms: not a pilot's; `make pilot` runs one")
     of_pairs = curves(names, shares)
     found = outlooks(of_pairs, confidence)
     print("\n".join(format_table(["share", "queries", *names], curve_rows(names, shares))))

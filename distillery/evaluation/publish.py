@@ -28,6 +28,7 @@ SECRETS = {
 }
 PATHS = r"(?<![\w/.:])/(?:home|root|Users)/[\w.-]+"
 BINARY = (".safetensors", ".png", ".bin")
+ORGANISATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def main(*arguments: str) -> None:
     names = [each for each in arguments if not each.startswith("--")]
     if len(names) < 2 or flags - {PUSH, PUBLIC}:
         raise ConfigError("usage: make publish ORG=my-org WHAT='data:adaptive student:adaptive/0 report' [PUSH=1] [PUBLIC=1]")
+    if not ORGANISATION.fullmatch(names[0]) or names[0] == "report":
+        raise ConfigError(f"ORG={names[0]}: not an organisation's name; usage: make publish ORG=my-org WHAT=...")
     uploads = [upload_of(what, names[0]) for what in names[1:]]
     for upload in uploads:
         log("publish", plan(upload, PUBLIC in flags))

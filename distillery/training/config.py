@@ -72,6 +72,10 @@ class Train(Section):
     system_prompt: str | None
     """What every prompt trained on opens with; ``pipeline``: the pipeline's own; null: nothing, as in the study."""
 
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: must differ, got {list(self.seeds)}")
+
     @property
     def attends_by_lengths(self) -> bool:
         """Whether attention keeps documents apart by their lengths, and not by a mask."""

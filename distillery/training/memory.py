@@ -237,12 +237,12 @@ def rows(shape: Shape, settings: Train, window: int, counts: list[int], device: 
         yield [str(ranks), *figures, fits, f"{per_billion:.1f}"]
 
 
-def main() -> None:
+def main(*arguments: str) -> None:
     parser = argparse.ArgumentParser(description="Memory per GPU and hours of a profile's trainings.")
     parser.add_argument("profile", nargs="?", choices=names(), help="a profile; without, params.yaml")
     parser.add_argument("--gpus", type=positive, nargs="+", help="numbers of GPUs; without, the profile's")
     parser.add_argument("--device", choices=[name for name in CAPACITY if name in PEAKS], default="H100", help="the GPU")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     params = yaml.load(compose(asked.profile), config.Loader) if asked.profile else config.read_params()
     settings, base = config.parse(Train, params["train"], "train"), params["assets"]["base"]
     about, source = base_config(base["id"], base["revision"])

@@ -114,13 +114,16 @@ def open_router(settings: VerifyParams) -> Router:
 def place_of(source: str) -> Path:
     """Where verdicts go: next to a file or folder; for a data set on the hub into the working directory, under its name."""
     path = Path(source)
-    return path.with_name(f"{path.stem}.verdicts.jsonl") if path.exists() else Path(f"{path.stem}.verdicts.jsonl")
+    name = f"{path.stem if path.suffix == '.jsonl' else path.name}.verdicts.jsonl"
+    return path.with_name(name) if path.exists() else Path(name)
 
 
 def main(source: str, out: str | None = None) -> None:
     to = Path(out) if out else place_of(source)
-    if not to.parent.is_dir():
-        raise DataError(f"{to.parent}: no such folder")
+    if not to.parent.is_dir() or to.is_dir():
+        raise DataError(f"{to}: no file can be written there")
+    if to.exists() and Path(source).exists() and to.samefile(source):
+        raise ConfigError(f"{to}: verdicts would replace the responses; give another file")
     rows, unread = readable(source)
     if not rows:
         raise DataError(

@@ -100,8 +100,13 @@ def verdicts(items: list[Item]) -> Iterator[str]:
 def main(source: str = "", revision: str = "", split: str = "train", *others: str) -> None:
     if not source or others:
         sys.exit("usage: python -m distillery.verification.inspect_traces SOURCE [REVISION [SPLIT]]")
+    limit = os.environ.get("LIMIT", str(LIMIT))
     try:
-        rows = list(islice(read_source(source, revision or None, split), int(os.environ.get("LIMIT", LIMIT))))
+        if not limit.isdecimal() or not int(limit):
+            raise ConfigError(f"LIMIT={limit}: a number of rows is needed")
+        rows = list(islice(read_source(source, revision or None, split), int(limit)))
+        if not rows:
+            raise DataError(f"{source}: no rows")
         for lines in (overview(rows), verdicts(items_of(rows))):
             for line in lines:
                 print(line)

@@ -16,7 +16,7 @@ from typing import Any
 from pebble import ProcessPool
 
 from distillery.core.batching import by_length, padded
-from distillery.core.config import NonNegative, Positive, Section
+from distillery.core.config import ModelType, NonNegative, Positive, Section
 from distillery.core.cpu_kernels import multiply_by_openblas
 from distillery.core.errors import EngineError
 from distillery.core.model_locks import Lock as ModelLock
@@ -47,7 +47,7 @@ class RewardSettings(Section):
 
     outputs: Outputs
     """Indices of its outputs."""
-    dtype: str
+    dtype: ModelType
     """Its data type, ``float32`` or ``bfloat16``."""
     batch_tokens: Positive
     """Tokens per forward pass, padding included."""
@@ -93,6 +93,10 @@ def rate(lock: ModelLock, settings: RewardSettings, dialogues: list[Dialogue]) -
         with torch.inference_mode():
             output = model(input_ids=batch, attention_mask=mask)
         logits = output.logits if hasattr(output, "logits") else output.rewards
+        if max(wanted) >= logits.shape[1]:
+            raise EngineError(
+                f"params.yaml: verify.reward.outputs: {max(wanted)}: {lock.id} has outputs 0 to {logits.shape[1] - 1}"
+            )
         for i, values in zip(group, logits.float()[:, wanted].tolist(), strict=True):
             rated[fit[i]] = values
     return rated

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from distillery.core.chat import UNWRITABLE
 from distillery.core.errors import DataError
 from distillery.core.files import scan_json_lines
 from distillery.core.response_format import STUDY, WRITTEN
@@ -159,7 +160,7 @@ KINDS: tuple[Callable[[Row], tuple[list[dict[str, Any]], str] | None], ...] = (
 
 
 def rollout_of(row: Row, where: str) -> Rollout:
-    """A row as a rollout. Raises DataError, naming file and line, for one that has no response."""
+    """A row as a rollout. Raises DataError, naming file and line, for one that has no response, or texts that are none."""
     found = next(filter(None, (kind(row) for kind in KINDS)), None)
     if found is None:
         raise DataError(f"{where}: no response; its fields are {', '.join(islice(map(str, row), 12))}")
@@ -172,6 +173,9 @@ def rollout_of(row: Row, where: str) -> Rollout:
         "test_cases": first_text(inner, TESTS),
         "constraints": first_text(inner, CONSTRAINTS[:1]) or constraints_of(inner),
     }
+    texts = [text, *(each["content"] for each in messages), *(value for value in fields.values() if isinstance(value, str))]
+    if any(UNWRITABLE.search(each) for each in texts):
+        raise DataError(f"{where}: null byte or lone surrogate in a text")
     return Rollout(fields | {"category": category_of(inner, fields, where)}, text, claimed(row))
 
 

@@ -90,3 +90,13 @@ def test_the_documented_example_has_a_row_of_each_category():
     assert {row["category"] for row in rows} == {"math", "code", "science", "if", "multiturn", "other"}
     for row in rows:
         assert command.item_of_rollout(rollout_of(row, "x"), "k").answer
+
+
+def test_verdicts_never_replace_the_responses(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(ConfigError, match="verdicts would replace the responses"):
+        command.main(str(path), str(path))
+    assert path.read_text() == "{}\n" and command.place_of(str(path)).name == "rows.verdicts.jsonl"
+    (tmp_path / "rows.parquet").touch()
+    assert command.place_of(str(tmp_path / "rows.parquet")).name == "rows.parquet.verdicts.jsonl"
