@@ -34,6 +34,8 @@ MERGED = "merged-"
 """How the names of lists begin: of files that a compaction has merged into others, so that their copies elsewhere are not
 added again (`generation.ledger_sharing`)."""
 PART_BYTES, SYNC_SECONDS, OPEN_FILES = 1 << 28, 5.0, 64
+ADDED = 100_000
+"""Keys that are held as objects before they become rows of the index."""
 HELD = [("file", "<u4")]
 
 
@@ -95,7 +97,7 @@ class Journal:
         record = Record(fields, len(payload), len(frame), values[-1], self.end, self.place)
         self.index += np.array([(*values, self.end)], self.layout.entry).tobytes()
         self.end += len(block)
-        self.added.setdefault(key, []).append(record)
+        self._add(key, record)
         self.synced = self.synced or time.monotonic()
         self.sync_if_due()
         if self.end >= PART_BYTES:
@@ -105,7 +107,7 @@ class Journal:
     def find(self, key: str) -> list[Record]:
         """The records of a key, in no order."""
         high, low = split(key)
-        first = int(self.high.searchsorted(high))
+        first = int(self.high.searchsorted(np.uint64(high)))  # a plain int would turn all keys into rounded floats
         found = []
         while first < len(self.high) and self.high[first] == high:
             if self.rows["low"][first] == low:
@@ -126,7 +128,7 @@ class Journal:
         keys = []
         for row in self._news():
             keys.append(_key_of(row))
-            self.added.setdefault(keys[-1], []).append(self._record(row))
+            self._add(keys[-1], self._record(row))
         return keys
 
     def records(self) -> Iterator[tuple[str, Record]]:
@@ -192,6 +194,16 @@ class Journal:
         self.added: dict[str, list[Record]] = {}
         self.rows = _ordered(self._news())
         self.high = self.rows["high"].copy()
+
+    def _add(self, key: str, record: Record) -> None:
+        """Takes a record in. Many become rows, which need a fifth of the memory."""
+        self.added.setdefault(key, []).append(record)
+        if len(self.added) >= ADDED:
+            each = ((key, record) for key, records in self.added.items() for record in records)
+            rows = [(*split(key), *r.fields, r.raw, r.size, r.crc, r.start, r.file) for key, r in each]
+            self.rows = _ordered(np.concatenate([self.rows, np.array(rows, self.rows.dtype)]))
+            self.high = self.rows["high"].copy()
+            self.added = {}
 
     def _close_readers(self) -> None:
         for file in self.reading.values():

@@ -73,6 +73,36 @@ def test_what_is_appended_is_found_by_its_key(tmp_path_factory, records):
             assert sorted({(each.fields[0], again.payload(each)) for each in again.find(key)}) == sorted(set(at_once[key]))
 
 
+def test_keys_that_floats_cannot_tell_apart_are_found(tmp_path):
+    """Half of all keys are below 2^63: looked up as plain integers, they and all others were rounded to floats."""
+    keys = [f"{half + i:016x}{i:016x}" for half in (2**62, 2**63 - 40, 2**63 + 40) for i in range(20)]
+    journal = open_journal(tmp_path)
+    for i, key in enumerate(keys):
+        journal.append(key, (i, 0.5), payload(i))
+    journal.close()
+    journal = open_journal(tmp_path)
+    assert [record.fields[0] for key in keys for record in journal.find(key)] == list(range(len(keys)))
+    journal.close()
+
+
+def test_many_new_records_become_rows_and_are_found_as_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(journals, "ADDED", 7)
+    first, second = open_journal(tmp_path), open_journal(tmp_path)
+    for i in range(40):
+        (first if i % 2 else second).append(f"{i * 2**96 + i:032x}", (i, i / 7), payload(i))
+    first.refresh()
+    second.refresh()
+    for journal in (first, second):
+        assert len(journal.added) < 7 and len(journal.rows) > 30
+        assert held(journal) == expected(*range(40))
+        for i in range(40):
+            (record,) = journal.find(f"{i * 2**96 + i:032x}")
+            assert record.fields == (i, i / 7) and journal.payload(record) == payload(i)
+    first.close()
+    second.close()
+    assert contents(tmp_path) == expected(*range(40))
+
+
 def test_a_finished_file_is_opened_by_its_index_and_is_a_plain_zstd_stream(tmp_path, monkeypatch):
     fill(tmp_path, 30)
     (path,) = tmp_path.glob("part-*.zst")
