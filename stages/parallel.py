@@ -273,6 +273,8 @@ def main() -> None:
             instances, trained_on = (sum(part[name] for part in results) for name in ("shared", "trained_on"))
             if not instances:
                 raise DataError(f"data/curated: no query was answered by every teacher (curated traces: {held})")
+            if not trained_on:
+                raise DataError(f"params.yaml: pack.window: none of {instances} queries has traces that fit {window} tokens")
             by_arm = {name: arm_metrics(results, name) for name in chosen}
             for name, found in by_arm.items():
                 details = facts(name, chosen, hash_of_ids(arms_to / name))
