@@ -174,6 +174,8 @@ def check_files() -> None:
     for key, path in named.items():
         if not Path(path).is_file():
             raise ConfigError(f"params.yaml: {key}: {path}: no such file")
+    if (world := Path(config.load(str, "world"))).suffix != ".json" and not world.exists():
+        raise ConfigError(f"params.yaml: world: {world}: no such file or folder; it holds the local files that DVC watches")
     if not Path(config.load(str, "prompts")).is_dir():
         raise ConfigError(f"params.yaml: prompts: {config.load(str, 'prompts')}: no such folder")
 

@@ -99,24 +99,27 @@ def interval(right: int, pairs: int, free: int) -> dict[str, float | None]:
     return {"share": round(right / pairs, 4), "low": round(float(found.low), 4), "high": round(float(found.high), 4)}
 
 
-def conclusion(agreements: dict[str, Any], arms: int) -> str:
+def conclusion(agreements: dict[str, Any], arms: int, earlier: int) -> str:
     """What can be said of the metrics: which are better than chance, with a confidence of 95 %, if any."""
     known = [name for name, each in agreements.items() if each["low"] is not None and each["low"] > 0.5]
+    over = f"over {arms} arms{f', {earlier} of them of earlier runs' if earlier else ''}"
     if known:
-        return f"Over {arms} arms, these metrics order arms significantly better than chance: {', '.join(known)}."
-    return f"Nothing can be concluded of the forecast yet: over {arms} arms, no metric is significantly better than chance."
+        return f"{over.capitalize()}, these metrics order arms significantly better than chance: {', '.join(known)}."
+    return f"Nothing can be concluded of the forecast yet: {over}, no metric is significantly better than chance."
 
 
 def main() -> None:
     compared, forecast = read_json("metrics/compare.json"), read_json("metrics/forecast.json")
     keep_only("data/packed", arm_names())
     with record_metrics("metrics/outcomes.json", "scipy") as (metrics, _):
-        table = merged(read_json(TABLE) if TABLE.exists() else [], rows_of(compared, forecast))
+        own = rows_of(compared, forecast)
+        table = merged(read_json(TABLE) if TABLE.exists() else [], own)
+        earlier = len({row["key"] for row in table} - {row["key"] for row in own})
         write_json(table, TABLE)
         metrics["arms"] = len(table)
         ranked = {name: each["better"] for name, each in forecast["metrics"].items() if each["ranking"]}
         metrics["agreement"] = {name: agreement(table, name, better) for name, better in ranked.items()}
-        metrics["conclusion"] = conclusion(metrics["agreement"], len(table))
+        metrics["conclusion"] = conclusion(metrics["agreement"], len(table), earlier)
     log("outcomes", metrics["conclusion"])
 
 

@@ -117,6 +117,7 @@ MISTAKES = [
     ("verify.judge", None, "a judge"),
     ("verify.reward", None, "a reward model"),
     ("prompts", "conf/nowhere", "no such folder"),
+    ("world", "mien", "no such file or folder"),
     ("evaluate.benchmarks.math500.task", "conf/lm_eval/nope.yaml", "no such file"),
     ("evaluate.benchmarks.math500.verifier", "reward", "cannot decide about a benchmark"),
     ("report.study", "nope.yaml", "no such file"),

@@ -46,7 +46,7 @@ def check(named: Iterable[Named]) -> None:
 def problem_of(named: Named) -> str | None:
     """Why a repository cannot be had; None where it can."""
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError
 
     at = f"params.yaml: {named.key}: {named.id}"
     try:
@@ -56,6 +56,8 @@ def problem_of(named: Named) -> str | None:
             patiently(partial(get_hf_file_metadata, url))
     except GatedRepoError:
         return f"{at}: gated; accept its terms on its page on the hub, and set HF_TOKEN to a token of that account"
+    except HFValidationError:
+        return f"{at}: no such folder or file here, and no id of the hub, which is organisation/name"
     except RevisionNotFoundError:
         return f"{at}: has no revision {named.revision!r}"
     except Exception as error:

@@ -91,8 +91,8 @@ def training_note(training: Metrics) -> str:
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     if training["sd"] is None:
         return "One student per arm: what another training seed would change is in no verdict."
-    spread = f"a standard deviation of {training['sd']:.1f} points between seeds, pooled over arms"
-    return f"{count} students per arm, by training seed: {spread}, is part of every interval and verdict."
+    spread = f"beyond questions and samples they scatter by {training['sd']:.1f} points (pooled standard deviation)"
+    return f"{count} students per arm, by training seed: {spread}, which is in every interval and verdict."
 
 
 def answer(compared: Metrics, arms: list[str]) -> str:
