@@ -72,7 +72,11 @@ def test_a_benchmark_without_answers_is_named(project):
         edit(params, lambda p: p.update(benchmarks={"math500": p["benchmarks"]["math500"]}))
         edit(params, lambda p: p["evaluate"].update(benchmarks={"math500": p["evaluate"]["benchmarks"]["math500"]}))
         edit(
-            params, lambda p: p["benchmarks"]["math500"].update(source="unanswered.jsonl") or p.update(world="unanswered.jsonl")
+            params,
+            lambda p: (
+                p["benchmarks"]["math500"].update(source="unanswered.jsonl", difficulty=None)
+                or p.update(world="unanswered.jsonl")
+            ),
         )
         output = dvc(project, "repro", "benchmarks", ok=False)
     finally:

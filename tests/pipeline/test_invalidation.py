@@ -133,11 +133,14 @@ def test_without_changes_nothing_runs(pipeline):
 
 SETTINGS = {
     "one teacher's temperature": (lambda p: p["teacher"]["verbose"]["sampling"].update(temperature=0.7), {"distill@verbose"}),
-    "the learning rate": (lambda p: p["train"].update(learning_rate=1e-5), each({"train"})),
+    "the learning rate": (lambda p: p["train"].update(learning_rate=1e-5), each({"train"}) | {"report"}),
     "a perplexity threshold": (lambda p: p["teacher"]["plain"].update(max_perplexity=2.5), {"curate@plain"}),
     "the price": (lambda p: p["price"].update(device_hour=2.0), each({"curate"})),
     "the headline": (lambda p: p["headline"].update(arm="plain"), {"headline"}),
-    "an arm": (lambda p: p["arm"].update(unused={"teachers": ["plain"]}), {"parallel", "analyse", "forecast", "headline"}),
+    "an arm": (
+        lambda p: p["arm"].update(unused={"teachers": ["plain"]}),
+        {"parallel", "analyse", "forecast", "headline", "report"},
+    ),
     "another seed": (lambda p: p["train"]["seeds"].append(9), each({"train", "evaluate"}) | {"headline", "report"}),
     "the report's text": (lambda p: p["report"].update(note="hello"), {"report"}),
 }

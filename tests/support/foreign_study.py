@@ -90,7 +90,7 @@ def params(url: str) -> dict[str, Any]:
     }
     found["assets"] = {"base": model("base"), "scorer": model("base"), "embedder": model("embedder")}
     found["assets"] |= dict.fromkeys(("judge", "reward", "constraint_writer"))
-    math = found["benchmarks"]["math500"] | {"source": "foreign/times", "difficulty": None}
+    math = found["benchmarks"]["math500"] | {"source": "foreign/times", "split": "test", "difficulty": None}
     found["benchmarks"] = {"times": math}
     source = {"source": "foreign/sums", "revision": None, "split": "train", "category": "math"}
     found["collect"]["sources"] = {"sums": source | {"columns": {"messages": "problem", "ground_truth": "answer"}}}

@@ -1,6 +1,8 @@
 """The memory that a training is reckoned to need, against tensors that are tracked without being allocated."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,12 +195,11 @@ def test_a_model_of_another_kind_trains_unreckoned(tmp_path):
 
 
 @pytest.mark.parametrize("count", ["0", "-8", "many"])
-def test_a_number_of_gpus_is_positive(count, monkeypatch, capsys):
+def test_a_number_of_gpus_is_positive(count, capsys):
     from distillery.training import memory as module
 
-    monkeypatch.setattr("sys.argv", ["memory", "paper", "--gpus", count])
     with pytest.raises(SystemExit):
-        module.main()
+        module.main("paper", "--gpus", count)
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -211,11 +212,16 @@ def test_an_unknown_model_without_a_hub_is_named(tmp_path):
 def test_the_command_prints_a_table(profile, capsys, monkeypatch):
     from distillery.training import memory as module
 
-    monkeypatch.setattr("sys.argv", ["memory", *([profile] if profile else []), "--gpus", "8", "16"])
     if profile in ("mini", None):
         small = json.loads((ROOT / "conf/shapes/Qwen2.5-0.5B.json").read_text())
         monkeypatch.setattr(module, "base_config", lambda *_: (model_config(small.pop("model_type"), **small), "made"))
-    module.main()
+    module.main(*([profile] if profile else []), "--gpus", "8", "16")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-2:]] == ["8", "16"] and "fits H100" in lines[-4]
     assert max(map(len, lines)) <= 100
+
+
+def test_the_command_takes_its_arguments_as_make_gives_them():
+    command = [sys.executable, "-m", "distillery.training.memory", "paper", "--gpus", "8", "--device", "H100"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "fits H100" in done.stdout, done.stderr
