@@ -29,7 +29,7 @@ from distillery.core import config
 from distillery.core.config import NonNegative, Section
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir
-from distillery.core.progress import log
+from distillery.core.progress import in_words, log
 from distillery.core.runner import map_parts, sum_counts
 from distillery.core.schemas import QUERY, REJECTED_QUERY
 from distillery.core.stage import record_metrics, run_stage
@@ -223,7 +223,7 @@ def main() -> None:
             if not kept:
                 raise DataError(f"data/raw: no query is left after cleaning (rejected: {rejected})")
         metrics.update(kept=kept, rejected=rejected)
-    log("clean", f"kept {kept} of {kept + sum(rejected.values())}; removed {rejected}")
+    log("clean", f"kept {kept} of {kept + sum(rejected.values())}; removed {in_words(rejected)}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from distillery.core.codehash import hash_code
 from distillery.core.config import NonNegative, Positive, Section, suggestion
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import ScannedRow, atomic_dir
-from distillery.core.progress import Progress, log
+from distillery.core.progress import Progress, in_words, log
 from distillery.core.schemas import CATEGORIES, MALFORMED, QUERY
 from distillery.core.stage import record_metrics, run_stage
 from distillery.core.tables import part_name, write_part, write_rows, write_table
@@ -248,7 +248,7 @@ def main() -> None:
         spread = Buckets(folder)
         write_table(counted(collect(settings, spread, counts), malformed), REJECTED, MALFORMED)
         if not spread.rows:
-            raise DataError(f"no source gave a query; could not read {dict(malformed)}, see {REJECTED}")
+            raise DataError(f"no source gave a query; malformed rows: {in_words(malformed)}, see {REJECTED}")
         if empty := [name for name in settings.sources if not counts[name]]:
             why = f"see {REJECTED}, and its `columns` and `where`"
             raise DataError(f"params.yaml: collect.sources.{empty[0]}: gave no query; {why}")
@@ -258,7 +258,7 @@ def main() -> None:
         metrics["sources"] = {name: counts[name] for name in settings.sources}
         metrics["malformed"] = dict(sorted(malformed.items()))
         metrics["provenance"] = {"sources": {name: str(source) for name, source in settings.sources.items()}}
-    log("collect", f"{spread.rows} queries; {malformed.total()} rows malformed {dict(malformed) or ''}; see {REJECTED}")
+    log("collect", f"{spread.rows} queries; malformed rows: {in_words(malformed)}; see {REJECTED}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from distillery.core import config
 from distillery.core.config import NonNegativeFloat, Positive, PositiveFloat, Section
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import atomic_dir, read_json
-from distillery.core.progress import log
+from distillery.core.progress import in_words, log
 from distillery.core.runner import map_parts, sum_counts
 from distillery.core.schemas import CURATED, MAJORITY, PASS, PERPLEXITY, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import read_run, record_metrics, run_stage
@@ -276,7 +276,7 @@ def main(teacher: str) -> None:
         metrics["max_perplexity"] = max_perplexity
         if distilled := read_run(f"metrics/distill/{teacher}.json"):
             run.update(cost(distilled, metrics["distill"]["verified_traces"], config.load(Price, "price")))
-    log(stage, f"kept {kept} of {kept + sum(rejected.values())} traces; removed {rejected}")
+    log(stage, f"kept {kept} of {kept + sum(rejected.values())} traces; removed {in_words(rejected)}")
 
 
 if __name__ == "__main__":

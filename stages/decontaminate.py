@@ -19,7 +19,7 @@ from distillery.core import config
 from distillery.core.config import Section
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, read_json_lines
-from distillery.core.progress import log
+from distillery.core.progress import in_words, log
 from distillery.core.runner import map_parts
 from distillery.core.schemas import QUERY, SIMILARITY
 from distillery.core.stage import record_metrics, run_stage
@@ -121,7 +121,7 @@ def main() -> None:
             if not kept:
                 raise DataError(f"data/clean: all {counts.total()} queries look like benchmark questions; see `decontaminate`")
         metrics.update(kept=kept, rejected=nested(counts))
-    log("decontaminate", f"kept {kept} of {kept + counts.total()}; removed {metrics['rejected']}")
+    log("decontaminate", f"kept {kept} of {kept + counts.total()}; removed {in_words(metrics['rejected'])}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from distillery.core import config, model_locks
 from distillery.core.chat import with_system
 from distillery.core.files import atomic_dir
-from distillery.core.progress import Progress, log
+from distillery.core.progress import Progress, in_words, log
 from distillery.core.record_file import split
 from distillery.core.schemas import FAIL, MAJORITY, PASS, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
@@ -167,7 +167,7 @@ def main(teacher: str) -> None:
         ask = partial(ask_for, lock, sampling, system_prompt)
         if traces:
             counts = taken_over(engine.ledger, traces, parts, ask, f"teacher.{teacher}.traces.source")
-            log(stage, f"released traces: {dict(counts)}")
+            log(stage, f"released traces: {in_words(counts)}")
             metrics["released"] = dict(counts)
         spending = Spending(engine, settings.budget, engine_settings.devices, config.load(float | None, "price.device_hour"))
         majorities = {str(kind): rule.threshold for kind, rule in verify.rules.items() if rule.verifier == MAJORITY}

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,13 @@ Server = dict[str, Any]
 """A server's ``url``, ``answers``, ``in_flight``, and how many seconds it still ``rests``."""
 SILENT = 60.0
 """Seconds without a sign of life after which a stage on another machine counts as stopped."""
+
+
+def in_words(counts: Mapping[str, Any]) -> str:
+    """``5 ngram, 2 perplexity``, the most frequent first; inner counts are added up; ``nothing`` where there are none."""
+    sums = {name: sum(count.values()) if isinstance(count, Mapping) else count for name, count in counts.items()}
+    found = sorted(((count, name) for name, count in sums.items() if count), key=lambda pair: (-pair[0], pair[1]))
+    return ", ".join(f"{count} {name}" for count, name in found) or "nothing"
 
 
 def log(stage: str, line: str) -> None:

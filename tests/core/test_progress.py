@@ -8,7 +8,7 @@ import time
 import pytest
 
 from distillery.core import progress
-from distillery.core.progress import Progress, forget, own_path, table
+from distillery.core.progress import Progress, forget, in_words, own_path, table
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +83,8 @@ def test_a_stage_that_ends_leaves_no_line():
     reported()
     forget()
     assert list(table(time.time())) == ["no stage is at work"]
+
+
+def test_counts_are_said_in_words():
+    assert in_words({"ngram": 2, "perplexity": 5, "none": 0}) == "5 perplexity, 2 ngram" and in_words({}) == "nothing"
+    assert in_words({"aime": {"exact": 1, "words": 2}, "math": {}}) == "3 aime"

@@ -545,7 +545,7 @@ def test_the_stage_writes_queries_malformed_rows_and_their_counts(inside, capsys
 
 def test_nothing_readable_at_all_is_an_error(inside):
     prepared(inside, {"a": {}}, a=[{"messages": 3}])
-    with pytest.raises(DataError, match=r"no source gave a query; could not read {'messages': 1}, see data/rejected/collect"):
+    with pytest.raises(DataError, match=r"no source gave a query; malformed rows: 1 messages, see data/rejected/collect"):
         collect_stage.main()
 
 
