@@ -6,13 +6,14 @@ So a mistake in the settings of a late stage is found before the early ones are 
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distillery.core import config
 from distillery.core.arms import Arm, arms
 from distillery.core.config import NonNegative, PositiveFloat
 from distillery.core.errors import ConfigError, UserError
 from distillery.core.response_format import StudentFormat
+from distillery.core.runner import Runner
 from distillery.core.stage import run_stage
 from distillery.core.teachers import teacher_names
 from distillery.corpus.sources import Origin
@@ -47,7 +48,7 @@ SECTIONS = {
     "system_prompt": str,
     "student_format": StudentFormat,
     "unverified": bool,
-    "runner": Literal["native", "ray"],
+    "runner": Runner,
     "price": Price,
     "assets": dict[str, Model | None],
     "benchmarks": dict[str, benchmarks.Source],
@@ -134,7 +135,7 @@ def check_models() -> None:
             )
     for name in teacher_names():
         model, traces = (config.load(TEACHER[key], f"teacher.{name}.{key}") for key in ("model", "traces"))
-        assets.check_one(f"teacher.{name}", model, traces)
+        assets.check_teacher(f"teacher.{name}", model, traces)
         roles[f"teacher {name}"] = model
     for role, model in roles.items():
         if model:

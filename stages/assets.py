@@ -149,11 +149,11 @@ def lock_teacher(name: str) -> Lock:
     """Locks a teacher: its model, or the released traces that take its place."""
     role, key = teacher_role(name), f"teacher.{name}"
     model, traces = config.load(Model | None, f"{key}.model"), config.load(Origin | None, f"{key}.traces")
-    check_one(key, model, traces)
+    check_teacher(key, model, traces)
     return lock(role, model) if model else lock_traces(role, traces, f"{key}.traces.source")
 
 
-def check_one(key: str, model: Model | None, traces: Origin | None) -> None:
+def check_teacher(key: str, model: Model | None, traces: Origin | None) -> None:
     """Raises ConfigError where a teacher has neither a model nor released traces, or both."""
     if (model is None) == (traces is None):
         raise ConfigError(f"params.yaml: {key}: needs a model or traces, and not both; set the other null")

@@ -147,13 +147,10 @@ def constraints_of(source: Source, row: dict[str, Any]) -> str | None:
     if not source.constraints:
         return None
     columns = [row[column] for column in source.constraints]
-    for column in columns:
-        if isinstance(column, str):
-            json.loads(column)
-    if len(columns) == 2:
-        ids, arguments = (json.loads(each) if isinstance(each, str) else each for each in columns)
-        return json.dumps({"instruction_id_list": ids, "kwargs": arguments}, ensure_ascii=False)
-    return columns[0] if isinstance(columns[0], str) else json.dumps(columns[0], ensure_ascii=False)
+    read = [json.loads(each) if isinstance(each, str) else each for each in columns]
+    if len(read) == 2:
+        return json.dumps({"instruction_id_list": read[0], "kwargs": read[1]}, ensure_ascii=False)
+    return columns[0] if isinstance(columns[0], str) else json.dumps(read[0], ensure_ascii=False)
 
 
 def tests_of(source: Source, row: dict[str, Any], where: str) -> str | None:

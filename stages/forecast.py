@@ -64,7 +64,7 @@ class Forecast(Section):
     batch_tokens: Positive
     """Tokens per forward pass, padding included."""
     dtype: ModelType
-    """The base's data type, ``float32`` or ``bfloat16``."""
+    """The base's data type."""
     local_sentences: NonNegative
     """Sentences before each that local naturalness is judged by; 0 leaves it out."""
     probe: Probe | None

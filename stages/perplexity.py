@@ -46,7 +46,7 @@ class Perplexity(Section):
     max_tokens: Positive
     """Longer texts are truncated to so many tokens."""
     dtype: ModelType
-    """The scorer's data type, ``float32`` or ``bfloat16``."""
+    """The scorer's data type."""
 
 
 class Part(NamedTuple):

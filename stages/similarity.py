@@ -34,7 +34,7 @@ class Similarity(Section):
     max_tokens: Positive
     """Longer texts are truncated to so many tokens."""
     dtype: ModelType
-    """The embedder's data type, ``float32`` or ``bfloat16``."""
+    """The embedder's data type."""
 
 
 def nearest(queries: np.ndarray, items: np.ndarray, block: int = 4096) -> tuple[np.ndarray, np.ndarray]:

@@ -187,9 +187,3 @@ def test_every_mistake_is_listed_at_once(params, inside):
         "pack.window",
         "train.epochs",
     ]
-
-
-def test_a_run_begins_with_the_check():
-    done = subprocess.run(["make", "--dry-run", "repro"], capture_output=True, text=True, cwd=ROOT, check=True)
-    commands = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("python -m")]
-    assert commands[:2] == ["distillery.check_settings", "distillery.core.pipeline"]

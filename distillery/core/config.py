@@ -88,12 +88,12 @@ def load(kind: Any, section: str, path: Path = PARAMS) -> Any:
 
 def parse(kind: Any, value: Any, section: str, path: Path = PARAMS) -> Any:
     """Checks a value that was read from ``section`` of ``path`` against ``kind``."""
-    if endless := list(_endless(value, section)):
-        raise ConfigError("\n".join(f"{path}: {key}: {number} is not a finite number" for key, number in endless))
+    if infinite := list(_infinite(value, section)):
+        raise ConfigError("\n".join(f"{path}: {key}: {number} is not a finite number" for key, number in infinite))
     try:
         return _adapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(kind, section, path, mistake) for mistake in _own(error.errors()))) from None
+        raise ConfigError("\n".join(_explain(kind, section, path, mistake) for mistake in _causes(error.errors()))) from None
 
 
 @cache
@@ -101,13 +101,13 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _endless(value: Any, key: str) -> Iterator[tuple[str, float]]:
+def _infinite(value: Any, key: str) -> Iterator[tuple[str, float]]:
     """The infinities and NaNs inside a value, and where they are."""
     if isinstance(value, float) and not isfinite(value):
         yield key, value
     named = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in named:
-        yield from _endless(inner, f"{key}.{name}")
+        yield from _infinite(inner, f"{key}.{name}")
 
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def known_sections() -> frozenset[str]:
     return frozenset(named | {"arms", "arm"} | {stage.stem for stage in STAGES.glob("*.py")})
 
 
-def _own(mistakes: list[Any]) -> list[Any]:
+def _causes(mistakes: list[Any]) -> list[Any]:
     """The mistakes without those that follow from another: a list is too short once a wrong item is left out."""
     places = [mistake["loc"] for mistake in mistakes]
 

@@ -27,7 +27,18 @@ import numpy as np
 from distillery.core.errors import DataError
 from distillery.core.files import sync, write_text
 from distillery.core.progress import log
-from distillery.core.record_file import Layout, compressed, encoded, index_of, joined, payload_at, read_index, split, walk
+from distillery.core.record_file import (
+    Layout,
+    compressed,
+    encoded,
+    index_of,
+    joined,
+    payload_at,
+    places_of,
+    read_index,
+    split,
+    walk,
+)
 
 OPEN, PART, SUFFIX, LOCK, REPLACED = "open-", "part-", ".zst", ".lock", "replaced"
 MERGED = "merged-"
@@ -106,13 +117,7 @@ class Journal:
 
     def find(self, key: str) -> list[Record]:
         """The records of a key, in no order."""
-        high, low = split(key)
-        first = int(self.high.searchsorted(np.uint64(high)))  # a plain int would turn all keys into rounded floats
-        found = []
-        while first < len(self.high) and self.high[first] == high:
-            if self.rows["low"][first] == low:
-                found.append(self._record(self.rows[first]))
-            first += 1
+        found = [self._record(self.rows[place]) for place in places_of(self.high, self.rows["low"], key)]
         return [each for each in (*found, *self.added.get(key, ())) if (each.file, each.start) not in self.gone]
 
     def payload(self, record: Record) -> bytes | None:

@@ -11,7 +11,7 @@ one that is whole.
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,6 +78,16 @@ def payload_at(file: int, layout: Layout, start: int, raw: int, size: int, crc: 
 
 def split(key: str) -> tuple[int, int]:
     return int(key[:16], 16), int(key[16:], 16)
+
+
+def places_of(highs: np.ndarray, lows: np.ndarray, key: str) -> Iterator[int]:
+    """Where a key stands among keys in order, given by their halves: uint64, (keys,) each."""
+    high, low = split(key)
+    place = int(highs.searchsorted(np.uint64(high)))  # a plain int would turn all keys into rounded floats
+    while place < len(highs) and highs[place] == high:
+        if lows[place] == low:
+            yield place
+        place += 1
 
 
 def joined(high: int, low: int) -> str:

@@ -17,6 +17,7 @@ from distillery.core.errors import ConfigError, DataError, UserError
 from distillery.core.progress import Progress
 
 CODE = Path(__file__).resolve().parents[2]
+Runner = Literal["native", "ray"]
 Work = Callable[[int], dict[str, Any]]
 
 
@@ -25,7 +26,7 @@ def map_parts(stage: str, work: Work, parts: int) -> list[dict[str, Any]]:
 
     ``work`` must be picklable with cloudpickle. The first exception that it raises ends the run and is raised here.
     """
-    runner = config.load(Literal["native", "ray"], "runner")
+    runner = config.load(Runner, "runner")
     results: dict[int, dict[str, Any]] = {}
     progress = Progress(stage, "parts", parts)
     for part, result in _on_ray(work, parts) if runner == "ray" else _in_threads(work, parts):

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from distillery.core.chat import Messages, identify
-from distillery.core.record_file import split
+from distillery.core.record_file import places_of, split
 
 HALVES = np.dtype([("high", np.uint64), ("low", np.uint64)])
 
@@ -30,13 +30,7 @@ class Places:
 
     def find(self, key: str) -> int | None:
         """The place of an id in the list; None where it is not in it."""
-        high, low = split(key)
-        place = int(np.searchsorted(self.keys["high"], np.uint64(high)))
-        while place < len(self.keys) and self.keys["high"][place] == high:
-            if self.keys["low"][place] == low:
-                return int(self.rows[place])
-            place += 1
-        return None
+        return next((int(self.rows[place]) for place in places_of(self.keys["high"], self.keys["low"], key)), None)
 
 
 class QueryIndex:

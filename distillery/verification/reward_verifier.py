@@ -48,7 +48,7 @@ class RewardSettings(Section):
     outputs: Outputs
     """Indices of its outputs."""
     dtype: ModelType
-    """Its data type, ``float32`` or ``bfloat16``."""
+    """Its data type."""
     batch_tokens: Positive
     """Tokens per forward pass, padding included."""
     max_tokens: Positive

@@ -140,3 +140,10 @@ def test_each_locked_model_is_downloaded_once_and_only_what_the_lock_names(insid
     hub.main()
     assert fetched == [("o/m", {"revision": "r" * 40, "allow_patterns": ["config.json", "model.safetensors"]})]
     assert "fetch: 1/1 o/m@rrrrrrrr: 2 files in there" in capsys.readouterr().out
+
+
+def test_a_path_that_is_not_there_is_called_so(monkeypatch):
+    """The hub's own client refuses it as an id, without asking anybody."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(ConfigError, match=r"params.yaml: assets.base: mine/models/lefft: no such folder or file here"):
+        check([Named("assets.base", "model", "mine/models/lefft", None)])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from distillery.core.errors import ConfigError
 from distillery.core.files import read_json
 from distillery.core.pins import DATA, MODEL, PINS, main, pin
 
@@ -39,3 +40,9 @@ def test_pins_are_listed_and_moved_by_id(inside, capsys):
     assert pin(MODEL, "o/m", None, lambda: NEW) == NEW and pin(MODEL, "o/mm", None, lambda: NEW) == OLD
     with pytest.raises(SystemExit, match="usage"):
         main("--what")
+
+
+def test_an_id_without_a_pin_is_named_and_nothing_is_written(inside):
+    with pytest.raises(ConfigError, match="no pin of 'o/other'"):
+        main("--move", "o/other")
+    assert not (inside / "pins.json").exists()

@@ -16,9 +16,7 @@ from distillery.core.chat import get_path, identify
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import ScannedRow, write_json
 from distillery.core.schemas import QUERY
-from distillery.corpus import external_sort
 from distillery.corpus.column_mapping import may_exist
-from distillery.corpus.external_sort import Buckets
 from distillery.corpus.sources import Columns, Origin, pinned, scan
 from stages import collect as collect_stage
 from stages.collect import Collect, Source
@@ -449,37 +447,6 @@ def test_a_data_set_missing_from_the_hub_is_named():
 def test_the_id_depends_on_roles_and_order():
     a, b = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     assert len({identify([a, b]), identify([b, a]), identify([a]), identify([a | {"role": "system"}])}) == 4
-
-
-def test_buckets_sort_stably_into_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "ROWS_PER_PART", 40)
-    monkeypatch.setattr(external_sort, "ROWS_AT_ONCE", 16)
-    rows = [{"id": identify([{"role": "user", "content": str(i % 90)}]), "source": str(i)} for i in range(150)]
-    (tmp_path / "buckets").mkdir()
-    spread = Buckets(tmp_path / "buckets")
-    for row in rows:
-        spread.add(row | {"messages": [], "category": "math"})
-    parts = [[(row["id"], row["source"]) for row in part.to_pylist()] for part in spread.parts()]
-    assert len(parts) == 4 and not list((tmp_path / "buckets").iterdir())
-    assert [pair for part in parts for pair in part] == sorted(
-        ((row["id"], row["source"]) for row in rows), key=lambda pair: pair[0]
-    )
-    assert all(tables.part_of(key, 4) == i for i, part in enumerate(parts) for key, _ in part)
-
-
-def test_parts_are_bounded_by_their_text_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "BYTES_PER_PART", 40_000)
-    monkeypatch.setattr(external_sort, "CHARACTERS_AT_ONCE", 10_000)
-    rows = [{"id": identify([{"role": "user", "content": str(i)}]), "test_cases": "7" * 1500} for i in range(100)]
-    (tmp_path / "buckets").mkdir()
-    spread, most = Buckets(tmp_path / "buckets"), 0
-    for row in rows:
-        spread.add(dict.fromkeys(QUERY.names) | row | {"messages": [], "category": "code"})
-        most = max(most, len(spread.held))
-    parts = list(spread.parts())
-    assert most == 6, "a seventh query is over 10,000 characters"
-    assert len(parts) == 4 and max(part.nbytes for part in parts) < 2 * 40_000
-    assert [key for part in parts for key in part["id"].to_pylist()] == sorted(row["id"] for row in rows)
 
 
 def test_a_source_without_queries_is_named(inside):

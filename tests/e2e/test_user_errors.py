@@ -24,6 +24,7 @@ BROKEN = {
         "pack@plain",
         "params.yaml: pack.window: Input should be a valid integer",
     ),
+    "too short a window": (lambda p: p["pack"].update(window=1), "parallel", "has traces that fit 1 tokens"),
     "not a multiple": (lambda p: p["train"].update(global_batch=3), "train@plain", "train.global_batch: 3 is not a multiple"),
 }
 

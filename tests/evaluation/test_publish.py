@@ -123,3 +123,9 @@ def test_a_hub_that_refuses_is_named(hub):
     hub.faults.append(Fault("POST /api/repos/create", 403, times=9))
     with pytest.raises(DataError, match=r"org/traces-a: not pushed: .*HF_TOKEN"):
         publish.main("org", "data:a", "--push")
+
+
+@pytest.mark.parametrize("name", ["my org", "", "org/x", "report"])
+def test_what_is_no_organisation_is_named_before_anything(study, hub, name):
+    with pytest.raises(ConfigError, match="not an organisation's name; usage: make publish ORG=my-org"):
+        publish.main(name, "data:a")

@@ -45,6 +45,32 @@ def test_equal_options_are_an_error_that_names_the_row():
         unify("b", CHOICE, [ROW | {"Wrong 1": "the moon "}])
 
 
+@pytest.mark.parametrize("setting", ["cluster", "difficulty", "starter", "metadata", "question"])
+def test_a_misspelt_column_is_named_with_those_that_are_there(setting):
+    with pytest.raises(ConfigError, match=r"benchmarks.b: no column 'tmpl'; there are Question, Right, Wrong 1"):
+        unify("b", replace(CHOICE, **{setting: "tmpl"}), [ROW])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("answer", [["2"], {"v": 2}, float("nan"), True, b"x"])
+def test_an_answer_that_is_no_text_or_number_is_named(answer):
+    with pytest.raises(DataError, match=r"b.jsonl:1: Right: text or a number is needed"):
+        unify("b", CHOICE, [ROW | {"Right": answer}])
+
+
+@pytest.mark.parametrize("text", ["a \x00 b", "a \ud800 b"])
+def test_a_question_that_cannot_be_stored_is_named(text):
+    with pytest.raises(DataError, match=r"b.jsonl:1: null byte or lone surrogate"):
+        unify("b", CHOICE, [ROW | {"Question": text}])
+
+
+def test_constraints_and_tests_that_are_not_json_are_named():
+    with pytest.raises(DataError, match=r"b.jsonl:1: instruction_id_list or kwargs: not JSON"):
+        unify("b", INSTRUCTED, [TASK | {"kwargs": "{broken"}])
+    tested = replace(CHOICE, answer=None, choices=(), tests=("Right",))
+    with pytest.raises(DataError, match=r"b.jsonl:1: Right: "):
+        unify("b", tested, [ROW | {"Right": "{broken"}])
+
+
 @pytest.mark.parametrize("column", ["Wrong 2", "Right"])
 def test_a_missing_option_is_an_error_that_names_it(column):
     with pytest.raises(DataError, match=f"no '{column}'; every question needs one to be scored"):

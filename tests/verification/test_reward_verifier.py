@@ -1,5 +1,6 @@
 import math
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,14 @@ def test_params_map_outputs_to_ratings(monkeypatch):
     lock = model_locks.Lock("reward", "x", "r", True, {})
     dialogues = [[{"role": "user", "content": "a " * words}] for words in (3, 65, 64)]
     assert rate(lock, SETTINGS, dialogues) == [[3.0, 1.0, 4.0], None, [3.0, 1.0, 4.0]]
+
+
+def test_an_output_that_the_model_does_not_have_ends_the_run(monkeypatch):
+    monkeypatch.setattr("distillery.verification.reward_verifier.load", lambda *_: (Fixed(), Fixed()))
+    lock = model_locks.Lock("reward", "x", "r", True, {})
+    settings = replace(SETTINGS, outputs=replace(SETTINGS.outputs, coherence=3))
+    with pytest.raises(EngineError, match=r"verify\.reward\.outputs: 3: x has outputs 0 to 2"):
+        rate(lock, settings, [[{"role": "user", "content": "a"}]])
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,12 @@ def test_a_row_without_a_response_is_named(row):
         rollout_of(row, "x:1")
 
 
+@pytest.mark.parametrize("changed", [{"completion": "5 \ud800"}, {"prompt": "a \x00"}, {"answer": "\udfff"}])
+def test_a_text_that_cannot_be_stored_is_named(changed):
+    with pytest.raises(DataError, match="x:1: null byte or lone surrogate"):
+        rollout_of({"prompt": "p", "completion": "c", "answer": "5"} | changed, "x:1")
+
+
 def test_files_and_folders_are_read(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/a.jsonl").write_text(json.dumps(FORMS["ours"]) + "\n")
