@@ -1,8 +1,9 @@
 """What `distill` costs at the study's size, without engine and verifiers: the ledger, its index, the traces.
 
 python -m bench.volume [QUERIES ...]: a scripted teacher answers so many queries 1.5 times with 14 kB, a tenth of them programs
-with 200 kB of tests; from nothing, again with nothing missing, and with one query in a hundred added. The figures for 1.89 M
-queries continue the line through the two largest sizes.
+with 200 kB of tests; from nothing, again with nothing missing, and with one query in a hundred added. ``texts alone`` is the
+floor: only takes the texts out of the ledger and writes them. The figures for 1.89 M queries continue the line through the two
+largest sizes.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.measure import Cost, Line, run, table
@@ -21,7 +23,7 @@ from distillery.core.files import atomic_dir
 from distillery.core.model_locks import Lock
 from distillery.core.response_format import STUDY
 from distillery.core.schemas import QUERY
-from distillery.core.tables import part_paths, parts_for, write_table
+from distillery.core.tables import RowWriter, part_paths, parts_for, write_table
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling
 from distillery.generation.engine import Completion, Request
@@ -30,11 +32,12 @@ from distillery.verification.distiller import Distill, Distiller, trace_rows
 from distillery.verification.spending import Spending
 from distillery.verification.verdict import Item, Verdict, scored
 from distillery.verification.verdict_store import Verdicts
-from stages.distill import PartWriter, ask_for, work
+from stages.distill import TRACES_PER_GROUP, PartWriter, ask_for, work
 
 STUDY_SIZE, SIZES, MORE = 1_890_000, (200_000, 600_000), 0.01
 TEXT, TESTS, CHUNK, CHUNKS, WORDS = 14_000, 200_000, 500, 4000, 3000
 AT_ONCE = 1024
+RUNS = (("from nothing", "distil"), ("open", "open_only"), ("nothing missing", "distil"), ("texts alone", "texts_alone"))
 
 
 def chunks() -> list[str]:
@@ -125,6 +128,17 @@ def distil(folder: Path) -> None:
         print(f"{sum(distiller.verdicts.values())} attempts, {engine.asked} generated", file=sys.stderr)
 
 
+def texts_alone(folder: Path) -> None:
+    """What no run can do without: every text out of the ledger, in the order of its files, into a column of a table."""
+    with closing(Ledger("t", folder / "ledger")) as ledger:
+        entries = sorted(ledger.every(), key=lambda each: (each[1].record.file, each[1].record.start))
+        writer = RowWriter(folder / "texts.parquet", pa.schema([("text", pa.string())]), TRACES_PER_GROUP)
+        for completion in (ledger.completion(key, entry) for key, entry in entries):
+            assert completion is not None
+            writer.add({"text": completion.text})
+        writer.close()
+
+
 def open_only(folder: Path) -> None:
     Ledger("t", folder / "ledger").close()
     Verdicts("t", folder / "ledger").close()
@@ -140,7 +154,7 @@ def measure(count: int) -> dict[str, Cost | float]:
         folder, parts = Path(place), parts_for(STUDY_SIZE) * count // STUDY_SIZE + 1
         found: dict[str, Cost | float] = {}
         write_queries(folder / "queries", count, parts)
-        for name, action in (("from nothing", "distil"), ("open", "open_only"), ("nothing missing", "distil")):
+        for name, action in RUNS:
             found[name] = run("bench.volume", action, place, folder=folder)
             found.setdefault("disk", size_of(folder / "ledger"))
         write_queries(folder / "queries", round(count * (1 + MORE)), parts)
@@ -170,7 +184,7 @@ def main(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["distil"], ["open_only"]):
+    if sys.argv[1:2] and sys.argv[1] in dict(RUNS).values():
         globals()[sys.argv[1]](Path(sys.argv[2]))
     else:
         main(sorted(map(int, sys.argv[1:])) or list(SIZES))

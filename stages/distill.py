@@ -27,7 +27,7 @@ from distillery.core.progress import Progress, in_words, log
 from distillery.core.record_file import split
 from distillery.core.schemas import FAIL, MAJORITY, PASS, QUERY, TRACE, UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
-from distillery.core.tables import part_name, part_of, part_paths, read_part, write_rows
+from distillery.core.tables import RowWriter, part_name, part_of, part_paths, read_part, read_rows
 from distillery.corpus.query_index import QueryIndex
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
@@ -41,6 +41,9 @@ from distillery.verification.distiller import Distill, Distiller, Query, Task, t
 from distillery.verification.router import Router
 from distillery.verification.spending import FORECAST_FROM, Spending
 from distillery.verification.verdict_store import Verdicts
+
+TRACES_PER_GROUP = 1000
+"""A row group of traces has some 14 MB of text."""
 
 
 def shares(settled: Counter[tuple[str, str]]) -> str:
@@ -73,43 +76,52 @@ def taken_over(
 
 def queries_of(parts: list[Path]) -> Iterator[list[Query]]:
     """The queries of each part, read when it is their turn."""
-    return (read_part(path, QUERY).to_pylist() for path in parts)
+    return (list(read_rows(path, QUERY)) for path in parts)
 
 
 class PartWriter:
-    """Writes a part of the traces as soon as all queries of the part are settled; ``left`` counts those that are not."""
+    """Writes a query's traces as soon as it and all before it in its part are settled; memory holds the others.
 
-    def __init__(
-        self,
-        folder: Path,
-        left: list[int],
-        rows_of: Callable[[list[Task]], Iterator[dict[str, Any]]],
-    ):
-        self.folder, self.left, self.rows_of = folder, left, rows_of
-        self.tasks: dict[int, list[Task]] = {part: [] for part in range(len(left))}
+    ``sizes`` are the numbers of queries of all parts.
+    """
+
+    def __init__(self, folder: Path, sizes: list[int], rows_of: Callable[[list[Task]], Iterator[dict[str, Any]]]):
+        self.folder, self.sizes, self.rows_of = folder, sizes, rows_of
+        self.written = [0] * len(sizes)
+        self.settled: dict[int, dict[int, Task]] = {}
+        self.files: dict[int, RowWriter] = {}
         self.engines, self.requests = set[str](), array("Q")
-        for part, queries in enumerate(left):
-            if not queries:
-                self._write(part)
+        for part, size in enumerate(sizes):
+            if not size:
+                self._open(part).close()
 
     def add(self, task: Task) -> None:
-        part = part_of(task.query["id"], len(self.left))
-        self.tasks[part].append(task)
-        self.left[part] -= 1
-        if not self.left[part]:
-            self._write(part)
+        part = part_of(task.query["id"], len(self.sizes))
+        if part not in self.files:
+            self.files[part], self.settled[part] = self._open(part), {}
+        settled = self.settled[part]
+        settled[task.row] = task
+        while (following := settled.pop(self.written[part], None)) is not None:
+            self._write(following, self.files[part])
+            self.written[part] += 1
+        if self.written[part] == self.sizes[part]:
+            self.files.pop(part).close()
+            del self.settled[part]
 
-    def _write(self, part: int) -> None:
-        tasks = self.tasks.pop(part)
-        write_rows(self.rows_of(tasks), self.folder / part_name(part), TRACE)
-        for trace in (trace for task in tasks for trace in task.traces):
+    def _open(self, part: int) -> RowWriter:
+        return RowWriter(self.folder / part_name(part), TRACE, TRACES_PER_GROUP)
+
+    def _write(self, task: Task, file: RowWriter) -> None:
+        for row in self.rows_of([task]):
+            file.add(row)
+        for trace in task.traces:
             self.engines.add(trace.completion.engine)
             self.requests.append(split(trace.request.key)[0])
 
 
 def work(teacher: str, distiller: Distiller, parts: list[Path], writer: PartWriter, spending: Spending) -> None:
     """Runs the loop to its end with progress. Of runs that share the ledger each takes the parts in an order of its own."""
-    stage, total = f"distill@{teacher}", sum(writer.left)
+    stage, total = f"distill@{teacher}", sum(writer.sizes)
     progress, first = Progress(stage, "queries settled", total), list[Task]()
     if distiller.engine.ledger.journal.others():
         parts = sample(parts, len(parts))

@@ -18,7 +18,6 @@ import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +46,6 @@ added again (`generation.ledger_sharing`)."""
 PART_BYTES, SYNC_SECONDS, OPEN_FILES = 1 << 28, 5.0, 64
 ADDED = 100_000
 """Keys that are held as objects before they become rows of the index."""
-HELD = [("file", "<u4")]
 
 
 class New(NamedTuple):
@@ -58,8 +56,7 @@ class New(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record without its payload: its fields, and where the payload is."""
 
     fields: tuple[Any, ...]
@@ -117,7 +114,7 @@ class Journal:
 
     def find(self, key: str) -> list[Record]:
         """The records of a key, in no order."""
-        found = [self._record(self.rows[place]) for place in places_of(self.high, self.rows["low"], key)]
+        found = [_record(self._values(place)) for place in places_of(self.high, self.low, key)]
         return [each for each in (*found, *self.added.get(key, ())) if (each.file, each.start) not in self.gone]
 
     def payload(self, record: Record) -> bytes | None:
@@ -132,16 +129,16 @@ class Journal:
         """Takes in what other writers have added; the keys."""
         keys = []
         for row in self._news():
-            keys.append(_key_of(row))
-            self._add(keys[-1], self._record(row))
+            keys.append(joined(*row.item()[:2]))
+            self._add(keys[-1], _record(row.item()))
         return keys
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Every record with its key."""
-        for row in self.rows:
-            record = self._record(row)
+        for values in map(self._values, range(len(self.rows))):
+            record = _record(values)
             if (record.file, record.start) not in self.gone:
-                yield _key_of(row), record
+                yield joined(*values[:2]), record
         for key, added in self.added.items():
             yield from ((key, record) for record in added if (record.file, record.start) not in self.gone)
 
@@ -176,11 +173,11 @@ class Journal:
         with self._alone():
             self._load()
             old = self._paths()
-            for row in self.rows:
-                record = self._record(row)
+            for values in map(self._values, range(len(self.rows))):
+                record = _record(values)
                 payload = self.payload(record)
                 if payload is not None:
-                    self.append(_key_of(row), record.fields, payload)
+                    self.append(joined(*values[:2]), record.fields, payload)
             self._seal()
             write_text("".join(f"{path.name}\n" for path in old), self.folder / f"{MERGED}{uuid.uuid4().hex[:12]}.txt")
             for path in old:
@@ -197,8 +194,16 @@ class Journal:
         self.read_to: dict[str, int] = {}
         self.gone: set[tuple[int, int]] = set()
         self.added: dict[str, list[Record]] = {}
-        self.rows = _ordered(self._news())
-        self.high = self.rows["high"].copy()
+        self._hold(self._news())
+
+    def _hold(self, rows: np.ndarray) -> None:
+        self.rows = _ordered(rows)
+        self.high, self.low = self.rows["high"].copy().data, self.rows["low"].copy().data
+        self.packed = self.rows.view(np.uint8).data
+
+    def _values(self, place: int) -> tuple[Any, ...]:
+        """What a row of the index holds: the fields of `Layout.held`."""
+        return self.layout.values.unpack_from(self.packed, place * self.layout.values.size)
 
     def _add(self, key: str, record: Record) -> None:
         """Takes a record in. Many become rows, which need a fifth of the memory."""
@@ -206,8 +211,7 @@ class Journal:
         if len(self.added) >= ADDED:
             each = ((key, record) for key, records in self.added.items() for record in records)
             rows = [(*split(key), *r.fields, r.raw, r.size, r.crc, r.start, r.file) for key, r in each]
-            self.rows = _ordered(np.concatenate([self.rows, np.array(rows, self.rows.dtype)]))
-            self.high = self.rows["high"].copy()
+            self._hold(np.concatenate([self.rows, np.array(rows, self.rows.dtype)]))
             self.added = {}
 
     def _close_readers(self) -> None:
@@ -244,7 +248,7 @@ class Journal:
 
     def _news(self) -> np.ndarray:
         """The entries of what was added to the folder since it was last read."""
-        found = [np.empty(0, [*self.layout.entry.descr, *HELD])]
+        found = [np.empty(0, self.layout.held)]
         for path in self._paths():
             with suppress(FileNotFoundError):  # finished meanwhile; the next call finds it under its new name
                 found.append(self._read(path))
@@ -255,7 +259,7 @@ class Journal:
         name = _name_of(path)
         start = self.read_to.get(name, 0)
         if path.stat().st_size <= start:
-            return np.empty(0, [*self.layout.entry.descr, *HELD])
+            return np.empty(0, self.layout.held)
         number = self._number(name)
         with _opened(path) as file:
             indexed = read_index(file, self.layout) if path.name.startswith(PART) else None
@@ -265,15 +269,11 @@ class Journal:
                 entries = indexed[0][indexed[0]["start"] >= start]
             if path.name.startswith(PART):
                 self.read_to[name] = 1 << 62
-        held = np.empty(len(entries), [*self.layout.entry.descr, *HELD])
+        held = np.empty(len(entries), self.layout.held)
         for column in self.layout.entry.names or ():
             held[column] = entries[column]
         held["file"] = number
         return held
-
-    def _record(self, row: np.void) -> Record:
-        _, _, *fields, raw, size, crc, start, file = row.item()
-        return Record(tuple(fields), raw, size, crc, start, file)
 
     def _number(self, name: str) -> int:
         if name not in self.numbers:
@@ -353,8 +353,8 @@ def _ordered(rows: np.ndarray) -> np.ndarray:
     return rows[np.concatenate([np.ones(min(len(rows), 1), bool), ~same])]
 
 
-def _key_of(row: np.void) -> str:
-    return joined(int(row["high"]), int(row["low"]))
+def _record(values: tuple[Any, ...]) -> Record:
+    return Record(values[2:-5], *values[-5:])
 
 
 def _name_of(path: Path) -> str:

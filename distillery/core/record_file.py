@@ -10,20 +10,34 @@ one that is whole.
 
 import os
 import struct
+import threading
 import zlib
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import zstandard
 
 HEADER_MAGIC, INDEX_MAGIC, TAG = 0x184D2A50, 0x184D2A51, b"drf2"
 FRAME, CHECK, TAIL = struct.Struct("<II"), struct.Struct("<I"), struct.Struct("<QI4s")
 KEY, PLACE = [("high", "<u8"), ("low", "<u8")], [("raw", "<u4"), ("size", "<u4"), ("crc", "<u4")]
+CODES = {"|u1": "B", "<u4": "I", "<u8": "Q", "<f8": "d"}
+"""How `struct` calls the types of fields."""
 CHUNK = 1 << 20
-CODEC = pa.Codec("zstd")
+
+
+class _Codec(threading.local):
+    """A thread's own contexts, used again: a new one for every record costs more than a short record."""
+
+    def __init__(self) -> None:
+        self.compress = zstandard.ZstdCompressor(level=1).compress
+        self.decompress = zstandard.ZstdDecompressor().decompress
+
+
+CODEC = _Codec()
 
 
 @dataclass(frozen=True)
@@ -47,11 +61,21 @@ class Layout:
         return np.dtype([*KEY, *self.fields, *PLACE, ("start", "<u8")])
 
     @cached_property
+    def held(self) -> np.dtype:
+        """An entry as a journal holds it: with the number of its file."""
+        return np.dtype([*self.entry.descr, ("file", "<u4")])
+
+    @cached_property
+    def values(self) -> struct.Struct:
+        """Reads the same from its bytes, ten times faster than numpy reads one row."""
+        return struct.Struct("<" + "".join(CODES[kind] for _, kind in self.held.descr))
+
+    @cached_property
     def opening(self) -> bytes:
         """The first bytes of every record."""
         return FRAME.pack(HEADER_MAGIC, len(TAG) + self.header.itemsize + CHECK.size) + TAG
 
-    @property
+    @cached_property
     def lead(self) -> int:
         """Bytes of a record before its payload."""
         return len(self.opening) + self.header.itemsize + CHECK.size
@@ -65,7 +89,7 @@ def encoded(layout: Layout, key: str, fields: tuple[Any, ...], raw: int, frame: 
 
 
 def compressed(payload: bytes) -> bytes:
-    return CODEC.compress(payload, asbytes=True) if payload else b""
+    return CODEC.compress(payload) if payload else b""
 
 
 def payload_at(file: int, layout: Layout, start: int, raw: int, size: int, crc: int) -> bytes | None:
@@ -73,21 +97,23 @@ def payload_at(file: int, layout: Layout, start: int, raw: int, size: int, crc: 
     frame = os.pread(file, size, start + layout.lead)
     if len(frame) != size or zlib.crc32(frame) != crc:
         return None
-    return CODEC.decompress(frame, raw, asbytes=True) if size else b""
+    return CODEC.decompress(frame) if size else b""
 
 
 def split(key: str) -> tuple[int, int]:
     return int(key[:16], 16), int(key[16:], 16)
 
 
-def places_of(highs: np.ndarray, lows: np.ndarray, key: str) -> Iterator[int]:
-    """Where a key stands among keys in order, given by their halves: uint64, (keys,) each."""
+def places_of(highs: memoryview, lows: memoryview, key: str) -> list[int]:
+    """Where a key stands among keys in order, given by their halves: uint64, (keys,) each.
+
+    Memoryviews, since their items are plain ints: numpy would compare them as rounded floats, or slower.
+    """
     high, low = split(key)
-    place = int(highs.searchsorted(np.uint64(high)))  # a plain int would turn all keys into rounded floats
-    while place < len(highs) and highs[place] == high:
-        if lows[place] == low:
-            yield place
-        place += 1
+    first = end = bisect_left(highs, high)
+    while end < len(highs) and highs[end] == high:
+        end += 1
+    return [place for place in range(first, end) if lows[place] == low]
 
 
 def joined(high: int, low: int) -> str:

@@ -166,7 +166,7 @@ def locate(text: str, name: str, truncated: bool = False) -> Parts:
     in pairs, goes on. A truncated response has no answer, unless the answer's own end came before that. Where a closing marker
     is left over, or a second thought follows the answer, it cannot be told which part is which: there is neither.
     """
-    if text.lstrip().startswith(THINK) and END_OF_THINK in text and name not in WRITTEN:
+    if name not in WRITTEN and text.lstrip().startswith(THINK) and END_OF_THINK in text:
         name = TAGS
     form = FORMATS[name]
     markers = _markers(text, _pattern(form.opening, form.closing))

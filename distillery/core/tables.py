@@ -9,6 +9,7 @@ a timestamp. A folder appears complete, by a rename, or not at all.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from distillery.core.files import atomic_dir
 ROWS_PER_PART = 20_000
 BYTES_PER_PART = 1 << 30  # half of what Arrow can sort: a column of text ends at 2 GiB
 ROWS_PER_GROUP = 10_000
+ROWS_AT_ONCE = 500
 
 
 def part_paths(folder: str | Path) -> list[Path]:
@@ -57,6 +59,20 @@ def part_of(key: str, parts: int) -> int:
 
 def read_part(path: str | Path, schema: pa.Schema) -> pa.Table:
     """The columns of ``schema`` out of one file. Raises DataError where one is missing or of another type."""
+    with _opened(path, schema) as file:
+        return file.read(columns=schema.names).select(schema.names).cast(schema)
+
+
+def read_rows(path: str | Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """The same as rows, a few read at a time: a whole part's test cases would be memory that is used only once."""
+    with _opened(path, schema) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=schema.names, use_threads=False):
+            yield from batch.select(schema.names).cast(schema).to_pylist()
+
+
+@contextmanager
+def _opened(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
+    """A file that has the columns of ``schema``; what fails within is an error of the file."""
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
@@ -65,7 +81,7 @@ def read_part(path: str | Path, schema: pa.Schema) -> pa.Table:
     if missing:
         raise DataError(f"{path}: missing column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
     try:
-        return file.read(columns=schema.names).select(schema.names).cast(schema)
+        yield file
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as it should be: {' '.join(str(error).split())}") from None
 
@@ -96,6 +112,28 @@ def write_table(rows: Iterable[dict[str, Any]], folder: str | Path, schema: pa.S
             write_rows(here, target / part_name(number), schema)
             if part == number:
                 part, group = next(sorted_rows, (parts, iter(())))
+
+
+class RowWriter:
+    """Writes one file of rows as they come, in row groups of a fixed size; close it."""
+
+    def __init__(self, path: Path, schema: pa.Schema, per_group: int):
+        self.writer, self.schema, self.per_group = pq.ParquetWriter(path, schema, compression="zstd"), schema, per_group
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        if len(self.rows) == self.per_group:
+            self._write()
+
+    def close(self) -> None:
+        if self.rows:
+            self._write()
+        self.writer.close()
+
+    def _write(self) -> None:
+        self.writer.write_table(pa.Table.from_pylist(self.rows, self.schema))
+        self.rows = []
 
 
 def write_rows(rows: Iterator[dict[str, Any]], path: Path, schema: pa.Schema, per_group: int = ROWS_PER_GROUP) -> None:

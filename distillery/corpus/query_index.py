@@ -26,11 +26,12 @@ class Places:
         keys = keys[order]
         same = keys[1:] == keys[:-1]
         unique = ~(np.append(same, False) | np.insert(same, 0, False)) if len(keys) else np.zeros(0, bool)
-        self.keys, self.rows = keys[unique], order[unique].astype(np.uint32)
+        self.high, self.low = keys["high"][unique].data, keys["low"][unique].data
+        self.rows = order[unique].astype(np.uint32)
 
     def find(self, key: str) -> int | None:
         """The place of an id in the list; None where it is not in it."""
-        return next((int(self.rows[place]) for place in places_of(self.keys["high"], self.keys["low"], key)), None)
+        return next((int(self.rows[place]) for place in places_of(self.high, self.low, key)), None)
 
 
 class QueryIndex:

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from distillery.generation.config import Sampling
 
+ENCODE = json.JSONEncoder(sort_keys=True).encode
+
 
 @dataclass(frozen=True)
 class Request:
@@ -31,7 +33,7 @@ class Request:
         options = self.sampling.options()
         asked = [self.messages, self.revision, options.pop("temperature"), options.pop("top_p"), self.attempt]
         asked += [options] if options else []  # so that keys from before an option existed stay valid
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(ENCODE(asked).encode()).hexdigest()[:32]
 
     @property
     def seed(self) -> int:

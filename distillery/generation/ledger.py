@@ -13,8 +13,8 @@ import os
 import time
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ LAYOUT = Layout(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A completion without its text, which is at ``record``. ``seconds`` is its share of the engine's time."""
 
     finish_reason: str
@@ -98,10 +97,9 @@ class Ledger:
 
     def find(self, key: str, sampling: Sampling, context: int) -> Completion | None:
         """A stored completion that is still valid; of several, the shortest, then the first by text."""
-        held = sorted(
-            (entry for entry in self.entries(key) if valid(entry, sampling, context)), key=lambda entry: entry.completion_tokens
-        )
-        shortest = [entry for entry in held if entry.completion_tokens == held[0].completion_tokens]
+        held = [entry for entry in self.entries(key) if valid(entry, sampling, context)]
+        least = min((entry.completion_tokens for entry in held), default=0)
+        shortest = [entry for entry in held if entry.completion_tokens == least]
         found = [completion for entry in shortest if (completion := self.completion(key, entry))]
         if found:
             return min(found, key=lambda completion: completion.text)

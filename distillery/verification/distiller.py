@@ -2,10 +2,10 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import randrange
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Ge
 
@@ -62,8 +62,7 @@ class Distill(Section):
     """Where to stop; null for no limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """One attempt with its verdict."""
 
     attempt: int
@@ -78,11 +77,13 @@ class Trace:
 class Task:
     """One query on its way to its verified traces.
 
-    ``passed`` and ``unknown`` count verdicts, the latter inconclusive ones; ``number`` its predecessors.
+    ``passed`` and ``unknown`` count verdicts, the latter inconclusive ones; ``number`` its predecessors, ``row`` those in its
+    part.
     """
 
     query: Query
     number: int = 0
+    row: int = 0
     attempt: int = 1
     passed: int = 0
     unknown: int = 0
@@ -150,7 +151,7 @@ class Distiller:
     def _load(self, coming: Iterator[list[Query]]) -> bool:
         """Whether there is a query to submit; reads the next part where all have been."""
         while not self.todo and (part := next(coming, None)) is not None:
-            self.todo.extend(Task(query, number) for number, query in enumerate(part, self.loaded))
+            self.todo.extend(Task(query, self.loaded + row, row) for row, query in enumerate(part))
             self.loaded += len(part)
         return bool(self.todo)
 
@@ -188,7 +189,7 @@ class Distiller:
             return
         answers = [answer_of(trace.columns) for trace in task.traces]
         found = majority.verdicts(answers, self.majorities[task.query["category"]])
-        task.traces = [replace(trace, verdict=verdict) for trace, verdict in zip(task.traces, found, strict=True)]
+        task.traces = [trace._replace(verdict=verdict) for trace, verdict in zip(task.traces, found, strict=True)]
         self.verdicts.update(verdict.verdict for verdict in found)
         task.passed = sum(verdict.verdict == PASS for verdict in found)
         if not task.passed:

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,14 +13,14 @@ from distillery.core import model_locks
 from distillery.core.errors import DataError, EngineError
 from distillery.core.response_format import STUDY, TAGS, parts_of
 from distillery.core.schemas import FAIL, PASS, QUERY, TRACE, UNKNOWN
-from distillery.core.tables import part_paths, read_part, write_part, write_rows, write_table
+from distillery.core.tables import part_paths, read_part, read_rows, write_part, write_table
 from distillery.corpus.sources import Origin
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling, VllmSettings
 from distillery.generation.engine import NO_TRACE, PROMPT_TOO_LONG, REFUSED, Completion
 from distillery.generation.ledger import Ledger
 from distillery.generation.released_traces import NullEngine
-from distillery.verification.distiller import Distill, Distiller, trace_rows
+from distillery.verification.distiller import Distill, Distiller, Task, trace_rows
 from distillery.verification.spending import Spending
 from distillery.verification.verdict import Item, Verdict, hash_of, item_of
 from distillery.verification.verdict_store import key_of
@@ -479,30 +480,43 @@ def by_parts(folder, count, parts):
 
 
 def test_parts_are_read_one_after_the_other_and_written_when_settled(tmp_path, monkeypatch):
-    """The last part is empty; a query of the first is settled last, so that its part is written after the others."""
+    """The last part is empty; a query of the first is settled last, so that what follows it there is written last."""
     paths = by_parts(tmp_path / "queries", 40, 4)
     table = read_part(paths[3], QUERY)
     write_part(table.slice(0, 0), paths[3])
     sizes = [len(read_part(path, QUERY)) for path in paths]
     slowest = read_part(paths[0], QUERY)["messages"][0].as_py()[0]["content"]
     read: list[Path] = []
-    wrote: list[Path] = []
-    monkeypatch.setattr("stages.distill.read_part", noting(read, read_part))
-    monkeypatch.setattr("stages.distill.write_rows", noting(wrote, write_rows, 1))
+    monkeypatch.setattr("stages.distill.read_rows", noting(read, read_rows))
+    monkeypatch.setattr("stages.distill.TRACES_PER_GROUP", 3)
     script = lambda request: respond("4" if request.messages[-1]["content"] == slowest and request.attempt < 3 else "5")  # noqa: E731
     engine = LedgerEngine(Ledger("t", tmp_path), 4096, lambda: ScriptedEngine(script, batch=2))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     (tmp_path / "traces").mkdir()
-    writer = PartWriter(tmp_path / "traces", list(sizes), partial(trace_rows, teacher="t"))
-    assert [path.name for path in wrote] == ["part-00003.parquet"], "nothing to wait for"
+    writer = PartWriter(tmp_path / "traces", sizes, partial(trace_rows, teacher="t"))
     work("t", distiller, paths, writer, Spending(engine, None, 1, None))
-    assert read == paths and sorted(path.name for path in wrote) == [path.name for path in paths] and writer.left == [0] * 4
+    assert read == paths and writer.written == sizes and not writer.files and not writer.settled
+    groups = [pq.ParquetFile(path).metadata for path in part_paths(tmp_path / "traces")]
+    assert all(about.row_group(i).num_rows == 3 for about in groups for i in range(about.num_row_groups - 1)), "of one size"
     traces = [read_part(path, TRACE).to_pylist() for path in part_paths(tmp_path / "traces")]
     for rows, path in zip(traces, paths, strict=True):
         assert [row["query_id"] for row in rows if row["attempt"] == 1] == read_part(path, QUERY)["id"].to_pylist()
-    assert sum(map(len, traces)) == sum(sizes) + 2 and writer.engines == {"scripted"} and not writer.tasks
+    assert sum(map(len, traces)) == sum(sizes) + 2 and writer.engines == {"scripted"}
     seconds = engine.ledger.seconds_of(writer.requests)
     assert seconds == pytest.approx(sum(entry.seconds for _, entry in engine.ledger.every()))
+
+
+def test_memory_holds_no_traces_but_those_that_an_unsettled_query_precedes(tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.distill.TRACES_PER_GROUP", 2)
+    tasks = [Task(make_query(f"what is {i} ?"), row=i) for i in range(6)]
+    monkeypatch.setattr("stages.distill.part_of", lambda key, parts: 0)
+    writer = PartWriter(tmp_path, [6], lambda tasks: iter([{"query_id": tasks[0].query["id"]}]))
+    for row, waiting, rows in ((0, [], 1), (1, [], 0), (3, [3], 0), (5, [3, 5], 0), (2, [5], 0), (4, [], 0)):
+        file = writer.files.get(0)
+        writer.add(tasks[row])
+        file = file or writer.files[0]
+        assert (sorted(writer.settled.get(0, {})), len(file.rows)) == (waiting, rows)
+    assert pq.read_table(tmp_path / "part-00000.parquet")["query_id"].to_pylist() == [task.query["id"] for task in tasks]
 
 
 def test_memory_holds_one_part_beyond_the_queries_in_flight(tmp_path):
@@ -529,7 +543,7 @@ def test_runs_that_share_a_ledger_take_the_parts_in_orders_of_their_own(tmp_path
     monkeypatch.setattr(engine.ledger.journal, "others", lambda: others)
     monkeypatch.setattr("stages.distill.sample", lambda parts, count: parts[::-1][:count])
     read: list[Path] = []
-    monkeypatch.setattr("stages.distill.read_part", noting(read, read_part))
+    monkeypatch.setattr("stages.distill.read_rows", noting(read, read_rows))
     distiller = Distiller(SETTINGS, engine, Equal(), partial(ask_for, LOCK, SAMPLING, ""), STUDY)
     (tmp_path / "traces").mkdir()
     sizes = [len(read_part(path, QUERY)) for path in paths]
