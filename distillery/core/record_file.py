@@ -68,7 +68,7 @@ class Layout:
     @cached_property
     def values(self) -> struct.Struct:
         """Reads the same from its bytes, ten times faster than numpy reads one row."""
-        return struct.Struct("<" + "".join(CODES[kind] for _, kind in self.held.descr))
+        return struct.Struct("<" + "".join(CODES[self.held[name].str] for name in self.held.names or ()))
 
     @cached_property
     def opening(self) -> bytes:
