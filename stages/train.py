@@ -1,7 +1,7 @@
 """train: one student per arm and seed. transformers' Trainer over DeepSpeed, packed windows, loss on the last response only.
 
 ``python -m stages.train ARM SEED`` trains one of them ahead, as several machines do side by side; the stage finds it. A
-training starts ``processes`` ranks per machine, under torchrun on this one or by DeepSpeed's launcher on those of
+training starts ``processes`` ranks per machine, several under torchrun on this one or by DeepSpeed's launcher on those of
 ``hostfile``. DVCLive shows the loss in dvclive/ while it trains. A finished training is restored without a step.
 """
 

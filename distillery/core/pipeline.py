@@ -9,14 +9,18 @@ ends the run when the others at work have ended; what was done stays done.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from distillery.core.arms import arm_names
 from distillery.core.errors import ConfigError
@@ -102,13 +106,34 @@ def log_of(stage: str) -> Path:
     return LOGS / f"{re.sub('[^A-Za-z0-9@._-]', '_', stage)}.log"
 
 
-def run(stage: str) -> Ended:
-    """Runs one stage, or finds it unchanged."""
-    began = monotonic()
+def reproduce(stage: str) -> int:
+    """Runs one stage, or finds it unchanged: DVC's command; its exit code."""
+    from dvc.cli import main as dvc
+
+    return dvc(["--wait-for-lock", "repro", "--single-item", stage])
+
+
+def _write_to_log(stage: str) -> None:
+    """A stage's process."""
     with log_of(stage).open("w", encoding="utf-8") as file:
-        command = ["dvc", "--wait-for-lock", "repro", "--single-item", stage]
-        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
-    return Ended(stage, SKIPPED not in log_of(stage).read_text(errors="replace"), code != 0, monotonic() - began)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(reproduce(stage))
+
+
+class Work:
+    """A stage at work, in a fork of this process: DVC is imported once, and not by every stage for itself."""
+
+    def __init__(self, stage: str):
+        sys.stdout.flush()
+        self.stage, self.began = stage, monotonic()
+        self.process: Any = get_context("fork").Process(target=_write_to_log, args=(stage,))
+        self.process.start()
+
+    def ended(self) -> Ended:
+        self.process.join()
+        ran = SKIPPED not in log_of(self.stage).read_text(errors="replace")
+        return Ended(self.stage, ran, self.process.exitcode != 0, monotonic() - self.began)
 
 
 def summary(stage: str) -> str:
@@ -163,22 +188,20 @@ def run_all(needs: Graph, at_once: int) -> list[Ended]:
     """Runs every stage after those that it needs; how each ended. After a failure no further one starts."""
     board, found = Board(needs, at_once), list[Ended]()
     done: set[str] = set()
-    with ThreadPoolExecutor(at_once) as pool:
-        working: dict[Future[Ended], str] = {}
-        while True:
-            failed = any(end.failed for end in found)
-            ready = [stage for stage in needs if stage not in done and stage not in working.values() and needs[stage] <= done]
-            for stage in [] if failed else by_urgency(ready, needs)[: at_once - len(working)]:
-                working[pool.submit(run, stage)] = stage
-            if not working:
-                break
-            for future in wait(working, return_when=FIRST_COMPLETED).done:
-                end = future.result()
-                del working[future]
-                found.append(end)
-                done |= set() if end.failed else {end.stage}
-                for line in board.ended(end):
-                    print(line, flush=True)
+    working: dict[Any, Work] = {}
+    while True:
+        failed, started = any(end.failed for end in found), {work.stage for work in working.values()}
+        ready = [stage for stage in needs if stage not in done | started and needs[stage] <= done]
+        for work in [] if failed else map(Work, by_urgency(ready, needs)[: at_once - len(working)]):
+            working[work.process.sentinel] = work
+        if not working:
+            break
+        for sentinel in wait(list(working)):
+            end = working.pop(sentinel).ended()
+            found.append(end)
+            done |= set() if end.failed else {end.stage}
+            for line in board.ended(end):
+                print(line, flush=True)
     write_json(board.known, DURATIONS)
     print(f"{len(found) - board.unchanged} stages ran, {board.unchanged} had not changed, {clock(monotonic() - board.began)}")
     return found
@@ -204,7 +227,7 @@ def main(*arguments: str) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     clear_lock()
     needs = up_to(target[0], graph()) if target else graph()
-    code = run(CODE)  # by its hashes DVC sees which code changed
+    code = Work(CODE).ended()  # by its hashes DVC sees which code changed
     if code.failed:
         raise ConfigError(f"{CODE}: {problem(CODE)}")
     found = run_all(outdated(needs), int(at_once) if at_once else default_at_once())

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from datasets import Dataset
-from lm_eval import simple_evaluate
+from lm_eval import evaluate
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
@@ -21,6 +21,8 @@ from distillery.generation.cached_engine import LedgerEngine, complete_all
 from distillery.generation.config import Sampling
 from distillery.generation.engine import Completion, Request
 from distillery.verification.verdict import Item, Verdict, Verifies
+
+FEWSHOT_SEED = 1234  # lm-eval's own
 
 SampleId = tuple[str, int, int]  # benchmark, the question's number, sample
 
@@ -122,30 +124,40 @@ def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], lm: E
     """The lm-eval task of one benchmark over its questions, with every generation setting stated."""
     task, sampling = settings.benchmarks[name], settings.sampling
     questions = [row | {"suffix": settings.suffix, "question": asked(row)} for row in rows]
-    return yaml.safe_load(Path(task.task).read_text()) | {
-        "task": name,
-        "custom_dataset": lambda **_: {"test": Dataset.from_list(questions)},
-        "repeats": task.samples,
-        "generation_kwargs": {
-            "do_sample": sampling.temperature > 0,
-            **sampling.options(),
-            "max_gen_toks": sampling.max_tokens,
-            "until": [],
-        },
-        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": task.samples}]}],
-        "process_results": lambda doc, results: score(doc, lm),  # a function, since lm-eval copies anything else
-    }
+    return (
+        {"num_fewshot": 0}
+        | yaml.safe_load(Path(task.task).read_text())
+        | {
+            "task": name,
+            "custom_dataset": lambda **_: {"test": Dataset.from_list(questions)},
+            "repeats": task.samples,
+            "generation_kwargs": {
+                "do_sample": sampling.temperature > 0,
+                **sampling.options(),
+                "max_gen_toks": sampling.max_tokens,
+                "until": [],
+            },
+            "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": task.samples}]}],
+            "process_results": lambda doc, results: score(doc, lm),  # a function, since lm-eval copies anything else
+        }
+    )
 
 
 def evaluated(lm: EngineLM, tasks: list[dict[str, Any]], system_prompt: str) -> dict[str, Any]:
-    """lm-eval's results of these tasks, samples included; an empty system prompt means none."""
+    """lm-eval's results of these tasks, samples included; an empty system prompt means none.
+
+    Not by ``simple_evaluate``, which afterwards lists all installed packages for seconds.
+    """
     logging.getLogger("lm_eval.api.task").setLevel(logging.ERROR)  # its warnings concern its own command line
-    results: Any = simple_evaluate(
+    loaded = TaskManager(include_defaults=False).load(tasks)
+    for task in loaded["tasks"].values():
+        task.set_fewshot_seed(FEWSHOT_SEED)
+    results: Any = evaluate(
         lm,
-        tasks=tasks,
-        task_manager=TaskManager(include_defaults=False),
+        loaded,
         system_instruction=system_prompt or None,
         apply_chat_template=True,
+        fewshot_as_multiturn=True,
         bootstrap_iters=0,
     )
     return results

@@ -1,8 +1,10 @@
 """Starting the ranks of a training."""
 
 import os
+import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from distillery.core.errors import DataError
@@ -10,13 +12,32 @@ from distillery.core.processes import die_with_parent
 from distillery.training.config import Train
 
 WORKER = "distillery.training.worker"
+ONLY_RANK = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
+"""What torchrun tells a rank; nobody else connects to the port, so any free one will do."""
 
 
 def on_cpu() -> bool:
     """Whether there is no GPU to train on."""
+    if built_for_cpu():
+        return True
     import torch
 
     return not torch.cuda.is_available()
+
+
+def built_for_cpu() -> bool:
+    """Whether torch is its build for CPUs; by its file, since importing it takes seconds."""
+    spec = find_spec("torch")
+    assert spec and spec.origin
+    found = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    return not any(found.get(kind) for kind in ("cuda", "hip", "xpu"))
 
 
 def total_ranks(settings: Train) -> int:
@@ -28,10 +49,15 @@ def total_ranks(settings: Train) -> int:
 
 
 def launcher(settings: Train) -> list[str]:
-    """The command that starts the ranks, without the module that they run: torchrun here, DeepSpeed's across machines."""
+    """The command that starts the ranks, without the module that they run: torchrun here, DeepSpeed's across machines.
+
+    A single rank needs neither, which saves another start of torch.
+    """
     if settings.hostfile:
         machines = ["--hostfile", settings.hostfile, "--num_gpus", str(settings.processes)]
         return [sys.executable, "-m", "deepspeed.launcher.runner", *machines, "--no_local_rank", "--module"]
+    if settings.processes == 1:
+        return [sys.executable, "-m"]
     ranks = f"--nproc-per-node={settings.processes}"
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", ranks, "-m"]
 
@@ -41,6 +67,8 @@ def run_ranks(arm: str, seeds: list[int], settings: Train) -> None:
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if on_cpu():
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}  # a sum over several threads depends on their number
+    if settings.hostfile is None and settings.processes == 1:
+        environment |= ONLY_RANK
     command = [*launcher(settings), WORKER, arm, ",".join(map(str, seeds))]
     done = subprocess.run(command, env=environment, preexec_fn=die_with_parent)
     if done.returncode:
