@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
 
 from distillery.core.errors import ConfigError
 from distillery.core.files import write_json, write_json_lines
@@ -67,6 +69,28 @@ def test_the_score_is_the_share_of_correct_samples(inside, route, script, score)
         "? think ."
     )
     assert (first.sampling.temperature, first.sampling.top_p, first.sampling.max_tokens) == (0.6, 0.95, 16)
+
+
+@pytest.mark.parametrize("more", ["", "num_fewshot: 2\nfewshot_split: test\n"], ids=["no examples named", "two examples"])
+def test_what_is_asked_and_scored_is_as_by_simple_evaluate(inside, route, more):
+    lines = [line for line in Path(TASK).read_text().splitlines() if not line.startswith("num_fewshot")]
+    Path("task.yaml").write_text("\n".join([*lines, more]))
+    settings = replace(SETTINGS, benchmarks={"easy": Task("task.yaml", 2, "math")})
+    script = lambda request: "<answer> 2 </answer>"  # noqa: E731
+    found = []
+    for way in (evaluated, by_simple_evaluate):
+        engine = LedgerEngine(Ledger("m", Path(way.__name__)), 4096, lambda: ScriptedEngine(script))
+        lm = EngineLM(engine, route, {"easy": "math"}, "revision", SETTINGS.sampling, 4, "m")
+        results = way(lm, [task_config("easy", settings, QUESTIONS, lm)], "be brief")
+        asked = {place: request.messages for place, request in lm.requests.items()}
+        found.append((asked, results["results"], rows_of(results, lm, 0)))
+    assert found[0] == found[1] and found[0][1]["easy"]["pass@1,all"] == pytest.approx(0.2)
+    assert {len(messages) for messages in found[0][0].values()} == {6 if more else 2}, "the examples are turns of their own"
+
+
+def by_simple_evaluate(lm, tasks, system_prompt):
+    arguments = {"task_manager": TaskManager(include_defaults=False), "bootstrap_iters": 0}
+    return simple_evaluate(lm, tasks=tasks, system_instruction=system_prompt, apply_chat_template=True, **arguments)
 
 
 def test_every_sample_counts_separately(inside, route):

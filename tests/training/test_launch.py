@@ -1,6 +1,8 @@
 """Training on tiny random models: attention and labels in packed windows."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +15,7 @@ from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import read_json, write_json
 from distillery.training.callbacks import write_curve
 from distillery.training.config import Train
-from distillery.training.launch import total_ranks
+from distillery.training.launch import built_for_cpu, launcher, total_ranks
 from distillery.training.packed_dataset import IGNORED, Windows, accumulation, collate
 from distillery.training.resume import convert, deepspeed_settings
 from distillery.training.store import COMPLETE, latest_complete
@@ -135,6 +137,21 @@ def test_the_ranks_of_all_machines_count(tmp_path):
     hosts = tmp_path / "hosts"
     hosts.write_text("# ours\none slots=2\n\ntwo slots=2  # new\n")
     assert total_ranks(SETTINGS) == 2 and total_ranks(replace(SETTINGS, hostfile=str(hosts))) == 4
+
+
+def test_only_several_ranks_need_a_launcher():
+    assert launcher(replace(SETTINGS, processes=1)) == [sys.executable, "-m"]
+    assert "torch.distributed.run" in launcher(SETTINGS)
+
+
+def test_torchs_build_is_known_without_importing_it():
+    import torch
+
+    assert built_for_cpu() == (torch.version.cuda is None and torch.version.hip is None and torch.version.xpu is None)
+    lines = (
+        "import sys; from distillery.training.launch import built_for_cpu; built_for_cpu(); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", lines], cwd=ROOT).returncode == 0
 
 
 def test_attention_by_lengths_may_share_windows():
