@@ -38,6 +38,7 @@ has_deepspeed() {
 everything_else() {
     echo "setup: installing $(grep -c == "$lock") pinned packages from $lock"
     grep -v '^deepspeed==' "$lock" | install --compile-bytecode
+    "$venv/bin/python" -m scripts.compile_kernels
 }
 if [ "$accelerator" = cpu ]; then
     install <<<"$torch" 2>/dev/null || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch"

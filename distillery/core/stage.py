@@ -8,6 +8,7 @@ which nothing hashes and the report page shows where it exists.
 import json
 import os
 import platform
+import runpy
 import sys
 import time
 import traceback
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,18 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def built_for_cpu() -> bool:
+    """Whether torch is its build for CPUs; by its file, since importing it takes seconds."""
+    spec = find_spec("torch")
+    assert spec and spec.origin
+    found = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    return not any(found.get(kind) for kind in ("cuda", "hip", "xpu"))
+
+
 def device() -> str:
     """The accelerator that torch sees, else the CPU."""
+    if built_for_cpu():
+        return cpu()
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu()

@@ -1,14 +1,13 @@
 """Starting the ranks of a training."""
 
 import os
-import runpy
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from distillery.core.errors import DataError
 from distillery.core.processes import die_with_parent
+from distillery.core.stage import built_for_cpu
 from distillery.training.config import Train
 
 WORKER = "distillery.training.worker"
@@ -30,14 +29,6 @@ def on_cpu() -> bool:
     import torch
 
     return not torch.cuda.is_available()
-
-
-def built_for_cpu() -> bool:
-    """Whether torch is its build for CPUs; by its file, since importing it takes seconds."""
-    spec = find_spec("torch")
-    assert spec and spec.origin
-    found = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
-    return not any(found.get(kind) for kind in ("cuda", "hip", "xpu"))
 
 
 def total_ranks(settings: Train) -> int:

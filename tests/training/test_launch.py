@@ -13,9 +13,10 @@ import pytest
 from distillery.core.chat_template import ChatTemplate
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import read_json, write_json
+from distillery.core.stage import built_for_cpu
 from distillery.training.callbacks import write_curve
 from distillery.training.config import Train
-from distillery.training.launch import built_for_cpu, launcher, total_ranks
+from distillery.training.launch import launcher, total_ranks
 from distillery.training.packed_dataset import IGNORED, Windows, accumulation, collate
 from distillery.training.resume import convert, deepspeed_settings
 from distillery.training.store import COMPLETE, latest_complete
@@ -148,9 +149,7 @@ def test_torchs_build_is_known_without_importing_it():
     import torch
 
     assert built_for_cpu() == (torch.version.cuda is None and torch.version.hip is None and torch.version.xpu is None)
-    lines = (
-        "import sys; from distillery.training.launch import built_for_cpu; built_for_cpu(); assert 'torch' not in sys.modules"
-    )
+    lines = "import sys; from distillery.core.stage import built_for_cpu; built_for_cpu(); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", lines], cwd=ROOT).returncode == 0
 
 
