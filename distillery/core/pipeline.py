@@ -113,8 +113,8 @@ def reproduce(stage: str) -> int:
     return dvc(["--wait-for-lock", "repro", "--single-item", stage])
 
 
-def _write_to_log(stage: str) -> None:
-    """A stage's process."""
+def _work(stage: str) -> None:
+    """A stage's process, whose output goes into its log."""
     with log_of(stage).open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -127,7 +127,7 @@ class Work:
     def __init__(self, stage: str):
         sys.stdout.flush()
         self.stage, self.began = stage, monotonic()
-        self.process: Any = get_context("fork").Process(target=_write_to_log, args=(stage,))
+        self.process: Any = get_context("fork").Process(target=_work, args=(stage,))
         self.process.start()
 
     def ended(self) -> Ended:

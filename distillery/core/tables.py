@@ -10,8 +10,9 @@ a timestamp. A folder appears complete, by a rename, or not at all.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -115,11 +116,20 @@ def write_table(rows: Iterable[dict[str, Any]], folder: str | Path, schema: pa.S
 
 
 class RowWriter:
-    """Writes one file of rows as they come, in row groups of a fixed size; close it."""
+    """Writes one file of rows as they come, in row groups of a fixed size; close it, or use it as a context."""
 
     def __init__(self, path: Path, schema: pa.Schema, per_group: int):
         self.writer, self.schema, self.per_group = pq.ParquetWriter(path, schema, compression="zstd"), schema, per_group
         self.rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.writer.close()
 
     def add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
@@ -138,6 +148,6 @@ class RowWriter:
 
 def write_rows(rows: Iterator[dict[str, Any]], path: Path, schema: pa.Schema, per_group: int = ROWS_PER_GROUP) -> None:
     """Writes one file of rows in row groups of a fixed size, which memory holds one at a time."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        while group := list(islice(rows, per_group)):
-            writer.write_table(pa.Table.from_pylist(group, schema))
+    with RowWriter(path, schema, per_group) as file:
+        for row in rows:
+            file.add(row)

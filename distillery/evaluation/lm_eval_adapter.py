@@ -124,23 +124,20 @@ def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], lm: E
     """The lm-eval task of one benchmark over its questions, with every generation setting stated."""
     task, sampling = settings.benchmarks[name], settings.sampling
     questions = [row | {"suffix": settings.suffix, "question": asked(row)} for row in rows]
-    return (
-        {"num_fewshot": 0}
-        | yaml.safe_load(Path(task.task).read_text())
-        | {
-            "task": name,
-            "custom_dataset": lambda **_: {"test": Dataset.from_list(questions)},
-            "repeats": task.samples,
-            "generation_kwargs": {
-                "do_sample": sampling.temperature > 0,
-                **sampling.options(),
-                "max_gen_toks": sampling.max_tokens,
-                "until": [],
-            },
-            "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": task.samples}]}],
-            "process_results": lambda doc, results: score(doc, lm),  # a function, since lm-eval copies anything else
-        }
-    )
+    stated = {"num_fewshot": 0} | yaml.safe_load(Path(task.task).read_text())
+    return stated | {
+        "task": name,
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(questions)},
+        "repeats": task.samples,
+        "generation_kwargs": {
+            "do_sample": sampling.temperature > 0,
+            **sampling.options(),
+            "max_gen_toks": sampling.max_tokens,
+            "until": [],
+        },
+        "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": task.samples}]}],
+        "process_results": lambda doc, results: score(doc, lm),  # a function, since lm-eval copies anything else
+    }
 
 
 def evaluated(lm: EngineLM, tasks: list[dict[str, Any]], system_prompt: str) -> dict[str, Any]:

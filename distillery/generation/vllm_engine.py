@@ -55,6 +55,26 @@ def stop_tokens(template: ChatTemplate, model: str, revision: str | None) -> lis
     return sorted(found | ({template.tokenizer.convert_tokens_to_ids(ending)} if ending is not None else set()))
 
 
+def engine_arguments(lock: Lock, settings: VllmSettings, package: str) -> dict[str, Any]:
+    """What vLLM, as installed by ``package``, is started with; ``settings.arguments`` override the others."""
+    return {
+        "model": lock.id,
+        "revision": lock.hub_revision,
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "pipeline_parallel_size": settings.pipeline_parallel_size,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "enforce_eager": settings.enforce_eager,
+        "generation_config": "vllm",
+        "seed": 0,
+        # On the CPU a prompt prefilled in chunks breaks seeded sampling ("CPU Generator does not use offset").
+        "enable_chunked_prefill": None if package == "vllm" else False,
+        **settings.arguments,
+    }
+
+
 class VllmEngine:
     """One model, loaded once. Requests beyond ``max_num_seqs`` wait inside vLLM. Raises EngineError where it cannot load."""
 
@@ -70,29 +90,13 @@ class VllmEngine:
 
         self.name = f"{package} {number} {settings.dtype}"
         self.model = model
-        # On the CPU a prompt prefilled in chunks breaks seeded sampling ("CPU Generator does not use offset").
-        arguments = {
-            "model": model,
-            "revision": revision,
-            "dtype": settings.dtype,
-            "max_model_len": settings.max_model_len,
-            "max_num_seqs": settings.max_num_seqs,
-            "tensor_parallel_size": settings.tensor_parallel_size,
-            "pipeline_parallel_size": settings.pipeline_parallel_size,
-            "gpu_memory_utilization": settings.gpu_memory_utilization,
-            "enforce_eager": settings.enforce_eager,
-            "generation_config": "vllm",
-            "seed": 0,
-            "enable_chunked_prefill": None if package == "vllm" else False,
-            **settings.arguments,
-        }
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
             if why := garbled(self.tokenizer, model, revision):
                 raise EngineError(why)
             self.template = ChatTemplate(self.tokenizer, lock.template_text, lock.template_arguments)
             gc.freeze()  # vLLM collects garbage seven times per start, each time through a million objects of its imports
-            self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+            self.engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(lock, settings, package)))
         except EngineError:
             raise
         except Exception as error:

@@ -39,6 +39,11 @@ def total_ranks(settings: Train) -> int:
     return settings.processes * sum(map(bool, lines))
 
 
+def has_one_rank(settings: Train) -> bool:
+    """Whether a training is a single process on this machine."""
+    return settings.hostfile is None and settings.processes == 1
+
+
 def launcher(settings: Train) -> list[str]:
     """The command that starts the ranks, without the module that they run: torchrun here, DeepSpeed's across machines.
 
@@ -47,7 +52,7 @@ def launcher(settings: Train) -> list[str]:
     if settings.hostfile:
         machines = ["--hostfile", settings.hostfile, "--num_gpus", str(settings.processes)]
         return [sys.executable, "-m", "deepspeed.launcher.runner", *machines, "--no_local_rank", "--module"]
-    if settings.processes == 1:
+    if has_one_rank(settings):
         return [sys.executable, "-m"]
     ranks = f"--nproc-per-node={settings.processes}"
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", ranks, "-m"]
@@ -58,7 +63,7 @@ def run_ranks(arm: str, seeds: list[int], settings: Train) -> None:
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     if on_cpu():
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}  # a sum over several threads depends on their number
-    if settings.hostfile is None and settings.processes == 1:
+    if has_one_rank(settings):
         environment |= ONLY_RANK
     command = [*launcher(settings), WORKER, arm, ",".join(map(str, seeds))]
     done = subprocess.run(command, env=environment, preexec_fn=die_with_parent)
