@@ -124,8 +124,7 @@ def task_config(name: str, settings: Evaluate, rows: list[dict[str, Any]], lm: E
     """The lm-eval task of one benchmark over its questions, with every generation setting stated."""
     task, sampling = settings.benchmarks[name], settings.sampling
     questions = [row | {"suffix": settings.suffix, "question": asked(row)} for row in rows]
-    stated = {"num_fewshot": 0} | yaml.safe_load(Path(task.task).read_text())
-    return stated | {
+    return yaml.safe_load(Path(task.task).read_text()) | {
         "task": name,
         "custom_dataset": lambda **_: {"test": Dataset.from_list(questions)},
         "repeats": task.samples,

@@ -1,5 +1,6 @@
 """Running what changed: which stages, in which order, what is printed, and what a failure leaves."""
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ def scripted(monkeypatch, failing=()):
             file.write(f"{stage} ")
         time.sleep(0.02)
         print(f"Running stage '{stage}'\n{stage}: it said this")
+        os.write(2, b"and this to stderr\n")
         with ended.open("a") as file:
             file.write(f"{stage} ")
         return int(stage in failing)
@@ -52,6 +54,7 @@ def test_a_stage_starts_after_those_it_needs(logs, monkeypatch, at_once):
 def test_after_a_failure_nothing_further_starts(logs, monkeypatch, capsys):
     order = scripted(monkeypatch, failing={"left"})
     ends = run_all({name: needed for name, needed in DIAMOND.items() if name != "alone"}, 1)
+    assert "and this to stderr" in log_of("left").read_text()
     assert "end" not in order() and [end.stage for end in ends if end.failed] == ["left"]
     said = capsys.readouterr().out
     assert "left FAILED after" in said and "everything it said: .logs/stages/left.log" in said
