@@ -1,6 +1,6 @@
 """`distillery.training.worker` for a model whose loss reads the head's weight itself, as fused losses such as Liger's do.
 
-Run by torchrun: -m tests.support.fused_head_training TEACHER.
+Run by torchrun: -m tests.support.fused_head_training ARM SEEDS.
 """
 
 from typing import Any

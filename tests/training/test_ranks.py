@@ -117,7 +117,7 @@ def test_a_head_whose_weight_is_read_directly_is_trained_under_zero_3(base, undi
         "OMP_NUM_THREADS": "1",
     }
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*ranks, "-m", "tests.support.fused_head_training", "t"]
+    command = [*ranks, "-m", "tests.support.fused_head_training", "t", "0"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     (loss,) = (folder / ".checkpoints").glob("*/loss.csv")
