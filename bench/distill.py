@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from distillery.core import config, model_locks
-from distillery.core.response_format import STUDY
+from distillery.core.formats import STUDY
 from distillery.core.schemas import QUERY
 from distillery.core.tables import read_table
 from distillery.generation.cached_engine import LedgerEngine

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from distillery.core.chat import identify
 from distillery.core.files import atomic_dir, write_json_lines
-from distillery.core.response_format import STUDY, columns_of
+from distillery.core.formats import STUDY
+from distillery.core.response_parts import columns_of
 from distillery.core.schemas import PERPLEXITY, QUERY, SIMILARITY, TRACE
 from distillery.core.tables import part_name, part_paths, read_part, write_part
 from distillery.corpus.external_sort import Buckets

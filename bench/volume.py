@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 
 from bench.measure import Cost, Line, run, table
 from distillery.core.files import atomic_dir
+from distillery.core.formats import STUDY
 from distillery.core.model_locks import Lock
 from distillery.core.processes import collect_rarely
-from distillery.core.response_format import STUDY
 from distillery.core.schemas import QUERY
 from distillery.core.tables import RowWriter, part_paths, parts_for, read_rows, write_table
 from distillery.generation.cached_engine import LedgerEngine

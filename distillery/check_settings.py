@@ -12,7 +12,7 @@ from distillery.core import config
 from distillery.core.arms import Arm, arms
 from distillery.core.config import NonNegative, PositiveFloat
 from distillery.core.errors import ConfigError, UserError
-from distillery.core.response_format import StudentFormat
+from distillery.core.formats import StudentFormat
 from distillery.core.runner import Runner
 from distillery.core.stage import run_stage
 from distillery.core.teachers import teacher_names

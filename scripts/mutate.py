@@ -52,7 +52,8 @@ TARGETS: dict[str, list[str]] = {
     "stages/pack.py": ["training/test_packing.py", "stages/test_traces_to_windows.py"],
     f"{LIB}/training/packing.py": ["training/test_packing.py", "training/test_launch.py"],
     "stages/tokenise.py": ["training/test_tokenization.py", "stages/test_traces_to_windows.py"],
-    f"{LIB}/core/response_format.py": ["core/test_response_format.py"],
+    f"{LIB}/core/formats.py": ["core/test_response_parts.py"],
+    f"{LIB}/core/response_parts.py": ["core/test_response_parts.py"],
     f"{LIB}/core/chat_template.py": [
         "core/test_chat_template.py",
         "core/test_public_templates.py",

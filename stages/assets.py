@@ -13,11 +13,11 @@ from distillery.core import config
 from distillery.core.config import Section
 from distillery.core.errors import ConfigError
 from distillery.core.files import atomic_dir, write_json
+from distillery.core.formats import FORMATS, is_marker, recognise
 from distillery.core.hub import Named, check
 from distillery.core.model_locks import FOLDER, Lock, teacher_role
 from distillery.core.pins import DATA, MODEL, pin
 from distillery.core.progress import log
-from distillery.core.response_format import FORMATS, is_marker, recognise
 from distillery.core.stage import run_stage
 from distillery.core.teachers import teacher_names
 from distillery.corpus.sources import Origin, check_watched, is_local, local_files, pinned
@@ -39,7 +39,7 @@ class Model(Section):
     """The commit, branch or tag of a model on the hub; null for a path."""
     _: KW_ONLY
     format: str | None = None
-    """How a teacher writes thought and answer, a name in distillery/core/response_format.py; null: as its template says."""
+    """How a teacher writes thought and answer, a name in distillery/core/formats.py; null: as its template says."""
     template: str | None = None
     """A chat template's file, under conf/chat_templates, in place of the model's own; null for its own."""
     template_arguments: dict[str, Any] = field(default_factory=dict)

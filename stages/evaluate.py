@@ -19,7 +19,7 @@ from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import read_json_lines
 from distillery.core.model_locks import Lock
 from distillery.core.progress import log
-from distillery.core.response_format import answer_part
+from distillery.core.response_parts import answer_part
 from distillery.core.schemas import UNKNOWN
 from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import write_table

@@ -22,8 +22,9 @@ from distillery.core.chat import with_system
 from distillery.core.config import Section
 from distillery.core.errors import DataError
 from distillery.core.files import atomic_dir, read_json, write_text
+from distillery.core.formats import StudentFormat
 from distillery.core.progress import log
-from distillery.core.response_format import StudentFormat, parts_of, response_of
+from distillery.core.response_parts import parts_of, response_of
 from distillery.core.runner import map_parts, sum_counts
 from distillery.core.schemas import CATEGORIES, CURATED, QUERY, TAKEN
 from distillery.core.stage import record_metrics, run_stage

@@ -22,8 +22,9 @@ from distillery.core.chat_template import ChatTemplate
 from distillery.core.codehash import hash_code
 from distillery.core.config import ModelType, Positive, Section
 from distillery.core.files import atomic_dir
+from distillery.core.formats import StudentFormat
 from distillery.core.progress import log
-from distillery.core.response_format import StudentFormat, response_of
+from distillery.core.response_parts import response_of
 from distillery.core.schemas import PERPLEXITY, QUERY, TRACE
 from distillery.core.stage import device, record_metrics, run_stage
 from distillery.core.tables import matching_parts, part_name, read_part, write_part

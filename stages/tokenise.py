@@ -12,9 +12,10 @@ from typing import Any
 from distillery.core import config, model_locks
 from distillery.core.chat import with_system
 from distillery.core.files import atomic_dir
+from distillery.core.formats import StudentFormat
 from distillery.core.model_locks import Lock
 from distillery.core.progress import log
-from distillery.core.response_format import StudentFormat, response_of
+from distillery.core.response_parts import response_of
 from distillery.core.runner import map_parts
 from distillery.core.schemas import QUERY, TRACE
 from distillery.core.stage import record_metrics, run_stage

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from distillery.core.chat import Messages, without_system
-from distillery.core.response_format import FORMATS
+from distillery.core.formats import FORMATS
 
 TODAY = date(2026, 1, 1)
 """What templates print as today's date, so that a prompt is the same every day."""

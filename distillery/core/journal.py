@@ -25,6 +25,7 @@ import numpy as np
 
 from distillery.core.errors import DataError
 from distillery.core.files import sync, write_text
+from distillery.core.journal_index import Index, Record, record_of
 from distillery.core.progress import log
 from distillery.core.record_file import (
     Layout,
@@ -33,9 +34,7 @@ from distillery.core.record_file import (
     index_of,
     joined,
     payload_at,
-    places_of,
     read_index,
-    split,
     walk,
 )
 
@@ -44,8 +43,6 @@ MERGED = "merged-"
 """How the names of lists begin: of files that a compaction has merged into others, so that their copies elsewhere are not
 added again (`generation.ledger_sharing`)."""
 PART_BYTES, SYNC_SECONDS, OPEN_FILES = 1 << 28, 5.0, 64
-ADDED = 100_000
-"""Keys that are held as objects before they become rows of the index."""
 
 
 class New(NamedTuple):
@@ -54,17 +51,6 @@ class New(NamedTuple):
     key: str
     fields: tuple[Any, ...]
     payload: bytes
-
-
-class Record(NamedTuple):
-    """A record without its payload: its fields, and where the payload is."""
-
-    fields: tuple[Any, ...]
-    raw: int
-    size: int
-    crc: int
-    start: int
-    file: int
 
 
 class Journal:
@@ -81,7 +67,7 @@ class Journal:
         self.lock = _lock_of(folder)
         self.own = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.writing: int | None = None
-        self.index, self.end, self.sealed, self.place = bytearray(), 0, 0, 0
+        self.entries, self.end, self.sealed, self.place = bytearray(), 0, 0, 0
         self.synced: float | None = None
         self.reading: OrderedDict[int, int] = OrderedDict()
         self.damaged: list[str] = []
@@ -103,9 +89,9 @@ class Journal:
                 os.ftruncate(self.writing, self.end)
             raise
         record = Record(fields, len(payload), len(frame), values[-1], self.end, self.place)
-        self.index += np.array([(*values, self.end)], self.layout.entry).tobytes()
+        self.entries += np.array([(*values, self.end)], self.layout.entry).tobytes()
         self.end += len(block)
-        self._add(key, record)
+        self.index.add(key, record)
         self.synced = self.synced or time.monotonic()
         self.sync_if_due()
         if self.end >= PART_BYTES:
@@ -114,33 +100,26 @@ class Journal:
 
     def find(self, key: str) -> list[Record]:
         """The records of a key, in no order."""
-        found = [_record(self._values(place)) for place in places_of(self.high, self.low, key)]
-        return [each for each in (*found, *self.added.get(key, ())) if (each.file, each.start) not in self.gone]
+        return self.index.find(key)
 
     def payload(self, record: Record) -> bytes | None:
         """A record's payload; None where it is damaged, and then the journal holds it no longer."""
         found = payload_at(self._reader(record.file), self.layout, record.start, record.raw, record.size, record.crc)
         if found is None:
-            self.gone.add((record.file, record.start))
+            self.index.forget(record)
             self._damage(self.files[record.file], record.start)
         return found
 
-    def refresh(self) -> list[str]:
-        """Takes in what other writers have added; the keys."""
-        keys = []
-        for row in self._news():
-            keys.append(joined(*row.item()[:2]))
-            self._add(keys[-1], _record(row.item()))
-        return keys
+    def refresh(self) -> list[tuple[str, Record]]:
+        """Takes in what other writers have added: these records with their keys."""
+        found = [(joined(*row.item()[:2]), record_of(row.item())) for row in self._news()]
+        for key, record in found:
+            self.index.add(key, record)
+        return found
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Every record with its key."""
-        for values in map(self._values, range(len(self.rows))):
-            record = _record(values)
-            if (record.file, record.start) not in self.gone:
-                yield joined(*values[:2]), record
-        for key, added in self.added.items():
-            yield from ((key, record) for record in added if (record.file, record.start) not in self.gone)
+        return self.index.records()
 
     def others(self) -> int:
         """How many other writers there are: their open files are locked."""
@@ -173,18 +152,17 @@ class Journal:
         with self._alone():
             self._load()
             old = self._paths()
-            for values in map(self._values, range(len(self.rows))):
-                record = _record(values)
+            for key, record in self.index.in_order():
                 payload = self.payload(record)
                 if payload is not None:
-                    self.append(joined(*values[:2]), record.fields, payload)
+                    self.append(key, record.fields, payload)
             self._seal()
             write_text("".join(f"{path.name}\n" for path in old), self.folder / f"{MERGED}{uuid.uuid4().hex[:12]}.txt")
             for path in old:
                 path.unlink()
             sync(self.folder)
             self._load()
-        return len(old), len(self.rows)
+        return len(old), len(self.index.rows)
 
     def _load(self) -> None:
         """Reads every file's index from the beginning."""
@@ -192,27 +170,7 @@ class Journal:
         self.files: list[str] = []
         self.numbers: dict[str, int] = {}
         self.read_to: dict[str, int] = {}
-        self.gone: set[tuple[int, int]] = set()
-        self.added: dict[str, list[Record]] = {}
-        self._hold(self._news())
-
-    def _hold(self, rows: np.ndarray) -> None:
-        self.rows = _ordered(rows)
-        self.high, self.low = self.rows["high"].copy().data, self.rows["low"].copy().data
-        self.packed = self.rows.view(np.uint8).data
-
-    def _values(self, place: int) -> tuple[Any, ...]:
-        """What a row of the index holds: the fields of `Layout.held`."""
-        return self.layout.values.unpack_from(self.packed, place * self.layout.values.size)
-
-    def _add(self, key: str, record: Record) -> None:
-        """Takes a record in. Many become rows, which need a fifth of the memory."""
-        self.added.setdefault(key, []).append(record)
-        if len(self.added) >= ADDED:
-            each = ((key, record) for key, records in self.added.items() for record in records)
-            rows = [(*split(key), *r.fields, r.raw, r.size, r.crc, r.start, r.file) for key, r in each]
-            self._hold(np.concatenate([self.rows, np.array(rows, self.rows.dtype)]))
-            self.added = {}
+        self.index = Index(self.layout, self._news())
 
     def _close_readers(self) -> None:
         for file in self.reading.values():
@@ -225,7 +183,7 @@ class Journal:
         self.writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         fcntl.flock(self.writing, fcntl.LOCK_EX)
         sync(self.folder)
-        self.index, self.end = bytearray(), 0
+        self.entries, self.end = bytearray(), 0
         self.read_to[name] = 1 << 62  # what this writer appends, it knows
         self.place = self._number(name)
 
@@ -235,7 +193,7 @@ class Journal:
             return
         name = self.files[self.place]
         try:
-            _write(self.writing, index_of(bytes(self.index), self.end))
+            _write(self.writing, index_of(bytes(self.entries), self.end))
             os.fsync(self.writing)
             (self.folder / f"{OPEN}{name}{SUFFIX}").rename(self.folder / f"{PART}{name}{SUFFIX}")
             sync(self.folder)
@@ -341,20 +299,6 @@ class Journal:
             for path in old:
                 path.rename(aside / path.name)
             self._load()
-
-
-def _ordered(rows: np.ndarray) -> np.ndarray:
-    """Entries by key, each record once, whichever files hold it."""
-    rows = rows[np.lexsort((rows["crc"], rows["low"], rows["high"]))]
-    about = [name for name in rows.dtype.names or () if name not in ("start", "file")]
-    same = np.ones(max(len(rows) - 1, 0), bool)
-    for name in about:
-        same &= rows[name][1:] == rows[name][:-1]
-    return rows[np.concatenate([np.ones(min(len(rows), 1), bool), ~same])]
-
-
-def _record(values: tuple[Any, ...]) -> Record:
-    return Record(values[2:-5], *values[-5:])
 
 
 def _name_of(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.core.files import read_json
-from distillery.core.response_format import STUDY
+from distillery.core.formats import STUDY
 
 FOLDER = Path("models/locks")
 
@@ -26,7 +26,7 @@ class Lock:
     ``content`` is a hash over what determines a hub model's answers (weights, configuration, tokenizer, template), which stays
     when a commit changes something else; empty for a path.
 
-    ``response_format`` names how the model writes (`response_format`). ``template`` is the path of a chat template in place of
+    ``response_format`` names how the model writes (`core.formats`). ``template`` is the path of a chat template in place of
     its own, ``template_arguments`` what the template is called with. ``special_markers`` are the markers of thoughts that are
     special tokens in its tokenizer. ``served`` is what an engine's settings change about its answers; no file holds it.
     """

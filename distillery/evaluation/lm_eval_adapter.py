@@ -14,7 +14,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from distillery.core.progress import Progress
-from distillery.core.response_format import answer_part
+from distillery.core.response_parts import answer_part
 from distillery.core.schemas import PASS
 from distillery.evaluation.config import Evaluate
 from distillery.generation.cached_engine import LedgerEngine, complete_all

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distillery.core.journal import Journal, New, Record
+from distillery.core.journal import Journal, New
+from distillery.core.journal_index import Record
 from distillery.core.record_file import Layout, split
 from distillery.generation.config import Sampling
 from distillery.generation.engine import Completion
@@ -69,7 +70,7 @@ class Ledger:
         self.journal = Journal(root / owner, LAYOUT, of_json)
         self.looked = time.monotonic()
         self.fresh: set[str] = set()
-        rows = self.journal.rows
+        rows = self.journal.index.rows
         self.tokens, self.seconds = int(rows["completion_tokens"].sum()), float(rows["seconds"].sum())
 
     def entries(self, key: str) -> list[Entry]:
@@ -82,7 +83,8 @@ class Ledger:
 
     def seconds_of(self, keys: array) -> float:
         """Engine seconds of all completions of these requests, earlier truncated ones included; of a key its first half."""
-        wanted, rows, added = np.unique(np.array(keys, np.uint64)), self.journal.rows, self.journal.added
+        wanted, index = np.unique(np.array(keys, np.uint64)), self.journal.index
+        rows, added = index.rows, index.added
         new = [split(key)[0] for key in added]
         fresh = [key for key, known in zip(added, np.isin(np.array(new, np.uint64), wanted), strict=True) if known]
         later = sum(entry_of(record).seconds for key in fresh for record in added[key])
@@ -90,9 +92,9 @@ class Ledger:
 
     def look(self) -> None:
         """Reads what other writers added since the last call; ``fresh`` holds the keys of all such completions."""
-        for key in self.journal.refresh():
+        for key, record in self.journal.refresh():
             self.fresh.add(key)
-            self._count(entry_of(self.journal.added[key][-1]))
+            self._count(entry_of(record))
         self.looked = time.monotonic()
 
     def find(self, key: str, sampling: Sampling, context: int) -> Completion | None:

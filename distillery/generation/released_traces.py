@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distillery.core.chat import UNWRITABLE, Messages, as_messages, asked_and_answered, thought_beside
+from distillery.core.formats import STUDY, format_of
 from distillery.core.progress import Progress
-from distillery.core.response_format import STUDY, format_of
 from distillery.corpus.query_index import QueryIndex
 from distillery.corpus.sources import Origin, scan
 from distillery.generation.engine import NO_TRACE, Completion, Request

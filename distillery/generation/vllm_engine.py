@@ -8,8 +8,8 @@ from typing import Any
 from distillery.core import cpu_kernels
 from distillery.core.chat_template import ChatTemplate, TemplateError, garbled
 from distillery.core.errors import EngineError
+from distillery.core.formats import opening_of
 from distillery.core.model_locks import Lock
-from distillery.core.response_format import opening_of
 from distillery.generation.config import VllmSettings
 from distillery.generation.engine import PROMPT_TOO_LONG, REFUSED, TEMPLATE_REJECTS, Completion, Request
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from distillery.core.response_format import parts_of
+from distillery.core.response_parts import parts_of
 from distillery.core.schemas import PASS
 from distillery.reader.rendering import html_of, marked
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from distillery.core.chat import Messages
 from distillery.core.chat_template import ChatTemplate, TemplateError, garbled, special_tokens
 from distillery.core.errors import DataError
+from distillery.core.formats import STUDENT_TAGS, THINK, opening_of
 from distillery.core.model_locks import Lock
-from distillery.core.response_format import STUDENT_TAGS, THINK, opening_of
 
 Dialogue = tuple[Messages, str]
 SPECIAL, TEMPLATE, TOKENIZER = "special_token", "template", "tokenizer"

@@ -16,7 +16,7 @@ from distillery.core import config
 from distillery.core.errors import ConfigError, DataError
 from distillery.core.files import write_json_lines
 from distillery.core.progress import Progress
-from distillery.core.response_format import answer_part
+from distillery.core.response_parts import answer_part
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.core.stage import run_stage
 from distillery.core.text_table import format_table

@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from distillery.core.config import NonNegative, Positive, PositiveFloat, Section
 from distillery.core.errors import DataError
-from distillery.core.response_format import answer_of, columns_of
+from distillery.core.response_parts import answer_of, columns_of
 from distillery.core.schemas import FAIL, MAJORITY, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.engine import (
@@ -69,7 +69,7 @@ class Trace(NamedTuple):
     request: Request
     completion: Completion
     columns: dict[str, Any]
-    """The text and where its parts stand (`response_format.columns_of`)."""
+    """The text and where its parts stand (`response_parts.columns_of`)."""
     verdict: Verdict
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from distillery.core import config
 from distillery.core.chat import get_path
 from distillery.core.errors import ConfigError, DataError
-from distillery.core.response_format import columns_of, format_of, parts_of
+from distillery.core.formats import format_of
+from distillery.core.response_parts import columns_of, parts_of
 from distillery.core.schemas import CATEGORIES
 from distillery.core.stage import run_stage
 from distillery.core.text_table import format_table

@@ -15,7 +15,7 @@ from typing import Any
 from distillery.core.chat import UNWRITABLE
 from distillery.core.errors import DataError
 from distillery.core.files import scan_json_lines
-from distillery.core.response_format import STUDY, WRITTEN
+from distillery.core.formats import STUDY, WRITTEN
 from distillery.core.schemas import CATEGORIES
 
 Row = Mapping[str, Any]

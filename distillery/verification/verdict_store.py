@@ -13,7 +13,8 @@ from pathlib import Path
 from time import time
 from typing import NamedTuple
 
-from distillery.core.journal import Journal, New, Record
+from distillery.core.journal import Journal, New
+from distillery.core.journal_index import Record
 from distillery.core.record_file import Layout, joined, split
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.verification.verdict import Item, Verdict

@@ -5,7 +5,7 @@ from importlib.resources import files
 import pytest
 
 from distillery.core.chat_template import ChatTemplate
-from distillery.core.response_format import opening_of
+from distillery.core.formats import opening_of
 from distillery.training.tokenization import body_of, tokenize
 from tests.support.template_tokenizer import tokenizer_for
 

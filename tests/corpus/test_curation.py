@@ -3,7 +3,8 @@ import pyarrow as pa
 import pytest
 
 from distillery.core.errors import DataError
-from distillery.core.response_format import STUDY, columns_of
+from distillery.core.formats import STUDY
+from distillery.core.response_parts import columns_of
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, TRACE
 from distillery.corpus.token_shards import DIALOGUES, Shard
 from stages.curate import (

@@ -7,7 +7,8 @@ import yaml
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from distillery.core.files import read_json_lines
-from distillery.core.response_format import STUDY, columns_of
+from distillery.core.formats import STUDY
+from distillery.core.response_parts import columns_of
 from distillery.core.schemas import CATEGORIES, CURATED, QUERY
 from distillery.corpus.arm_selection import shared
 from distillery.corpus.data_card import Contents, card, size_of

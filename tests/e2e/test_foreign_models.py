@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillery.core.files import read_json
-from distillery.core.response_format import parts_of
+from distillery.core.response_parts import parts_of
 from distillery.core.tables import read_table
 from tests.e2e.conftest import ROOT
 from tests.generation.test_openai_engine import Stub, said

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from distillery.core import journal_index
 from distillery.generation.cached_engine import LedgerEngine, complete_all
 from distillery.generation.config import Sampling
 from distillery.generation.engine import PROMPT_TOO_LONG, Completion, Request
@@ -141,6 +142,18 @@ def test_completions_of_a_concurrent_writer_are_found(tmp_path):
     assert found(b, ask("more")) == completion(ask("more")), "under its final name"
     assert found(b, ask("a")) == completion(ask("a"))
     assert b.fresh == {key for key, _ in b.every()} and len(b.fresh) == 2
+
+
+def test_many_completions_of_a_concurrent_writer_are_found(tmp_path, monkeypatch):
+    """So many that the index puts them in order on the way."""
+    monkeypatch.setattr(journal_index, "ADDED", 3)
+    a, b = Ledger("t", tmp_path), Ledger("t", tmp_path)
+    for number in range(8):
+        a.add(completion(ask(str(number)), tokens=number))
+    b.look()
+    assert b.fresh == {ask(str(number)).key for number in range(8)} and b.tokens == sum(range(8))
+    a.close()
+    b.close()
 
 
 def test_an_engine_detects_another_writers_completions(tmp_path):

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from distillery.core.chat import as_messages, identify
+from distillery.core.formats import STUDY, TAGS
 from distillery.core.model_locks import Lock
-from distillery.core.response_format import STUDY, TAGS, parts_of
+from distillery.core.response_parts import parts_of
 from distillery.core.schemas import QUERY
 from distillery.corpus.query_index import QueryIndex
 from distillery.corpus.sources import Origin

@@ -4,8 +4,9 @@ from functools import partial
 
 import pytest
 
+from distillery.core.formats import FORMATS, STUDY, TAGS
 from distillery.core.model_locks import Lock
-from distillery.core.response_format import FORMATS, STUDY, TAGS, parts_of
+from distillery.core.response_parts import parts_of
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling, VllmSettings
 from distillery.generation.factory import start

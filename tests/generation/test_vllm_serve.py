@@ -17,7 +17,7 @@ import pytest
 
 from distillery.core import model_locks
 from distillery.core.errors import EngineError
-from distillery.core.response_format import STUDY
+from distillery.core.formats import STUDY
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling, ServerSettings
 from distillery.generation.ledger import Ledger

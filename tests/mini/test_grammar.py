@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillery.core.response_format import STUDY, answer_part, columns_of, parts_of
+from distillery.core.formats import STUDY
+from distillery.core.response_parts import answer_part, columns_of, parts_of
 from distillery.core.schemas import FAIL, PASS
 from distillery.verification.math_verifier import YES_OR_NO
 from distillery.verification.science_verifier import RATING

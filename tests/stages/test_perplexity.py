@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from distillery.core.files import write_json
-from distillery.core.response_format import STUDY, columns_of
+from distillery.core.formats import STUDY
+from distillery.core.response_parts import columns_of
 from distillery.core.schemas import FAIL, PASS, PERPLEXITY, QUERY, TRACE
 from distillery.core.stage import read_run
 from distillery.core.tables import read_table, write_table

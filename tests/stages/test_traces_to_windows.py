@@ -10,8 +10,9 @@ import yaml
 
 from distillery.core.errors import DataError
 from distillery.core.files import write_json
+from distillery.core.formats import STUDY
 from distillery.core.model_locks import read as read_lock
-from distillery.core.response_format import STUDY, columns_of
+from distillery.core.response_parts import columns_of
 from distillery.core.schemas import CURATED, PERPLEXITY, QUERY, SHARED, TRACE
 from distillery.core.tables import read_table, write_table
 from distillery.corpus.token_shards import open_shard, pad_token

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from distillery.core import model_locks
-from distillery.core.response_format import STUDY
+from distillery.core.formats import STUDY
 from distillery.core.schemas import TRACE
 from distillery.core.tables import write_table
 from distillery.generation.cached_engine import LedgerEngine

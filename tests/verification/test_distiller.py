@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from distillery.core import model_locks
 from distillery.core.errors import DataError, EngineError
-from distillery.core.response_format import STUDY, TAGS, parts_of
+from distillery.core.formats import STUDY, TAGS
+from distillery.core.response_parts import parts_of
 from distillery.core.schemas import FAIL, PASS, QUERY, TRACE, UNKNOWN
 from distillery.core.tables import part_paths, read_part, read_rows, write_part, write_table
 from distillery.corpus.sources import Origin

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillery.core import model_locks
-from distillery.core.response_format import STUDY
+from distillery.core.formats import STUDY
 from distillery.core.schemas import FAIL, PASS, UNKNOWN
 from distillery.generation.cached_engine import LedgerEngine
 from distillery.generation.config import Sampling

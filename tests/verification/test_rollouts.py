@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distillery.core.errors import DataError
-from distillery.core.response_format import answer_part
+from distillery.core.response_parts import answer_part
 from distillery.verification.rollouts import read, rollout_of
 
 ASKED = [{"role": "user", "content": "what is 2 + 3 ?"}]

@@ -10,7 +10,7 @@ import pytest
 
 from distillery.core import model_locks
 from distillery.core.errors import ConfigError, DataError
-from distillery.core.response_format import STUDY
+from distillery.core.formats import STUDY
 from distillery.core.schemas import QUERY
 from distillery.core.tables import part_paths, write_table
 from distillery.generation import cached_engine

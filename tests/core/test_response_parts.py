@@ -6,21 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import distillery.core.response_format as module
-from distillery.core.response_format import (
-    FORMATS,
-    STUDY,
-    TAGS,
-    WRITTEN,
-    answer_part,
-    columns_of,
-    format_of,
-    locate,
-    opening_of,
-    parts_of,
-    recognise,
-    response_of,
-)
+import distillery.core.response_parts as module
+from distillery.core.formats import FORMATS, STUDY, TAGS, WRITTEN, format_of, opening_of, recognise
+from distillery.core.response_parts import answer_part, columns_of, locate, parts_of, response_of
 from tests.support.response_texts import SAID, THOUGHT, WRITES
 
 PAIRS = "<think> </think> and <answer> </answer> . ok"
