@@ -15,6 +15,8 @@ from distillery.core.arms import arms
 from distillery.core.errors import ConfigError
 from distillery.core.profiles import compose
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 GONE: Any = "(taken out)"

@@ -70,6 +70,8 @@ import stages
 import torch
 from distillery.core.cpu_kernels import multiply_by_openblas
 
+pytestmark = pytest.mark.slow
+
 a, b = torch.randn(50, 7, 64, requires_grad=True), torch.nn.Linear(64, 32)
 
 

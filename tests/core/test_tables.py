@@ -31,6 +31,7 @@ def test_the_number_of_parts_is_a_power_of_two(monkeypatch, rows, parts):
     assert tables.parts_for(rows) == parts
 
 
+@pytest.mark.slow
 @given(st.lists(st.binary(min_size=16, max_size=16).map(bytes.hex), unique=True), st.sampled_from([1, 2, 8, 64]))
 def test_parts_hold_all_rows_in_order_by_id_range(ids, parts):
     rows = [{"id": key, "n": i} for i, key in enumerate(sorted(ids))]

@@ -163,6 +163,7 @@ def test_character_counts_match_pythons(texts):
     assert odd.tolist() == [sum(map(strange, text)) for text in texts]
 
 
+@pytest.mark.slow
 @given(TEXTS)
 def test_a_rows_reason_does_not_depend_on_others(texts):
     assert why(*texts) == [reason for text in texts for reason in why(text)]

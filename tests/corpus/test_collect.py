@@ -248,6 +248,7 @@ def test_a_malformed_row_is_located_and_stops_the_run_or_is_skipped(tmp_path, ro
     assert [(each["where"], each["reason"][: len(problem)]) for each in malformed] == [(f"{path}:2", problem)]
 
 
+@pytest.mark.slow
 def test_a_fifty_megabyte_row_is_skipped_and_the_rest_is_read(tmp_path):
     path = write(tmp_path, {"messages": "fine"}, {"messages": "z" * 50_000_000}, {"messages": "fine too"})
     queries, (bad,) = read("skip", s=source(path))

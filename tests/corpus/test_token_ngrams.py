@@ -33,6 +33,7 @@ def test_repeated_ngrams_equal_brute_force(responses, n, most, cut):
     assert np.concatenate(repeated(shards_of(responses, cut), n, most, 1)).tolist() == expected
 
 
+@pytest.mark.slow
 def test_collisions_and_table_growth_do_not_change_results():
     rng = np.random.default_rng(0)
     responses = [rng.integers(0, 40, 400).tolist() for _ in range(2000)]

@@ -36,6 +36,7 @@ def excludes_zero(estimate):
     return estimate["low"] > 0 or estimate["high"] < 0
 
 
+@pytest.mark.slow
 def test_a_model_that_sometimes_loops_is_not_called_adaptive():
     """Truncated samples fail and are long: by its own failures the model would look adaptive in most runs."""
     rng, alarms, own = np.random.default_rng(6), 0, 0

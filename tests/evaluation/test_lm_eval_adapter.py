@@ -26,6 +26,8 @@ from stages.evaluate import rows_of, verify_settings
 from tests.support.builders import verify_params
 from tests.support.scripted_engine import ScriptedEngine
 
+pytestmark = pytest.mark.slow
+
 CODE = str(Path(__file__).resolve().parents[2] / "conf/lm_eval/code.yaml")
 TASK = str(Path(__file__).resolve().parents[2] / "conf/lm_eval/math.yaml")
 ENGINE = VllmSettings("vllm", "float32", 64, 4, 1, 1, 1, 0.9, True)

@@ -27,6 +27,7 @@ def covers(found: Estimate, truth: float) -> bool:
     return low is not None and high is not None and low <= truth <= high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("questions", "per"), [(30, 8), (60, 4), (200, 4)])
 def test_intervals_have_nominal_coverage(questions, per):
     rng, hits = np.random.default_rng(1), 0
@@ -37,6 +38,7 @@ def test_intervals_have_nominal_coverage(questions, per):
     assert 0.93 <= hits / RUNS <= 0.97
 
 
+@pytest.mark.slow
 def test_intervals_of_paired_differences_have_nominal_coverage():
     rng, hits = np.random.default_rng(2), 0
     for run in range(RUNS):
@@ -47,6 +49,7 @@ def test_intervals_of_paired_differences_have_nominal_coverage():
     assert 0.93 <= hits / RUNS <= 0.97
 
 
+@pytest.mark.slow
 def test_the_paired_test_has_more_power_and_keeps_its_level():
     rng = np.random.default_rng(3)
     paired = apart = alarms = 0
@@ -156,6 +159,7 @@ def test_the_detectable_difference_does_not_depend_on_the_split_into_benchmarks(
     )
 
 
+@pytest.mark.slow
 def test_holm_controls_the_family_wise_error_rate():
     rng, alarms = np.random.default_rng(4), 0
     for run in range(RUNS):
@@ -187,6 +191,7 @@ def test_p_is_close_to_the_paired_t_test(shift):
     assert sign_flip_p([change], 50_000, 0) == pytest.approx(stats.ttest_1samp(change, 0).pvalue, rel=0.25, abs=0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("level", "count"), [(0.05, 200), (0.05 / 24, 200), (0.05, 30)])
 def test_the_detectable_difference_is_found_with_80_percent_power(level, count):
     rng = np.random.default_rng(4)

@@ -63,6 +63,7 @@ def test_seeds_widens_p_interval_and_what_is_detectable():
     assert least[0] > 1.2 * least[1]
 
 
+@pytest.mark.slow
 def test_seeds_alone_is_a_t_test():
     """Questions that do not scatter, and training whose variance has four degrees of freedom."""
     between_seeds = SeedVariance(1.0, 1.0 / 4)

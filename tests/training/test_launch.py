@@ -172,6 +172,7 @@ def test_a_checkpoint_of_other_ranks_is_read_as_a_universal_one(tmp_path):
     assert deepspeed_settings(replace(settings, sequence_parallel=2), tmp_path, 4) == content
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_converted_is_named(tmp_path):
     (tmp_path / "latest").write_text("global_step4")
     (tmp_path / "global_step4").mkdir()

@@ -221,6 +221,7 @@ def test_the_command_prints_a_table(profile, capsys, monkeypatch):
     assert max(map(len, lines)) <= 100
 
 
+@pytest.mark.slow
 def test_the_command_takes_its_arguments_as_make_gives_them():
     command = [sys.executable, "-m", "distillery.training.memory", "paper", "--gpus", "8", "--device", "H100"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

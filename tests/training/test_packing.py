@@ -62,6 +62,7 @@ def test_zero_and_one_dialogue(count):
     assert ids.shape == (count, 4)
 
 
+@pytest.mark.slow
 def test_a_million_lengths_are_packed_densely():
     lengths = np.minimum(np.random.default_rng(0).lognormal(7.8, 0.9, 1_000_000).astype(np.int64) + 1, 32768)
     placed = first_fit_decreasing(lengths, 32768)

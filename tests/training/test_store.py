@@ -125,6 +125,7 @@ def test_the_second_of_two_runs_of_one_training_waits_for_the_first(tmp_path, ca
     assert entered.is_set()
 
 
+@pytest.mark.slow
 def test_only_unreferenced_trainings_are_freed(inside, monkeypatch, capsys):
     monkeypatch.setattr(store, "CHECKPOINTS", inside / ".checkpoints")
     used, unused, stopped = (inside / ".checkpoints" / name for name in ("used", "unused", "stopped"))

@@ -28,6 +28,7 @@ def write(folder: Path, *rows) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_writes_one_verdict_per_line_in_row_order(settings, capsys):
     rows = [
         GOOD,

@@ -354,6 +354,7 @@ def test_hostile_mathematics_never_passes_and_does_not_affect_other_items():
     assert not failed.keys() & {"a tower of powers", "a factorial", "200 kB of digits", "5,000 brackets"}, failed
 
 
+@pytest.mark.slow
 def test_a_time_out_is_inconclusive_and_says_so():
     with closing(Router(verify_params(timeout=0.5, math=Rule("math", 0.9)))) as router:
         (hostile,) = verify(router, ("$100000000!$", "$100000001!$"))

@@ -280,6 +280,7 @@ def test_cpu_time_decides_and_waiting_is_inconclusive(route):
     assert waiting.verdict == UNKNOWN and "it waited, or was given no CPU" in waiting.reason
 
 
+@pytest.mark.slow
 def test_cpu_time_of_children_counts(sandbox):
     children = "import os\nfor _ in range(3):\n    if os.fork() == 0:\n        while True: pass\nos.wait()"
     assert run(sandbox, children).status == "timeout"
@@ -398,10 +399,15 @@ def test_no_state_is_shared_between_tests(sandbox):
 
 def test_a_dead_server_fails_every_test_at_once(sandbox):
     with sandbox.session() as session:
-        session.process.kill()
+        family = [psutil.Process(session.process.pid), *psutil.Process(session.process.pid).children(recursive=True)]
+        for process in family:
+            process.kill()
+        session.process.wait()
+        psutil.wait_procs(family)
         assert [session.run("", 600.0).status for _ in range(5)] == ["dead"] * 5, "without waiting for the limit"
 
 
+@pytest.mark.slow
 def test_many_sandboxes_in_parallel(sandbox):
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda i: run(sandbox, "print(int(input()) ** 2)", f"{i}\n").text, range(60)))
@@ -459,6 +465,7 @@ def test_cgroups_of_killed_runs_are_removed(sandbox):
     assert not any(folder.exists() for folder in moved)
 
 
+@pytest.mark.slow
 def test_limits_are_configurable():
     tight = Sandbox(Limits(seconds=0.5, memory=128, output=1, processes=8))
     assert run(tight, "while True: pass").status == "timeout"
