@@ -15,6 +15,13 @@ cd .pilot
 cp "$root/params.yaml" .
 [ ! -f "$root/dvc.lock" ] || cp "$root/dvc.lock" .
 [ ! -f "$root/pins.json" ] || cp "$root/pins.json" .
+# Data of one's own need not be committed.
+world=$(python -c 'import yaml; print(yaml.safe_load(open("params.yaml"))["world"])')
+if [ -n "$(git -C "$root" status --porcelain -- "$world")" ]; then
+    rm -rf "$world"
+    mkdir -p "$(dirname "$world")"
+    cp -r "$root/$world" "$world"
+fi
 for shared in .ledger .checkpoints; do ln -sfn "$root/$shared" "$shared"; done
 dvc config --local cache.dir "$root/.dvc/cache"
 dvc checkout --quiet 2>/dev/null || true  # what the cache lacks is computed

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from distillery.core.errors import ConfigError
 from distillery.core.files import write_text
 from distillery.core.stage import run_stage
 
@@ -68,7 +69,9 @@ def compose(name: str, limit: int | None = None) -> str:
 def main(*arguments: str) -> None:
     name, *options = arguments or [""]
     limit = int(options[1]) if len(options) == 2 and options[0] == "--limit" and options[1].isdecimal() else None
-    if name not in names() or (options and not limit):
+    if name and name not in names():
+        raise ConfigError(f"no profile {name!r} in conf/profiles; there are {', '.join(names())}")
+    if not name or (options and not limit):
         sys.exit(f"usage: python -m distillery.core.profiles {{{','.join(names())}}} [--limit QUERIES]")
     write_text(compose(name, limit), "params.yaml")
     print(f"profile: params.yaml is now the profile {name}{f', with at most {limit} queries' if limit else ''}")

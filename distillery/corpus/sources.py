@@ -177,13 +177,16 @@ def is_typed(origin: Origin) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a source: itself, or all JSON lines and parquet in a folder, sorted."""
+    """The files of a source: itself, or all JSON lines and parquet in a folder, sorted.
+
+    Of two that are named alike, as in data sets that are written in both forms, parquet is read.
+    """
     if not path.is_dir():
         return [path]
     found = sorted(file for file in path.rglob("*") if file.suffix in KINDS and file.is_file())
     if not found:
         raise DataError(f"{path}: no .jsonl or .parquet file in this folder")
-    return found
+    return list({file.with_suffix(""): file for file in found}.values())
 
 
 def local_files(origin: Origin) -> list[Path]:
@@ -195,7 +198,7 @@ def local_files(origin: Origin) -> list[Path]:
     if origin.split is None or (origin.split == "train" and not path.is_dir()):
         return every
     of_splits = _split_files(path) if path.is_dir() else {"train": every}
-    if not (found := of_splits.get(origin.split)):
+    if not (found := [file for file in of_splits.get(origin.split, ()) if file in every]):
         raise DataError(f"{path}: no split {origin.split!r}, only {', '.join(of_splits)}; `split: null` reads all of it")
     return found
 

@@ -39,7 +39,9 @@ def main(a: str, b: str) -> None:
     models = list(compared["models"])
     for name in (a, b):
         if name not in models:
-            raise ConfigError(f"{name!r} was not compared; there are {', '.join(models)}")
+            raise ConfigError(
+                f"{name!r} was not compared; there are {', '.join(models)}; `make repro` compares the arms of params.yaml"
+            )
     if a == b:
         raise ConfigError("two different ones are needed, as in `make compare A=adaptive B=plain`")
     head = [cell.format(a=a[:12], b=b[:12]) for cell in HEAD]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from distillery.core.arms import arm_names
+from distillery.core.errors import DataError
 from distillery.core.files import read_json
 from distillery.core.stage import run_stage
 from distillery.core.teachers import teacher_names
@@ -27,6 +28,8 @@ def table(compared: dict[str, Any]) -> Iterable[str]:
 
 def main() -> None:
     arms, compared, outcomes = arm_names(), read_json("metrics/compare.json"), read_json("metrics/outcomes.json")
+    if missing := [arm for arm in arms if arm not in compared["models"]]:
+        raise DataError(f"metrics/compare.json: of an earlier run, without the arm {missing[0]}; run `make repro`")
     forecast = read_json("metrics/forecast.json")["metrics"]
     runs = {teacher: read_json(f"metrics/distill/{teacher}.json") for teacher in teacher_names()}
     print(wrapped(tables.answer(compared, arms)))

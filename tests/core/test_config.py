@@ -35,6 +35,11 @@ def write(folder: Path, section: object) -> Path:
     return path
 
 
+def test_a_profile_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(ConfigError, match=r"no profile 'minni' in conf/profiles; there are .*mini"):
+        profiles.main("minni")
+
+
 def test_a_valid_section_becomes_a_frozen_dataclass(tmp_path):
     assert config.load(Outer, "outer", write(tmp_path, GOOD)) == Outer(1, Inner(0.5), ("a",))
 

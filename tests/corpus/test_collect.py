@@ -273,6 +273,16 @@ def test_parquet_and_folders_are_read_like_json_lines(tmp_path):
     assert [query["messages"][0]["content"] for query in queries] == ["two", "three", "one"]
 
 
+def test_of_a_data_set_in_both_forms_every_row_is_read_once(tmp_path):
+    (tmp_path / "both").mkdir()
+    for name in ("train", "more"):
+        write(tmp_path / "both", {"messages": name}, name=f"{name}.jsonl")
+    pq.write_table(pa.table({"messages": ["train"]}), tmp_path / "both/train.parquet")
+    for split in (None, "train"):
+        queries, _ = read(s=source(tmp_path / "both", split=split))
+        assert sorted(query["messages"][0]["content"] for query in queries) == ["more", "train"][split == "train" :]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
