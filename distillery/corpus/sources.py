@@ -177,16 +177,18 @@ def is_typed(origin: Origin) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a source: itself, or all JSON lines and parquet in a folder, sorted.
-
-    Of two that are named alike, as in data sets that are written in both forms, parquet is read.
-    """
+    """The files of a source: itself, or all JSON lines and parquet in a folder, sorted."""
     if not path.is_dir():
         return [path]
     found = sorted(file for file in path.rglob("*") if file.suffix in KINDS and file.is_file())
     if not found:
         raise DataError(f"{path}: no .jsonl or .parquet file in this folder")
-    return list({file.with_suffix(""): file for file in found}.values())
+    return _once(found)
+
+
+def _once(files: list[Path]) -> list[Path]:
+    """Of two files that are named alike, as in data sets that are written in both forms, only parquet, which is sorted last."""
+    return list({file.with_suffix(""): file for file in files}.values())
 
 
 def local_files(origin: Origin) -> list[Path]:
@@ -198,7 +200,7 @@ def local_files(origin: Origin) -> list[Path]:
     if origin.split is None or (origin.split == "train" and not path.is_dir()):
         return every
     of_splits = _split_files(path) if path.is_dir() else {"train": every}
-    if not (found := [file for file in of_splits.get(origin.split, ()) if file in every]):
+    if not (found := of_splits.get(origin.split)):
         raise DataError(f"{path}: no split {origin.split!r}, only {', '.join(of_splits)}; `split: null` reads all of it")
     return found
 
@@ -208,7 +210,7 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
 
     patterns, kinds = get_data_patterns(str(folder)), list(KINDS)
     found = DataFilesDict.from_patterns(patterns, base_path=str(folder), allowed_extensions=kinds)
-    return {str(split): sorted(map(Path, files)) for split, files in found.items() if files}
+    return {str(split): _once(sorted(map(Path, files))) for split, files in found.items() if files}
 
 
 def scan_files(path: Path, columns: Columns | None = None) -> Iterator[ScannedRow]:

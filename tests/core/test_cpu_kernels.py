@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from distillery.core.cpu_kernels import ENVIRONMENT
+
+pytestmark = pytest.mark.slow
 
 WEIGHTS = "2a4604c9ba277e9fec6bb32d2a99725b"
 PROGRAM = """
@@ -69,8 +73,6 @@ PRODUCTS = """
 import stages
 import torch
 from distillery.core.cpu_kernels import multiply_by_openblas
-
-pytestmark = pytest.mark.slow
 
 a, b = torch.randn(50, 7, 64, requires_grad=True), torch.nn.Linear(64, 32)
 
