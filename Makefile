@@ -97,7 +97,7 @@ lint: $(DEV)  ## ruff, mypy, and whether code.yaml and docs/settings.md are up t
 	python scripts/settings_page.py --check
 
 .PHONY: check
-check: lint  ## lint and the fast tests: about a minute
+check: lint  ## lint and the fast tests: about two minutes
 	pytest -n 2 --no-loadscope-reorder -m "not slow"
 
 .PHONY: test
