@@ -27,16 +27,7 @@ from distillery.core.errors import DataError
 from distillery.core.files import sync, write_text
 from distillery.core.journal_index import Index, Record, record_of
 from distillery.core.progress import log
-from distillery.core.record_file import (
-    Layout,
-    compressed,
-    encoded,
-    index_of,
-    joined,
-    payload_at,
-    read_index,
-    walk,
-)
+from distillery.core.record_file import Layout, compressed, encoded, index_of, joined, payload_at, read_index, walk
 
 OPEN, PART, SUFFIX, LOCK, REPLACED = "open-", "part-", ".zst", ".lock", "replaced"
 MERGED = "merged-"

@@ -278,9 +278,9 @@ def test_of_a_data_set_in_both_forms_every_row_is_read_once(tmp_path):
     for name in ("train", "more"):
         write(tmp_path / "both", {"messages": name}, name=f"{name}.jsonl")
     pq.write_table(pa.table({"messages": ["train"]}), tmp_path / "both/train.parquet")
-    for split in (None, "train"):
+    for split, texts in ((None, ["more", "train"]), ("train", ["train"])):
         queries, _ = read(s=source(tmp_path / "both", split=split))
-        assert sorted(query["messages"][0]["content"] for query in queries) == ["more", "train"][split == "train" :]
+        assert sorted(query["messages"][0]["content"] for query in queries) == texts
 
 
 @pytest.mark.parametrize(
